@@ -1,0 +1,272 @@
+//! One error type: what went wrong, in which file, at which byte.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::format::FormatError;
+use crate::offset::{Offset, Timestamp};
+
+/// What every fallible call of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error with its [`kind`](Error::kind) and, where a file is concerned, its [`path`](Error::path) and the
+/// [`position`](Error::position) in it. One word wide.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    path: Option<PathBuf>,
+    position: Option<u64>,
+    source: Option<io::Error>,
+}
+
+/// What went wrong. New kinds may come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The operating system refused a call. `source()` of the error has its own error.
+    Io(io::ErrorKind),
+    /// The disk is full, or below the configured free-space watermark. Nothing was appended; appends work again
+    /// once there is room. Retention and deletion need none.
+    DiskFull,
+    /// Bytes on disk that are not what was written. Nothing was deleted.
+    Corrupt(Cow<'static, str>),
+    /// A batch handed in is not a valid record batch. Nothing was appended.
+    InvalidBatch(FormatError),
+    /// A batch is larger than `max_batch_bytes`. Nothing was appended.
+    BatchTooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The configured limit.
+        max: usize,
+    },
+    /// A record without a key on a compacted topic. Nothing was appended.
+    MissingKey,
+    /// A record's timestamp lies outside the configured bounds. Nothing was appended.
+    TimestampOutOfBounds {
+        /// The record's.
+        timestamp: Timestamp,
+        /// The time of the append.
+        now: Timestamp,
+    },
+    /// The offset asked for is not in the partition.
+    OffsetOutOfRange {
+        /// What was asked for.
+        requested: Offset,
+        /// The first offset that can be read.
+        start: Offset,
+        /// One past the last offset that can be read.
+        end: Offset,
+    },
+    /// The end of the partition is not where the caller expects it, or given offsets go backwards. Nothing was appended.
+    UnexpectedOffset {
+        /// What the caller gave.
+        given: Offset,
+        /// The log end offset.
+        end: Offset,
+    },
+    /// Too many bytes are accepted but not yet durable, and stayed so for the configured time. Nothing was appended.
+    Backpressure {
+        /// Bytes accepted and not yet durable.
+        unsynced: u64,
+        /// The configured bound.
+        limit: u64,
+    },
+    /// A sync failed, so the partition takes no more writes until it is opened anew. What was durable stays readable.
+    Poisoned,
+    /// The log, or the topic, was closed or deleted.
+    Closed,
+    /// The log was opened read-only.
+    ReadOnly,
+    /// Another process, or another handle in this one, has the directory open.
+    Locked,
+    /// A directory that is neither empty nor a log. It was not touched.
+    NotALog,
+    /// Written by a newer version, or with features unknown here.
+    UnsupportedVersion {
+        /// What the file says.
+        found: u32,
+        /// The newest known here.
+        supported: u32,
+    },
+    /// A codec that this build leaves out; switch on the feature of that name.
+    UnsupportedCodec(&'static str),
+    /// A topic name that cannot be a directory name here.
+    InvalidName(Cow<'static, str>),
+    /// A configuration value out of range.
+    InvalidConfig(Cow<'static, str>),
+    /// A topic or partition of that name exists already.
+    AlreadyExists,
+    /// No topic or partition of that name.
+    NotFound,
+    /// A file of the chain is missing: the offsets in this range are neither there nor known to be compacted away.
+    MissingSegment(Range<Offset>),
+    /// Two segments claim the same offsets.
+    Overlap(Range<Offset>),
+    /// `truncate` below an offset that already justified the removal of older records.
+    TruncateBelowCompacted {
+        /// The lowest offset that `truncate` accepts.
+        lowest: Offset,
+    },
+    /// The reader stood still for longer than `reader_hold_max`, and tombstones that it had not read yet were removed:
+    /// it must start over to know what was deleted.
+    LostTombstones {
+        /// Where the reader stood.
+        from: Offset,
+    },
+    /// What a waiter waited for was cut off by a truncation.
+    Truncated,
+}
+
+impl Error {
+    /// An error of this kind, with no file.
+    pub(crate) fn new(kind: ErrorKind) -> Error {
+        Error(Box::new(Inner { kind, path: None, position: None, source: None }))
+    }
+
+    /// Damage in a file.
+    pub(crate) fn corrupt(path: &Path, position: u64, what: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(ErrorKind::Corrupt(what.into())).at_path(path).at_position(position)
+    }
+
+    /// An error of the operating system. A full disk has its own kind.
+    pub(crate) fn io(error: io::Error, path: &Path) -> Error {
+        let kind = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::DiskFull,
+            io::ErrorKind::WouldBlock => ErrorKind::Locked,
+            kind => ErrorKind::Io(kind),
+        };
+        Error(Box::new(Inner { kind, path: Some(path.to_path_buf()), position: None, source: Some(error) }))
+    }
+
+    /// The same error, in this file.
+    pub(crate) fn at_path(mut self, path: &Path) -> Error {
+        self.0.path = Some(path.to_path_buf());
+        self
+    }
+
+    /// The same error, at this byte of its file.
+    pub(crate) fn at_position(mut self, position: u64) -> Error {
+        self.0.position = Some(position);
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// The file concerned.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// The byte of that file where it went wrong.
+    pub fn position(&self) -> Option<u64> {
+        self.0.position
+    }
+
+    /// Whether bytes on disk are damaged or missing.
+    pub fn is_corruption(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Corrupt(_) | ErrorKind::MissingSegment(_) | ErrorKind::Overlap(_))
+    }
+}
+
+/// The same error again, for those who wait for the same failed sync.
+impl Clone for Error {
+    fn clone(&self) -> Error {
+        Error(Box::new(Inner {
+            kind: self.0.kind.clone(),
+            path: self.0.path.clone(),
+            position: self.0.position,
+            source: self.0.source.as_ref().map(|e| e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error)),
+        }))
+    }
+}
+
+impl From<ErrorKind> for Error {
+    fn from(kind: ErrorKind) -> Error {
+        Error::new(kind)
+    }
+}
+
+/// Bytes that a caller handed in.
+impl From<FormatError> for Error {
+    fn from(error: FormatError) -> Error {
+        match error {
+            FormatError::UnsupportedCodec(name) => Error::new(ErrorKind::UnsupportedCodec(name)),
+            error => Error::new(ErrorKind::InvalidBatch(error)),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("path", &self.0.path)
+            .field("position", &self.0.position)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.0.kind, &self.0.source) {
+            (ErrorKind::Io(_), Some(source)) => write!(f, "{source}")?,
+            (kind, Some(source)) => write!(f, "{kind} ({source})")?,
+            (kind, None) => write!(f, "{kind}")?,
+        }
+        if let Some(path) = &self.0.path {
+            write!(f, ": {}", path.display())?;
+        }
+        if let Some(position) = self.0.position {
+            write!(f, ", at byte {position}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use ErrorKind::*;
+        match self {
+            Io(kind) => write!(f, "{kind}"),
+            DiskFull => f.write_str("the disk is full or below its free-space watermark; free some room and append again"),
+            Corrupt(what) => write!(f, "damaged: {what}"),
+            InvalidBatch(error) => write!(f, "not a valid record batch: {error}"),
+            BatchTooLarge { size, max } => write!(f, "a batch of {size} bytes is over max_batch_bytes = {max}"),
+            MissingKey => f.write_str("a compacted topic takes no record without a key"),
+            TimestampOutOfBounds { timestamp, now } => write!(f, "timestamp {timestamp} is too far from the time of the append, {now}"),
+            OffsetOutOfRange { requested, start, end } => write!(f, "offset {requested} is not in [{start}, {end})"),
+            UnexpectedOffset { given, end } => write!(f, "offset {given} was given, but the log ends at {end}"),
+            Backpressure { unsynced, limit } => write!(f, "{unsynced} bytes wait to be synced, the bound is {limit}"),
+            Poisoned => f.write_str("a sync failed: no more writes until the log is opened anew"),
+            Closed => f.write_str("closed or deleted"),
+            ReadOnly => f.write_str("opened read-only"),
+            Locked => f.write_str("in use by another process, or by another handle in this one"),
+            NotALog => f.write_str("not an empty directory and not a log"),
+            UnsupportedVersion { found, supported } => write!(f, "version {found}, but only versions up to {supported} are known here"),
+            UnsupportedCodec(name) => write!(f, "this build leaves out {name}: switch on the feature `{name}`"),
+            InvalidName(why) => write!(f, "invalid topic name: {why}"),
+            InvalidConfig(why) => write!(f, "invalid configuration: {why}"),
+            AlreadyExists => f.write_str("exists already"),
+            NotFound => f.write_str("no such topic or partition"),
+            MissingSegment(range) => write!(f, "the segment with offsets [{}, {}) is missing", range.start, range.end),
+            Overlap(range) => write!(f, "two segments hold offsets [{}, {})", range.start, range.end),
+            TruncateBelowCompacted { lowest } => write!(f, "compaction relied on records up to {lowest}: truncate there or above, or use truncate_lossy"),
+            LostTombstones { from } => write!(f, "deletions after offset {from} were removed before they were read: start over"),
+            Truncated => f.write_str("the log was truncated below the offset waited for"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|e| e as _)
+    }
+}

@@ -1,0 +1,1 @@
+//! Bytes in, views out: every structure on disk, no I/O.

@@ -1,0 +1,121 @@
+//! The seam to the disk. Everything above reads and writes through [`Storage`] and [`File`], directory operations
+//! included, so that the same engine runs on a real file system and on a simulated one that can crash at any operation.
+
+mod fs;
+
+pub use fs::FileSystem;
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// How a file is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenMode {
+    /// An existing file, for reading.
+    Read,
+    /// An existing file, for reading and writing.
+    Write,
+    /// A new file, for reading and writing; an error when the name exists.
+    CreateNew,
+}
+
+/// What kind of thing a name stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A link or anything else: never opened here.
+    Other,
+}
+
+/// What is known of a file without reading it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileInfo {
+    /// Its kind.
+    pub kind: FileKind,
+    /// Its length in bytes.
+    pub len: u64,
+    /// A number that another file of the same name does not share while this one is held open (the inode).
+    pub id: u64,
+}
+
+/// One name in a directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirEntry {
+    /// The name; names that are not UTF-8 are not listed.
+    pub name: String,
+    /// Its kind.
+    pub kind: FileKind,
+}
+
+/// How space ahead of the end is reserved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reserve {
+    /// Blocks are allocated; writes into them are copied through a mapping where that is safe.
+    Mapped,
+    /// Zeros are written, so that a later sync has no block to convert and no size to change.
+    Zeroed,
+}
+
+/// A file system, as much of one as a log needs.
+///
+/// What a crash keeps: the content of a file up to its last [`File::sync`], the names in a directory up to its last
+/// [`Storage::sync_dir`]. Anything later may be there in part, in any subset.
+pub trait Storage: Send + Sync + fmt::Debug {
+    /// Opens a regular file. Links are not followed.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
+    /// What a name stands for, links not followed.
+    fn info(&self, path: &Path) -> io::Result<FileInfo>;
+    /// The names in a directory, in no particular order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+    /// Makes a directory; its parent must exist.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Removes an empty directory.
+    fn remove_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Renames a file or directory within this storage; a file that has the new name is replaced.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a name. Who has the file open goes on using it.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names of a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes free for this process on the file system that holds `dir`.
+    fn free_space(&self, dir: &Path) -> io::Result<u64>;
+    /// Takes the lock file, made when absent: exclusive against this and other processes, a JVM's locks included.
+    /// Fails at once with `WouldBlock` when another holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>>;
+}
+
+/// Holds a lock file until dropped.
+pub trait LockGuard: Send + Sync + fmt::Debug {}
+
+/// An open file. One thread writes at a time; any number read.
+pub trait File: Send + Sync + fmt::Debug {
+    /// Reads at a position until `buf` is full or the file ends; returns the bytes read.
+    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;
+    /// Writes all of `buf` at a position, growing the file where needed. After an error any part of it may be there.
+    fn write_at(&self, buf: &[u8], position: u64) -> io::Result<()>;
+    /// Length and identity.
+    fn info(&self) -> io::Result<FileInfo>;
+    /// Cuts or grows (with zeros) the file.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes content and length durable (fdatasync). After an error nothing is known of what was written since the
+    /// last success, and a second try proves nothing.
+    fn sync(&self) -> io::Result<()>;
+    /// Reserves `len` bytes from `position` on, which reads as zeros; the file grows to `position + len`. `false` when
+    /// the file system cannot: nothing changed, writes work all the same. A full disk is an error.
+    fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<bool>;
+    /// Lets go of reserved space: the file ends at `len` again.
+    fn release(&self, len: u64) -> io::Result<()>;
+    /// The first `len` bytes as a read-only mapping, its pages read in first, so that a bad sector is an error here.
+    /// `None` when the storage does not map. The caller sees to it that the file is not cut while it is held.
+    fn map(&self, len: u64) -> io::Result<Option<Bytes>>;
+    /// The descriptor, for `sendfile` and the like.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+}
