@@ -1,1 +1,49 @@
-//! Bytes in, views out: every structure on disk, no I/O.
+//! Bytes in, views out: every structure that this crate keeps on disk, and no I/O.
+//!
+//! The record batches, indexes, snapshots and checkpoint files are Apache Kafka's; the `state`, meta and digest files
+//! are ours. Broker authors find here what they need to look into a batch without copying it:
+//!
+//! ```
+//! use stratalog::format::{BatchView, Codec, Record, RecordBatch, Scratch};
+//! use stratalog::Timestamp;
+//!
+//! # fn main() -> Result<(), stratalog::format::FormatError> {
+//! let mut builder = RecordBatch::builder().codec(Codec::None);
+//! builder.push(&Record::new(b"key", b"value"), Timestamp::from_millis(1_700_000_000_000))?;
+//! let batch = builder.build()?;
+//!
+//! let view = BatchView::parse(batch.as_bytes())?;
+//! view.check_crc()?;
+//! let mut scratch = Scratch::default();
+//! for record in view.records(&mut scratch)? {
+//!     assert_eq!(record?.value, Some(&b"value"[..]));
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Nothing in here panics on bad bytes, and nothing is allocated on the word of a count or size that was not checked
+//! against the bytes at hand: damage is a [`FormatError`].
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+mod batch;
+mod builder;
+mod compression;
+mod control;
+mod error;
+pub mod file_name;
+mod index_entry;
+mod record;
+mod varint;
+
+pub use batch::{
+    Attributes, BATCH_HEADER_LEN, BatchHeader, BatchView, Batches, RecordBatch, TimestampType, patch_append_time,
+    patch_leader_epoch, patch_max_timestamp, patch_offset,
+};
+pub use builder::BatchBuilder;
+pub use compression::{Codec, Scratch};
+pub use control::{ControlRecord, Marker, end_marker};
+pub use error::FormatError;
+pub use index_entry::{OffsetIndexEntry, TimeIndexEntry};
+pub use record::{Header, Headers, Record, RecordView, Records};

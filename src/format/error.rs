@@ -1,0 +1,90 @@
+//! What can be wrong with bytes.
+
+use std::fmt;
+
+/// Why bytes are not what they should be. New reasons may come.
+///
+/// It names no file: who read the bytes knows where they came from, and says so in an [`Error`](crate::Error).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// The bytes end before the structure does.
+    Truncated {
+        /// Bytes needed, as far as known.
+        needed: usize,
+        /// Bytes there.
+        available: usize,
+    },
+    /// Bytes follow where a structure must end.
+    TrailingBytes {
+        /// How many.
+        extra: usize,
+    },
+    /// A message format other than the one known here, 2.
+    UnsupportedMagic(i8),
+    /// A file of ours that does not start with its magic.
+    BadMagic,
+    /// A version that is not known here.
+    BadVersion {
+        /// What the bytes say.
+        found: u32,
+        /// The newest known here.
+        supported: u32,
+    },
+    /// A length field that no batch can have.
+    BadLength,
+    /// The checksum does not match the bytes.
+    BadCrc {
+        /// What the bytes say.
+        stored: u32,
+        /// What they add up to.
+        computed: u32,
+    },
+    /// A count that cannot be true, such as more records than the batch has bytes or offsets for.
+    BadCount,
+    /// An offset that is negative, too large, or not above the one before it.
+    BadOffset,
+    /// A record that cannot be decoded.
+    BadRecord(&'static str),
+    /// A field or line with an impossible value.
+    Malformed(&'static str),
+    /// A codec that this build leaves out; switch on the feature of that name.
+    UnsupportedCodec(&'static str),
+    /// A codec that Kafka does not know either.
+    UnknownCodec(u8),
+    /// More bytes than allowed, or than the format can hold. Decompression stops at its bound.
+    TooLarge {
+        /// The bound in bytes.
+        limit: usize,
+    },
+    /// The codec of that name cannot decompress the bytes.
+    Decompress(&'static str),
+    /// The codec of that name failed to compress.
+    Compress(&'static str),
+}
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use FormatError::*;
+        match self {
+            Truncated { needed, available } => write!(f, "{needed} bytes are needed, {available} are there"),
+            TrailingBytes { extra } => write!(f, "{extra} bytes too many"),
+            UnsupportedMagic(magic) => write!(f, "message format {magic}, only 2 is known"),
+            BadMagic => f.write_str("the magic at the start is wrong"),
+            BadVersion { found, supported } => write!(f, "version {found}, only versions up to {supported} are known"),
+            BadLength => f.write_str("a length that no batch can have"),
+            BadCrc { stored, computed } => write!(f, "checksum {stored:#010x} stored, {computed:#010x} computed"),
+            BadCount => f.write_str("a count that does not fit its batch or file"),
+            BadOffset => f.write_str("an offset out of range or out of order"),
+            BadRecord(what) => write!(f, "a record with a bad {what}"),
+            Malformed(what) => write!(f, "malformed {what}"),
+            UnsupportedCodec(name) => write!(f, "compressed with {name}, which this build leaves out"),
+            UnknownCodec(id) => write!(f, "compressed with the unknown codec {id}"),
+            TooLarge { limit } => write!(f, "more than {limit} bytes"),
+            Decompress(name) => write!(f, "{name} cannot decompress it"),
+            Compress(name) => write!(f, "{name} failed to compress it"),
+        }
+    }
+}
+
+impl std::error::Error for FormatError {}

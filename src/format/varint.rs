@@ -1,0 +1,171 @@
+//! Zigzag varints as records use them: seven bits a byte, the lowest first.
+
+use super::FormatError;
+
+/// The longest varint of an `i32`.
+pub(super) const MAX_LEN_32: usize = 5;
+/// The longest varint of an `i64`.
+pub(super) const MAX_LEN_64: usize = 10;
+
+const BAD: FormatError = FormatError::BadRecord("varint");
+
+/// Takes an `i32` off the front.
+#[inline(always)]
+pub(super) fn take_i32(bytes: &mut &[u8]) -> Result<i32, FormatError> {
+    match **bytes {
+        [a, ref rest @ ..] if a < 0x80 => {
+            *bytes = rest;
+            Ok(unzigzag(u64::from(a)) as i32)
+        }
+        [a, b, ref rest @ ..] if b < 0x80 => {
+            *bytes = rest;
+            Ok(unzigzag(u64::from(a & 0x7f) | u64::from(b) << 7) as i32)
+        }
+        _ => i32::try_from(take_long(bytes, MAX_LEN_32)?).map_err(|_| BAD),
+    }
+}
+
+/// Takes an `i64` off the front.
+#[inline(always)]
+pub(super) fn take_i64(bytes: &mut &[u8]) -> Result<i64, FormatError> {
+    match **bytes {
+        [a, ref rest @ ..] if a < 0x80 => {
+            *bytes = rest;
+            Ok(unzigzag(u64::from(a)))
+        }
+        [a, b, ref rest @ ..] if b < 0x80 => {
+            *bytes = rest;
+            Ok(unzigzag(u64::from(a & 0x7f) | u64::from(b) << 7))
+        }
+        _ => take_long(bytes, MAX_LEN_64),
+    }
+}
+
+/// Any varint of up to `max` bytes. Bits beyond the 64th are an error, not lost.
+#[cold]
+#[inline(never)]
+fn take_long(bytes: &mut &[u8], max: usize) -> Result<i64, FormatError> {
+    let mut value = 0u64;
+    for (i, &byte) in bytes.iter().enumerate().take(max) {
+        let bits = u64::from(byte & 0x7f);
+        let shift = 7 * i as u32;
+        if shift == 63 && bits > 1 {
+            return Err(BAD);
+        }
+        value |= bits << shift;
+        if byte < 0x80 {
+            *bytes = bytes.get(i + 1..).unwrap_or_default();
+            return Ok(unzigzag(value));
+        }
+    }
+    Err(BAD)
+}
+
+/// Small absolute values to small unsigned ones.
+#[inline(always)]
+pub(super) const fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+#[inline(always)]
+const fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+/// The bytes that `value` takes.
+#[inline(always)]
+pub(super) const fn len(value: i64) -> usize {
+    let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
+/// A run of bytes built on the stack, so that a record's small fields reach the buffer in one copy.
+pub(super) struct Prefix {
+    bytes: [u8; Prefix::CAPACITY],
+    len: usize,
+}
+
+impl Prefix {
+    /// Room for a record's length, attributes, timestamp, offset, and key length.
+    const CAPACITY: usize = 3 * MAX_LEN_32 + MAX_LEN_64 + 1;
+
+    #[inline(always)]
+    pub(super) fn new() -> Prefix {
+        Prefix { bytes: [0; Prefix::CAPACITY], len: 0 }
+    }
+
+    /// Adds one byte.
+    #[inline(always)]
+    pub(super) fn byte(&mut self, byte: u8) {
+        if let Some(slot) = self.bytes.get_mut(self.len) {
+            *slot = byte;
+            self.len += 1;
+        }
+    }
+
+    /// Adds a varint.
+    #[inline(always)]
+    pub(super) fn varint(&mut self, value: i64) {
+        let mut rest = zigzag(value);
+        while rest >= 0x80 {
+            self.byte(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        self.byte(rest as u8);
+    }
+
+    #[inline(always)]
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(value: i64) -> Vec<u8> {
+        let mut prefix = Prefix::new();
+        prefix.varint(value);
+        prefix.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn every_length_survives_a_round_trip() {
+        for shift in 0..64 {
+            for value in [1i64 << shift, (1i64 << shift).wrapping_neg(), (1i64 << shift).wrapping_sub(1), i64::MIN] {
+                let bytes = encoded(value);
+                assert_eq!(bytes.len(), len(value), "{value}");
+                let mut rest = &bytes[..];
+                assert_eq!(take_i64(&mut rest), Ok(value));
+                assert!(rest.is_empty());
+                let mut rest = &bytes[..];
+                assert_eq!(take_i32(&mut rest).ok(), i32::try_from(value).ok(), "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_known_encodings_are_kafkas() {
+        assert_eq!(encoded(0), [0]);
+        assert_eq!(encoded(-1), [1]);
+        assert_eq!(encoded(1), [2]);
+        assert_eq!(encoded(63), [0x7e]);
+        assert_eq!(encoded(-64), [0x7f]);
+        assert_eq!(encoded(64), [0x80, 1]);
+        assert_eq!(encoded(i64::from(i32::MAX)), [0xfe, 0xff, 0xff, 0xff, 0x0f]);
+        assert_eq!(encoded(i64::MIN), [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
+    }
+
+    #[test]
+    fn overlong_overflowing_and_cut_varints_are_errors() {
+        for bytes in
+            [&[][..], &[0x80], &[0xff, 0xff], &[0x80; 11], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]]
+        {
+            assert_eq!(take_i64(&mut &bytes[..]), Err(BAD), "{bytes:?}");
+        }
+        for bytes in [&[0x80, 0x80, 0x80, 0x80, 0x80, 0][..], &[0xff, 0xff, 0xff, 0xff, 0x1f]] {
+            assert_eq!(take_i32(&mut &bytes[..]), Err(BAD), "{bytes:?}");
+        }
+    }
+}
