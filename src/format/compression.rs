@@ -113,6 +113,11 @@ impl Scratch {
         self.buffer.shrink_to(bytes);
     }
 
+    /// What was decompressed last.
+    pub(crate) fn decompressed(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// Decompresses into the buffer.
     pub(super) fn decompress(&mut self, codec: Codec, input: &[u8]) -> Result<&[u8], FormatError> {
         let limit = Scratch::FREE_BYTES.saturating_add(input.len().saturating_mul(self.max_ratio)).min(self.max_bytes);

@@ -46,4 +46,5 @@ pub use compression::{Codec, Scratch};
 pub use control::{ControlRecord, Marker, end_marker};
 pub use error::FormatError;
 pub use index_entry::{OffsetIndexEntry, TimeIndexEntry};
+pub(crate) use record::SuspendedRecords;
 pub use record::{Header, Headers, Record, RecordView, Records};

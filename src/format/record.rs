@@ -172,6 +172,24 @@ impl<'a> Records<'a> {
         self.rest
     }
 
+    /// Leaves out the records before an offset.
+    pub(crate) fn skip_to(mut self, offset: Offset) -> Result<Records<'a>, FormatError> {
+        loop {
+            let mut ahead = self.clone();
+            match ahead.next() {
+                Some(Ok(record)) if record.offset < offset => self = ahead,
+                Some(Err(why)) => return Err(why),
+                _ => return Ok(self),
+            }
+        }
+    }
+
+    /// Sets the walk aside, without its bytes.
+    #[inline]
+    pub(crate) fn suspend(self) -> SuspendedRecords {
+        SuspendedRecords { rest: self.rest.len(), records: Records { rest: &[], ..self } }
+    }
+
     #[inline(always)]
     fn decode(&mut self) -> Result<RecordView<'a>, FormatError> {
         let mut rest = self.rest;
@@ -239,6 +257,29 @@ impl<'a> Iterator for Records<'a> {
 }
 
 impl std::iter::FusedIterator for Records<'_> {}
+
+/// A walk over records that was set aside, so that its owner can keep it beside the bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct SuspendedRecords {
+    /// How many bytes were not decoded yet.
+    rest: usize,
+    records: Records<'static>,
+}
+
+impl SuspendedRecords {
+    /// Whether no record is left, and no byte.
+    #[inline]
+    pub(crate) fn is_done(&self) -> bool {
+        self.rest == 0 && self.records.remaining == 0
+    }
+
+    /// Goes on, in the same bytes as before.
+    #[inline]
+    pub(crate) fn resume(self, bytes: &[u8]) -> Records<'_> {
+        let decoded = bytes.len().saturating_sub(self.rest);
+        Records { rest: bytes.get(decoded..).unwrap_or_default(), ..self.records }
+    }
+}
 
 /// Sequence numbers wrap from the largest `i32` to 0.
 #[inline(always)]

@@ -1,0 +1,290 @@
+//! The appending end of a partition: the segment writer and everything that each batch changes. All of it is under
+//! the appender's lock.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::config::{Cleanup, Durability as DurabilityConfig, TopicConfig};
+use crate::durability::{Capture, Producers as Snapshot, Roll};
+use crate::error::{ErrorKind, Result};
+use crate::format::{AbortedTxn, BatchHeader, BatchView, Scratch, TimeIndexEntry, file_name};
+use crate::offset::{Offset, Timestamp};
+use crate::producers::Producers;
+use crate::segment::Segment;
+use crate::segment::writer::SegmentWriter;
+use crate::shared::Shared;
+use crate::storage::{Reserve, files};
+use crate::transactions::CompletedTxn;
+use crate::view::View;
+
+/// The largest offset span of a segment: index entries hold 32-bit offsets, Kafka's signed ones.
+const SPAN_MAX: u64 = i32::MAX as u64;
+
+/// What appends work on.
+pub(crate) struct Active {
+    writer: SegmentWriter,
+    config: Arc<TopicConfig>,
+    producers: Producers,
+    /// Transactions that ended, but above the high watermark: (marker, first offset).
+    unreplicated: VecDeque<(Offset, Offset)>,
+    leader_epoch: i32,
+    /// The latest epoch that a batch had.
+    noted_epoch: i32,
+    /// Wall time of the active segment's first append.
+    first_append_at: Option<Timestamp>,
+    /// Bytes of the active segment when the last checkpoint was handed over.
+    captured: u64,
+    scratch: Scratch,
+    /// Reused for batches that are changed before they are written, and for combined writes.
+    pub(crate) buffer: Vec<u8>,
+}
+
+impl Active {
+    /// The end of a partition as recovery left it.
+    pub(crate) fn new(segment: Arc<Segment>, config: Arc<TopicConfig>, producers: Producers, leader_epoch: i32) -> Active {
+        let first_append_at = Some(segment.facts().first_append_at).filter(|at| *at != Timestamp::NONE);
+        let captured = segment.len();
+        let writer = SegmentWriter::resume(segment, u64::from(config.index_interval_bytes), reserve(&config));
+        Active {
+            writer,
+            config,
+            producers,
+            unreplicated: VecDeque::new(),
+            leader_epoch,
+            noted_epoch: leader_epoch,
+            first_append_at,
+            captured,
+            scratch: Scratch::default(),
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &Arc<TopicConfig> {
+        &self.config
+    }
+
+    pub(crate) fn set_config(&mut self, config: Arc<TopicConfig>) {
+        self.writer.set_reserve(reserve(&config));
+        self.config = config;
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        self.writer.segment()
+    }
+
+    pub(crate) fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    pub(crate) fn leader_epoch(&self) -> i32 {
+        self.leader_epoch
+    }
+
+    /// Appends carry this epoch from now on.
+    pub(crate) fn set_leader_epoch(&mut self, epoch: i32) {
+        self.leader_epoch = epoch;
+    }
+
+    /// Drops the writer's hold on its file.
+    pub(crate) fn let_go(&mut self) {
+        self.writer.let_go();
+    }
+
+    /// Gives reserved space back.
+    pub(crate) fn trim(&mut self) -> Result<()> {
+        self.writer.trim()
+    }
+
+    /// Wall time at which the active segment is old enough to be sealed; `None` while it is empty.
+    pub(crate) fn roll_due(&self) -> Option<Timestamp> {
+        let mut age = self.config.segment_age;
+        if self.config.cleanup != Cleanup::Delete {
+            age = age.min(self.config.max_compaction_lag.unwrap_or(age));
+        }
+        let millis = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        self.first_append_at.filter(|_| self.writer.len() > 0).map(|at| at.plus_millis(millis))
+    }
+
+    /// Whether a batch goes into the active segment, behind `pending` bytes that are about to be written.
+    pub(crate) fn fits(&self, pending: usize, header: &BatchHeader, at: Offset, now: Timestamp) -> bool {
+        let segment = self.writer.segment();
+        let len = self.writer.len() + pending as u64;
+        let index_room = u64::from(self.config.segment_index_bytes).saturating_sub(segment.index_bytes());
+        let entries = (pending as u64 + header.size as u64) / u64::from(self.config.index_interval_bytes.max(1)) + 2;
+        len + header.size as u64 <= self.config.segment_bytes
+            && at.since(segment.base()) + u64::from(header.last_offset_delta) <= SPAN_MAX
+            && entries * TimeIndexEntry::LEN as u64 <= index_room
+            && self.roll_due().is_none_or(|due| due > now)
+    }
+
+    /// Rolls when the next batch does not fit the active segment any more. An empty one takes any batch.
+    pub(crate) fn make_room(&mut self, shared: &Shared, header: &BatchHeader, at: Offset, now: Timestamp) -> Result<()> {
+        if self.writer.len() > 0 && !self.fits(0, header, at, now) {
+            self.roll(shared, now)?;
+        }
+        let segment = self.writer.segment();
+        if at.since(segment.base()) + u64::from(header.last_offset_delta) > SPAN_MAX {
+            return Err(ErrorKind::UnexpectedOffset { given: at, end: segment.end() }.into());
+        }
+        Ok(())
+    }
+
+    /// Seals the active segment and begins the next one. The second half, which makes the roll durable, is left to the
+    /// syncing threads; a roll before it is finished first. An empty active segment stays.
+    pub(crate) fn roll(&mut self, shared: &Shared, now: Timestamp) -> Result<()> {
+        if self.writer.len() == 0 {
+            return Ok(());
+        }
+        shared.durability.finish_roll(shared)?;
+        self.writer.trim()?;
+        let base = self.segment().end();
+        let next = self.create(shared, base)?;
+        let sealed = std::mem::replace(&mut self.writer, next).seal(now);
+        let snapshot = self.snapshot(base);
+        // Before the view changes: nothing in the new segment may be taken for durable until this is done.
+        shared.durability.begin_roll(Roll { sealed, active_base: base, producers: snapshot });
+        let active = Arc::clone(self.segment());
+        shared.view.update(|view| {
+            let segments = view.segments().iter().cloned().chain([active]).collect();
+            Some(View::new(segments))
+        });
+        self.first_append_at = None;
+        self.captured = 0;
+        shared.counters.rolls.add(1);
+        shared.sync_soon();
+        Ok(())
+    }
+
+    /// Writes bytes that hold these batches, already with their offsets and epochs, and makes them readable.
+    ///
+    /// Nothing has changed after an error, except that a failed roll back poisons the partition.
+    pub(crate) fn write(&mut self, shared: &Shared, parts: [&[u8]; 2], batches: &[BatchHeader], now: Timestamp) -> Result<()> {
+        let mut position = self.writer.len();
+        if let Err(error) = self.writer.write(parts) {
+            if *error.kind() == ErrorKind::Poisoned {
+                shared.poison(&error);
+            }
+            return Err(error);
+        }
+        if self.first_append_at.is_none() {
+            self.first_append_at = Some(now);
+            self.segment().update_facts(|facts| facts.first_append_at = now);
+        }
+        for header in batches {
+            self.writer.note(header, position);
+            self.note_epoch(shared, header);
+            if header.has_producer() {
+                let [head, body] = parts;
+                let at = (position - (self.writer.len() - (head.len() + body.len()) as u64)) as usize;
+                self.note_producer(shared, header, at, parts);
+            }
+            position += header.size as u64;
+        }
+        let end = batches.last().map_or(self.segment().end(), BatchHeader::next_offset);
+        self.writer.publish(end);
+        self.hand_over_checkpoint(shared);
+        Ok(())
+    }
+
+    /// Works out again where the stable part ends, and wakes who waits for it.
+    pub(crate) fn refresh_unstable(&mut self, shared: &Shared) {
+        let high_watermark = shared.high_watermark();
+        while self.unreplicated.front().is_some_and(|(marker, _)| *marker < high_watermark) {
+            self.unreplicated.pop_front();
+        }
+        let unreplicated = self.unreplicated.iter().map(|(_, first)| *first).min();
+        let first = self.producers.first_open_transaction().into_iter().chain(unreplicated).min();
+        shared.ends.set_first_unstable(first);
+        shared.tails.stable.notify(shared.last_stable().get());
+    }
+
+    /// The state of all producers at `at`, as its snapshot file holds it.
+    pub(crate) fn snapshot(&self, at: Offset) -> Snapshot {
+        Snapshot { at, snapshot: (!self.producers.is_empty()).then(|| self.producers.to_snapshot()) }
+    }
+
+    /// Begins anew in `segment`, after a truncation.
+    pub(crate) fn restart(&mut self, shared: &Shared, segment: Arc<Segment>, producers: Producers) {
+        let config = Arc::clone(&self.config);
+        *self = Active::new(segment, config, producers, self.leader_epoch);
+        self.refresh_unstable(shared);
+    }
+
+    fn create(&self, shared: &Shared, base: Offset) -> Result<SegmentWriter> {
+        let interval = u64::from(self.config.index_interval_bytes);
+        let made = SegmentWriter::create(&shared.place, base, interval, reserve(&self.config));
+        if made.is_err() {
+            let path = shared.place.segment_path(base, file_name::SegmentFileKind::Log, file_name::Suffix::None);
+            // Left over, it would be in the way of the next try.
+            let _ = files::remove(&*shared.place.storage, &path);
+        }
+        made
+    }
+
+    fn note_epoch(&mut self, shared: &Shared, header: &BatchHeader) {
+        if header.leader_epoch > self.noted_epoch {
+            self.noted_epoch = header.leader_epoch;
+            shared.lock_epochs().assign(header.leader_epoch, header.base_offset);
+        }
+    }
+
+    #[cold]
+    fn note_producer(&mut self, shared: &Shared, header: &BatchHeader, at: usize, parts: [&[u8]; 2]) {
+        let control = if header.attributes.is_control() {
+            // The marker lies in the records, which a split of the header leaves whole.
+            let joined;
+            let bytes = match at.checked_sub(parts[0].len()) {
+                Some(at) => &parts[1][at..at + header.size],
+                None => {
+                    joined = parts.concat();
+                    &joined[at..at + header.size]
+                }
+            };
+            BatchView::parse(bytes).and_then(|batch| batch.control(&mut self.scratch)).ok().flatten()
+        } else {
+            None
+        };
+        if let Some(ended) = self.producers.update(header, control) {
+            self.note_ended(shared, ended);
+        }
+        self.refresh_unstable(shared);
+    }
+
+    fn note_ended(&mut self, shared: &Shared, ended: CompletedTxn) {
+        if ended.last_offset >= shared.high_watermark() {
+            self.unreplicated.push_back((ended.last_offset, ended.first_offset));
+        }
+        if ended.aborted {
+            let open = self.producers.first_open_transaction();
+            let entry = AbortedTxn::from_completed(&ended, open);
+            self.segment().update_index(|index| index.aborted.push(entry));
+        }
+    }
+
+    /// Every so often tells the syncing threads of a point from which a recovery can begin.
+    fn hand_over_checkpoint(&mut self, shared: &Shared) {
+        if self.writer.len() - self.captured < shared.budgets.checkpoint_bytes / 2 {
+            return;
+        }
+        self.captured = self.writer.len();
+        let segment = Arc::clone(self.segment());
+        let end = segment.end();
+        shared.durability.capture(Capture {
+            end,
+            position: self.captured,
+            index_entries: segment.index_entries(),
+            max_timestamp: self.writer.max_timestamp(),
+            producers: self.snapshot(end),
+            segment,
+        });
+        shared.sync_soon();
+    }
+}
+
+/// How space ahead is reserved: zeros where each append is synced, a mapped window else.
+fn reserve(config: &TopicConfig) -> Option<Reserve> {
+    config.append_windows.then_some(match config.durability {
+        DurabilityConfig::Sync => Reserve::Zeroed,
+        DurabilityConfig::Buffered { .. } => Reserve::Mapped,
+    })
+}

@@ -1,0 +1,309 @@
+//! Appending: check, assign offsets, write, publish, account. Small appends that meet are combined by the thread that
+//! holds the appender.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+
+use crate::active::Active;
+use crate::config::{Cleanup, TopicConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{self, BatchHeader, BatchView, Batches, FormatError, Scratch, TimestampType};
+use crate::offset::{Offset, Timestamp};
+use crate::shared::Shared;
+
+/// Batches up to this size are combined into one write.
+const COMBINE_BATCH: usize = 32 << 10;
+/// A combined write is not larger than this.
+const COMBINE_MAX: usize = 1 << 20;
+/// Base offset, length and leader epoch: what an append sets, outside the CRC.
+const PATCHED: usize = 16;
+
+/// Where an append went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// The offset of its first record.
+    pub base_offset: Offset,
+    /// The offset that follows its last record: the log end right after it.
+    pub next_offset: Offset,
+    /// The time that the log gave it; `None` where records keep their own timestamps.
+    pub append_time: Option<Timestamp>,
+}
+
+/// Appends that wait for the thread that holds the appender.
+#[derive(Debug, Default)]
+pub(crate) struct Combiner {
+    waiting: AtomicUsize,
+    queue: Mutex<Vec<Arc<Queued>>>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    bytes: Bytes,
+    header: BatchHeader,
+    now: Timestamp,
+    result: OnceLock<Result<Appended>>,
+}
+
+/// One batch to append: whole, its CRC checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) header: &'a BatchHeader,
+}
+
+/// Appends one batch at the end.
+pub(crate) fn append(shared: &Shared, input: Input<'_>, expected: Option<Offset>, now: Timestamp) -> Result<Appended> {
+    let size = input.header.size as u64;
+    admit(shared, size)?;
+    if shared.checks_records() {
+        check_records(input, &shared.config(), now)?;
+    }
+    if input.header.count == 0 {
+        return Err(Error::from(FormatError::BadCount));
+    }
+    let Some(mut active) = shared.try_lock_active() else {
+        return match expected {
+            None => append_combined(shared, input, now),
+            Some(_) => {
+                let mut active = shared.lock_active();
+                append_locked(shared, &mut active, input, expected, now)
+            }
+        };
+    };
+    append_locked(shared, &mut active, input, expected, now)
+}
+
+/// Appends batches that have their offsets already, gaps and all. Everything is checked before anything is written.
+pub(crate) fn append_at(shared: &Shared, bytes: &[u8], now: Timestamp) -> Result<Appended> {
+    admit(shared, bytes.len() as u64)?;
+    let headers = check_given(bytes, shared.config().max_batch_bytes)?;
+    let (Some(first), Some(last)) = (headers.first(), headers.last()) else {
+        return Err(Error::from(FormatError::Truncated { needed: format::BATCH_HEADER_LEN, available: bytes.len() }));
+    };
+    let mut active = shared.lock_active();
+    shared.check_writable()?;
+    let end = active.segment().end();
+    if first.base_offset < end {
+        return Err(ErrorKind::UnexpectedOffset { given: first.base_offset, end }.into());
+    }
+    let (mut rest, mut left) = (bytes, headers.as_slice());
+    while !left.is_empty() {
+        let header = &left[0];
+        active.make_room(shared, header, header.base_offset, now)?;
+        let mut pending = 0;
+        let run = left.iter().take_while(|header| {
+            let fits = pending == 0 || active.fits(pending, header, header.base_offset, now);
+            pending += header.size;
+            fits
+        });
+        let (count, size) = run.fold((0, 0), |(count, size), header| (count + 1, size + header.size));
+        let (written, after) = rest.split_at(size);
+        active.write(shared, [written, &[]], &left[..count], now)?;
+        shared.accepted(size as u64, left[count - 1].next_offset(), active.config());
+        (rest, left) = (after, &left[count..]);
+    }
+    Ok(Appended { base_offset: first.base_offset, next_offset: last.next_offset(), append_time: None })
+}
+
+/// What every append waits for, or fails on, before it takes a lock.
+#[inline]
+fn admit(shared: &Shared, size: u64) -> Result<()> {
+    shared.check_writable()?;
+    shared.budgets.unsynced.admit(size, || shared.sync_soon())?;
+    shared.budgets.space.admit(size)
+}
+
+fn append_locked(
+    shared: &Shared,
+    active: &mut Active,
+    input: Input<'_>,
+    expected: Option<Offset>,
+    now: Timestamp,
+) -> Result<Appended> {
+    // Closed or poisoned meanwhile: nothing may be written behind that.
+    shared.check_writable()?;
+    let end = active.segment().end();
+    if let Some(given) = expected.filter(|given| *given != end) {
+        return Err(ErrorKind::UnexpectedOffset { given, end }.into());
+    }
+    check_size(input.header.size, active.config())?;
+    active.make_room(shared, input.header, end, now)?;
+    let appended = write_one(shared, active, input, end, now)?;
+    shared.accepted(input.header.size as u64, appended.next_offset, active.config());
+    if shared.combiner.waiting.load(Ordering::Relaxed) > 0 {
+        drain(shared, active);
+    }
+    Ok(appended)
+}
+
+fn write_one(shared: &Shared, active: &mut Active, input: Input<'_>, at: Offset, now: Timestamp) -> Result<Appended> {
+    let append_time = (active.config().timestamp_type == TimestampType::LogAppendTime).then_some(now);
+    let mut header = placed(input.header, at, active.leader_epoch());
+    if append_time.is_some() {
+        let mut buffer = std::mem::take(&mut active.buffer);
+        buffer.clear();
+        push_patched(&mut buffer, input.bytes, &mut header, append_time);
+        let written = active.write(shared, [&buffer, &[]], &[header], now);
+        active.buffer = buffer;
+        written?;
+    } else {
+        let mut head = [0; PATCHED];
+        head.copy_from_slice(&input.bytes[..PATCHED]);
+        format::patch_offset(&mut head, at);
+        format::patch_leader_epoch(&mut head, header.leader_epoch);
+        active.write(shared, [&head, &input.bytes[PATCHED..]], &[header], now)?;
+    }
+    Ok(Appended { base_offset: at, next_offset: header.next_offset(), append_time })
+}
+
+/// Queues an append behind the thread that holds the appender, and waits for that thread or for its turn.
+fn append_combined(shared: &Shared, input: Input<'_>, now: Timestamp) -> Result<Appended> {
+    let combiner = &shared.combiner;
+    let queued = Arc::new(Queued {
+        bytes: Bytes::copy_from_slice(input.bytes),
+        header: *input.header,
+        now,
+        result: OnceLock::new(),
+    });
+    combiner.lock().push(Arc::clone(&queued));
+    combiner.waiting.fetch_add(1, Ordering::Relaxed);
+    let mut active = shared.lock_active();
+    if queued.result.get().is_none() {
+        drain(shared, &mut active);
+    }
+    drop(active);
+    queued.result.get().cloned().expect("who drains the queue answers everyone in it")
+}
+
+/// Appends everything queued, as few writes as possible.
+fn drain(shared: &Shared, active: &mut Active) {
+    let batch = std::mem::take(&mut *shared.combiner.lock());
+    shared.combiner.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
+    let mut rest = batch.as_slice();
+    while !rest.is_empty() {
+        let count = drain_run(shared, active, rest);
+        rest = &rest[count..];
+    }
+}
+
+/// Appends a run from the front of the queue with one write; returns how many it took.
+fn drain_run(shared: &Shared, active: &mut Active, queue: &[Arc<Queued>]) -> usize {
+    let first = &queue[0];
+    let alone = |result| {
+        first.result.set(result).expect("each is answered once");
+        1
+    };
+    let end = active.segment().end();
+    let ready = shared
+        .check_writable()
+        .and_then(|()| check_size(first.header.size, active.config()))
+        .and_then(|()| active.make_room(shared, &first.header, end, first.now));
+    if let Err(error) = ready {
+        return alone(Err(error));
+    }
+    let append_time = |now| (active.config().timestamp_type == TimestampType::LogAppendTime).then_some(now);
+    let mut at = end;
+    let mut headers = Vec::with_capacity(queue.len());
+    let mut buffer = std::mem::take(&mut active.buffer);
+    buffer.clear();
+    for queued in queue {
+        let small = queued.header.size <= COMBINE_BATCH && buffer.len() + queued.header.size <= COMBINE_MAX;
+        let fits = check_size(queued.header.size, active.config()).is_ok()
+            && active.fits(buffer.len(), &queued.header, at, queued.now);
+        if !headers.is_empty() && !(small && fits) {
+            break;
+        }
+        let mut header = placed(&queued.header, at, active.leader_epoch());
+        push_patched(&mut buffer, &queued.bytes, &mut header, append_time(queued.now));
+        at = header.next_offset();
+        headers.push(header);
+    }
+    let written = active.write(shared, [&buffer, &[]], &headers, first.now);
+    if written.is_ok() {
+        shared.accepted(buffer.len() as u64, at, active.config());
+    }
+    active.buffer = buffer;
+    for (queued, header) in queue.iter().zip(&headers) {
+        let appended = Appended {
+            base_offset: header.base_offset,
+            next_offset: header.next_offset(),
+            append_time: (active.config().timestamp_type == TimestampType::LogAppendTime).then_some(queued.now),
+        };
+        queued.result.set(written.clone().map(|()| appended)).expect("each is answered once");
+    }
+    headers.len()
+}
+
+/// The header that a batch has at this place.
+fn placed(header: &BatchHeader, at: Offset, leader_epoch: i32) -> BatchHeader {
+    BatchHeader { base_offset: at, leader_epoch, ..*header }
+}
+
+/// Copies a batch behind `buffer`, with the offset and epoch of `header`, and the log's own time where it sets that.
+fn push_patched(buffer: &mut Vec<u8>, bytes: &[u8], header: &mut BatchHeader, append_time: Option<Timestamp>) {
+    let start = buffer.len();
+    buffer.extend_from_slice(bytes);
+    let batch = &mut buffer[start..];
+    format::patch_offset(batch, header.base_offset);
+    format::patch_leader_epoch(batch, header.leader_epoch);
+    if let Some(now) = append_time {
+        format::patch_append_time(batch, now);
+        header.attributes = header.attributes.with_timestamp_type(TimestampType::LogAppendTime);
+        header.max_timestamp = now;
+    }
+}
+
+fn check_size(size: usize, config: &TopicConfig) -> Result<()> {
+    let max = config.max_batch_bytes;
+    if size > max { Err(ErrorKind::BatchTooLarge { size, max }.into()) } else { Ok(()) }
+}
+
+/// What only the records tell: that each has a key where the topic is compacted, and a timestamp within the bounds.
+fn check_records(input: Input<'_>, config: &TopicConfig, now: Timestamp) -> Result<()> {
+    if input.header.attributes.is_control() {
+        return Ok(());
+    }
+    let mut scratch = Scratch::default();
+    let keyed = config.cleanup != Cleanup::Delete;
+    let own_times = config.timestamp_type == TimestampType::CreateTime;
+    let millis = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+    let earliest = config.timestamp_before_max.map(|before| now.plus_millis(-millis(before)));
+    let latest = config.timestamp_after_max.map(|after| now.plus_millis(millis(after)));
+    for record in BatchView::parse(input.bytes)?.records(&mut scratch)? {
+        let record = record?;
+        if keyed && record.key.is_none() {
+            return Err(ErrorKind::MissingKey.into());
+        }
+        let timestamp = record.timestamp;
+        if own_times && (earliest.is_some_and(|e| timestamp < e) || latest.is_some_and(|l| timestamp > l)) {
+            return Err(ErrorKind::TimestampOutOfBounds { timestamp, now }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Checks batches with given offsets: whole, undamaged, in order.
+fn check_given(bytes: &[u8], max: usize) -> Result<Vec<BatchHeader>> {
+    let mut headers: Vec<BatchHeader> = Vec::new();
+    for batch in Batches::new(bytes) {
+        let batch = batch?;
+        batch.check_crc()?;
+        let header = *batch.header();
+        if header.size > max {
+            return Err(ErrorKind::BatchTooLarge { size: header.size, max }.into());
+        }
+        if let Some(last) = headers.last().filter(|last| header.base_offset < last.next_offset()) {
+            return Err(ErrorKind::UnexpectedOffset { given: header.base_offset, end: last.next_offset() }.into());
+        }
+        headers.push(header);
+    }
+    Ok(headers)
+}
+
+impl Combiner {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Queued>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,211 @@
+//! What all partitions of a log share: the bound on unsynced bytes, the watch on free space, the queue of partitions
+//! that wait to be synced.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::config::Backpressure;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Storage;
+
+/// Free space is looked at again after this many appended bytes.
+const SPACE_CHECK_BYTES: u64 = 1 << 20;
+
+/// The bound on bytes accepted but not yet durable, over all partitions of a log.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    bytes: AtomicU64,
+    limit: u64,
+    policy: Backpressure,
+    waits: AtomicU64,
+    lock: Mutex<()>,
+    freed: Condvar,
+}
+
+impl Unsynced {
+    pub(crate) fn new(limit: u64, policy: Backpressure) -> Unsynced {
+        Unsynced {
+            bytes: AtomicU64::new(0),
+            limit,
+            policy,
+            waits: AtomicU64::new(0),
+            lock: Mutex::new(()),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// Bytes accepted and not yet durable.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How often an append had to wait.
+    pub(crate) fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Whether `size` more bytes are over the bound. One append is always let in when nothing waits to be synced.
+    #[inline]
+    pub(crate) fn is_full(&self, size: u64) -> bool {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        bytes > 0 && bytes.saturating_add(size) > self.limit
+    }
+
+    /// Waits until `size` more bytes are within the bound, or fails, as configured. Called before any lock is taken.
+    pub(crate) fn admit(&self, size: u64, nudge: impl FnOnce()) -> Result<()> {
+        if !self.is_full(size) {
+            return Ok(());
+        }
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        nudge();
+        let full = || Error::new(ErrorKind::Backpressure { unsynced: self.bytes(), limit: self.limit });
+        let Backpressure::Wait(timeout) = self.policy else { return Err(full()) };
+        let deadline = Instant::now() + timeout;
+        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.is_full(size) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(full());
+            }
+            guard = self.freed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn add(&self, size: u64) {
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+    }
+
+    /// So many bytes are durable now, or given up.
+    pub(crate) fn free(&self, size: u64) {
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        self.freed.notify_all();
+    }
+}
+
+/// Refuses appends before the disk is full.
+#[derive(Debug)]
+pub(crate) struct SpaceWatch {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    min_free: u64,
+    since_check: AtomicU64,
+    low: AtomicBool,
+}
+
+impl SpaceWatch {
+    pub(crate) fn new(storage: Arc<dyn Storage>, dir: PathBuf, min_free: u64) -> SpaceWatch {
+        // The first append looks.
+        let since_check = AtomicU64::new(SPACE_CHECK_BYTES);
+        SpaceWatch { storage, dir, min_free, since_check, low: AtomicBool::new(false) }
+    }
+
+    /// Fails when less than the watermark is free. Looks only every so many bytes, but always while space is low.
+    #[inline]
+    pub(crate) fn admit(&self, size: u64) -> Result<()> {
+        if self.min_free == 0 {
+            return Ok(());
+        }
+        let since = self.since_check.fetch_add(size, Ordering::Relaxed) + size;
+        if since < SPACE_CHECK_BYTES && !self.low.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.look()
+    }
+
+    #[cold]
+    fn look(&self) -> Result<()> {
+        self.since_check.store(0, Ordering::Relaxed);
+        let free = self.storage.free_space(&self.dir).map_err(|e| Error::io(e, &self.dir))?;
+        self.low.store(free < self.min_free, Ordering::Relaxed);
+        if free < self.min_free { Err(Error::new(ErrorKind::DiskFull).at_path(&self.dir)) } else { Ok(()) }
+    }
+}
+
+/// What a syncing thread does for a partition.
+pub(crate) trait SyncTarget: Send + Sync {
+    /// Makes what was accepted durable; an error is kept by the partition and met by its next append.
+    fn sync_now(&self);
+}
+
+/// Partitions that have unsynced bytes, each with the time by which they are to be durable.
+#[derive(Default)]
+pub(crate) struct SyncQueue {
+    due: Mutex<Due>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Due {
+    later: VecDeque<(Instant, Weak<dyn SyncTarget>)>,
+    urgent: VecDeque<Weak<dyn SyncTarget>>,
+    closed: bool,
+}
+
+impl SyncQueue {
+    /// Syncs `target` after `delay` at the latest.
+    pub(crate) fn push(&self, target: Weak<dyn SyncTarget>, delay: Duration) {
+        let mut due = self.lock();
+        let at = Instant::now() + delay;
+        let place = due.later.partition_point(|(other, _)| *other <= at);
+        due.later.insert(place, (at, target));
+        if place == 0 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Syncs `target` as soon as a thread is free.
+    pub(crate) fn push_urgent(&self, target: Weak<dyn SyncTarget>) {
+        self.lock().urgent.push_back(target);
+        self.changed.notify_one();
+    }
+
+    /// The next partition to sync; waits for one. `None` once the queue is closed.
+    pub(crate) fn next(&self) -> Option<Arc<dyn SyncTarget>> {
+        let mut due = self.lock();
+        loop {
+            if due.closed {
+                return None;
+            }
+            if let Some(target) = due.urgent.pop_front() {
+                if let Some(target) = target.upgrade() {
+                    return Some(target);
+                }
+                continue;
+            }
+            let now = Instant::now();
+            let Some(at) = due.later.front().map(|(at, _)| *at) else {
+                due = self.changed.wait(due).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            if at <= now {
+                if let Some(target) = due.later.pop_front().and_then(|(_, target)| target.upgrade()) {
+                    return Some(target);
+                }
+                continue;
+            }
+            due = self.changed.wait_timeout(due, at - now).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Ends all threads that wait in [`next`](Self::next).
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Due> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for SyncQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SyncQueue").finish_non_exhaustive()
+    }
+}

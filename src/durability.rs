@@ -1,0 +1,295 @@
+//! Durable watermark, group commit, checkpoints of `state`, poison.
+//!
+//! The order of every sync is the one of docs/design.md, "Durable chain": data files, then the directory that names
+//! them, then `state`, then the acknowledgement. A sync runs outside of every lock that an append or a read needs, and
+//! never takes the appender's lock: what a checkpoint needs of the appender is handed over by it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::State;
+use crate::offset::{Offset, Timestamp};
+use crate::segment::Segment;
+use crate::segment::index::Entries;
+use crate::shared::Shared;
+
+/// The durable end of a partition and the syncs that move it.
+#[derive(Debug)]
+pub(crate) struct Durability {
+    durable_end: AtomicU64,
+    /// Bytes accepted that no sync has covered.
+    unsynced: AtomicU64,
+    /// Whether the log's syncing threads know of the unsynced bytes.
+    queued: AtomicBool,
+    /// Syncs of the active segment: what group commit saves is counted by it.
+    syncs: AtomicU64,
+    work: Mutex<Work>,
+    done: Condvar,
+}
+
+/// What is to be done, and whether somebody does it.
+#[derive(Debug, Default)]
+struct Work {
+    syncing: bool,
+    /// The roll whose second half is open. There is never a second one (protocol: "a second roll waits").
+    roll: Option<Roll>,
+    /// What the appender handed over for the next checkpoint.
+    capture: Option<Capture>,
+}
+
+/// A roll: the new active segment takes appends, the old one is not durable yet.
+#[derive(Debug)]
+pub(crate) struct Roll {
+    pub(crate) sealed: Arc<Segment>,
+    /// The base of the new active segment, whose file is there.
+    pub(crate) active_base: Offset,
+    pub(crate) producers: Producers,
+}
+
+/// A point of the active segment up to which everything derived from it is known: once durable, recovery begins there.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) end: Offset,
+    pub(crate) position: u64,
+    pub(crate) index_entries: Entries,
+    pub(crate) max_timestamp: Timestamp,
+    pub(crate) producers: Producers,
+}
+
+/// The producer state at an offset: the bytes of its snapshot file, or none when there are no producers.
+#[derive(Debug)]
+pub(crate) struct Producers {
+    pub(crate) at: Offset,
+    pub(crate) snapshot: Option<Vec<u8>>,
+}
+
+impl Durability {
+    /// All below `end` is durable.
+    pub(crate) fn new(end: Offset) -> Durability {
+        Durability {
+            durable_end: AtomicU64::new(end.get()),
+            unsynced: AtomicU64::new(0),
+            queued: AtomicBool::new(false),
+            syncs: AtomicU64::new(0),
+            work: Mutex::new(Work::default()),
+            done: Condvar::new(),
+        }
+    }
+
+    /// One past the last durable offset.
+    #[inline]
+    pub(crate) fn end(&self) -> Offset {
+        Offset::new(self.durable_end.load(Ordering::Acquire))
+    }
+
+    /// Bytes accepted that no sync has covered.
+    pub(crate) fn unsynced(&self) -> u64 {
+        self.unsynced.load(Ordering::Relaxed)
+    }
+
+    /// How many syncs of the active segment there were.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Counts accepted bytes. Returns how many wait now, and whether the syncing threads must be told of this partition.
+    #[inline]
+    pub(crate) fn accept(&self, bytes: u64) -> (u64, bool) {
+        let unsynced = self.unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        (unsynced, !self.queued.load(Ordering::Relaxed) && !self.queued.swap(true, Ordering::Relaxed))
+    }
+
+    /// The syncing threads have taken this partition from their queue.
+    pub(crate) fn unqueue(&self) {
+        self.queued.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a roll's second half is open.
+    pub(crate) fn is_rolling(&self) -> bool {
+        self.lock().roll.is_some()
+    }
+
+    /// Hands over a roll, before the new segment is published: nothing in it is durable before the roll is done. The
+    /// roll before this one is done.
+    pub(crate) fn begin_roll(&self, roll: Roll) {
+        let mut work = self.lock();
+        assert!(work.roll.is_none(), "a second roll waits for the first");
+        // A capture in the segment that is now sealed would make recovery begin before the roll: the roll has its own.
+        work.capture = None;
+        work.roll = Some(roll);
+    }
+
+    /// Hands over what the next checkpoint needs.
+    pub(crate) fn capture(&self, capture: Capture) {
+        self.lock().capture = Some(capture);
+    }
+
+    /// Moves the durable end back, for a truncation; nobody syncs meanwhile.
+    pub(crate) fn reset(&self, shared: &Shared, end: Offset) {
+        let mut work = self.quiet();
+        work.capture = None;
+        work.roll = None;
+        self.durable_end.store(end.get(), Ordering::Release);
+        self.give_up(shared);
+    }
+
+    /// Stops counting bytes that will never be durable: others must not wait for them.
+    pub(crate) fn give_up(&self, shared: &Shared) {
+        shared.budgets.unsynced.free(self.unsynced.swap(0, Ordering::Relaxed));
+    }
+
+    /// Waits until nobody syncs.
+    fn quiet(&self) -> MutexGuard<'_, Work> {
+        let mut work = self.lock();
+        while work.syncing {
+            work = self.done.wait(work).unwrap_or_else(PoisonError::into_inner);
+        }
+        work
+    }
+
+    /// Makes everything below `target` durable. Concurrent callers share one sync: who comes while one runs waits for
+    /// it, and one of those left over syncs for all of them.
+    pub(crate) fn sync_to(&self, shared: &Shared, target: Offset) -> Result<Offset> {
+        let mut work = self.lock();
+        loop {
+            if self.end() >= target && work.roll.is_none() {
+                return Ok(self.end());
+            }
+            shared.health.check_poison()?;
+            if !work.syncing {
+                break;
+            }
+            work = self.done.wait(work).unwrap_or_else(PoisonError::into_inner);
+        }
+        work.syncing = true;
+        let roll = work.roll.take();
+        drop(work);
+
+        let result = self.sync_once(shared, roll.as_ref());
+        let mut work = self.lock();
+        work.syncing = false;
+        if let Err(error) = &result {
+            // What the failed sync covered is unknown for good; a second try would prove nothing (I8).
+            shared.poison(error);
+        }
+        drop(work);
+        self.done.notify_all();
+        if result.is_ok() {
+            shared.durable_tail.notify(self.end().get());
+        }
+        result
+    }
+
+    /// Finishes a roll that is open, for whoever needs to roll again.
+    pub(crate) fn finish_roll(&self, shared: &Shared) -> Result<()> {
+        while self.is_rolling() {
+            self.sync_to(shared, self.end() + 1)?;
+        }
+        drop(self.quiet());
+        shared.health.check_poison()
+    }
+
+    fn sync_once(&self, shared: &Shared, roll: Option<&Roll>) -> Result<Offset> {
+        if let Some(roll) = roll {
+            self.complete_roll(shared, roll)?;
+        }
+        let active = Arc::clone(shared.view.load().active());
+        let covered = self.unsynced.load(Ordering::Relaxed);
+        let end = active.end();
+        self.sync_segment(&active)?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
+        self.unsynced.fetch_sub(covered, Ordering::Relaxed);
+        shared.budgets.unsynced.free(covered);
+        self.checkpoint(shared, end)?;
+        Ok(end)
+    }
+
+    fn sync_segment(&self, segment: &Segment) -> Result<()> {
+        let data = segment.open_for_writing()?;
+        data.file.sync().map_err(|e| Error::io(e, &segment.path()))
+    }
+
+    /// The second half of a roll: old data, names, `state`. Only then may anything in the new segment be durable.
+    fn complete_roll(&self, shared: &Shared, roll: &Roll) -> Result<()> {
+        self.sync_segment(&roll.sealed)?;
+        roll.sealed.set_synced();
+        self.durable_end.fetch_max(roll.sealed.end().get(), Ordering::AcqRel);
+        shared.store_sidecars(&roll.sealed, &roll.producers)?;
+        shared.place.sync_dir()?;
+        let producers_at = roll.producers.snapshot.as_ref().map(|_| roll.producers.at);
+        shared.update_state(|state| {
+            state.active_base = roll.active_base;
+            state.durable_end = roll.sealed.end();
+            state.durable_position = 0;
+            state.producers_at = producers_at;
+        })?;
+        shared.remove_old_snapshots();
+        Ok(())
+    }
+
+    /// Records in `state` how far the active segment is durable, when the appender handed over a point for it.
+    fn checkpoint(&self, shared: &Shared, durable_end: Offset) -> Result<()> {
+        let capture = {
+            let mut work = self.lock();
+            match &work.capture {
+                Some(capture) if capture.end <= durable_end => work.capture.take(),
+                _ => None,
+            }
+        };
+        let Some(capture) = capture else { return Ok(()) };
+        shared.store_checkpoint(&capture)?;
+        let producers_at = capture.producers.snapshot.as_ref().map(|_| capture.producers.at);
+        shared.update_state(|state: &mut State| {
+            state.durable_end = capture.end;
+            state.durable_position = capture.position;
+            state.producers_at = producers_at;
+        })?;
+        shared.remove_old_snapshots();
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a partition takes no writes, or no reads past a point.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    /// Set with `Release` after `reason`.
+    unwell: AtomicBool,
+    reason: Mutex<Option<Error>>,
+}
+
+impl Health {
+    /// Refuses writes for this reason from now on; the first reason stays.
+    pub(crate) fn fail(&self, reason: Error) {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.unwell.store(true, Ordering::Release);
+    }
+
+    /// Fails when writes are refused.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.unwell.load(Ordering::Acquire) { Err(self.reason().expect("a reason comes before the flag")) } else { Ok(()) }
+    }
+
+    /// Fails when a sync has failed.
+    pub(crate) fn check_poison(&self) -> Result<()> {
+        if self.is_poisoned() { self.check() } else { Ok(()) }
+    }
+
+    /// Whether a sync has failed: only what was durable then may be read.
+    #[inline]
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.unwell.load(Ordering::Acquire) && self.reason().is_some_and(|e| *e.kind() == ErrorKind::Poisoned)
+    }
+
+    /// Why writes are refused.
+    pub(crate) fn reason(&self) -> Option<Error> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,156 @@
+//! The sparse indexes of a segment: offset to position, timestamp to offset.
+//!
+//! Both are caches of the `.log` (I10). What is stored of one is trusted only while its CRC-32 is the one that the
+//! partition's `state` recorded; otherwise it is rebuilt from the batch headers.
+
+use crate::format::{AbortedTxn, BatchHeader, IndexSum, OffsetIndexEntry, TimeIndexEntry};
+use crate::offset::{Offset, Timestamp};
+
+/// What the stored index files of a segment hold; `None` for one that is unknown and must be found again.
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+pub(crate) struct Sums {
+    pub(crate) offsets: Option<IndexSum>,
+    pub(crate) times: Option<IndexSum>,
+    pub(crate) aborted: Option<IndexSum>,
+}
+
+/// Numbers of entries in the three indexes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Entries {
+    pub(crate) offsets: u32,
+    pub(crate) times: u32,
+    pub(crate) aborted: u32,
+}
+
+/// The indexes of one segment: what is stored in its files, and the entries after that, in memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SegmentIndex {
+    pub(crate) stored: Sums,
+    pub(crate) offsets: Vec<OffsetIndexEntry>,
+    pub(crate) times: Vec<TimeIndexEntry>,
+    pub(crate) aborted: Vec<AbortedTxn>,
+}
+
+impl SegmentIndex {
+    /// The indexes of a segment that has none yet.
+    pub(crate) fn empty() -> SegmentIndex {
+        let none = Some(IndexSum::default());
+        SegmentIndex::of(Sums { offsets: none, times: none, aborted: none })
+    }
+
+    /// The indexes that the files of a segment hold.
+    pub(crate) fn of(stored: Sums) -> SegmentIndex {
+        SegmentIndex { stored, ..SegmentIndex::default() }
+    }
+
+    /// How many entries there are, stored or not.
+    pub(crate) fn entries(&self) -> Entries {
+        let count = |sum: Option<IndexSum>, recent: usize| sum.unwrap_or_default().entries + recent as u32;
+        Entries {
+            offsets: count(self.stored.offsets, self.offsets.len()),
+            times: count(self.stored.times, self.times.len()),
+            aborted: count(self.stored.aborted, self.aborted.len()),
+        }
+    }
+
+    /// Bytes of the larger of offset and time index once all is stored.
+    pub(crate) fn bytes(&self) -> u64 {
+        let entries = self.entries();
+        (u64::from(entries.offsets) * OffsetIndexEntry::LEN as u64).max(u64::from(entries.times) * TimeIndexEntry::LEN as u64)
+    }
+}
+
+/// Decides which batches get index entries, as Kafka does (docs/format.md, "Indexes").
+#[derive(Clone, Debug)]
+pub(crate) struct Indexer {
+    base: Offset,
+    interval: u64,
+    since_entry: u64,
+    /// The largest timestamp so far, and the last offset of the batch that has it.
+    largest: (Timestamp, Offset),
+    /// The timestamp of the last time entry.
+    last_time: Timestamp,
+}
+
+impl Indexer {
+    /// Begins at a segment's first batch.
+    pub(crate) fn new(base: Offset, interval: u64) -> Indexer {
+        Indexer { base, interval, since_entry: 0, largest: (Timestamp::NONE, base), last_time: Timestamp::NONE }
+    }
+
+    /// Goes on in a segment of which only the largest timestamp is known: the next time entry waits for a larger one.
+    pub(crate) fn resume(base: Offset, interval: u64, largest: Timestamp, end: Offset) -> Indexer {
+        Indexer { base, interval, since_entry: interval + 1, largest: (largest, end), last_time: largest }
+    }
+
+    /// The largest timestamp seen.
+    pub(crate) fn max_timestamp(&self) -> Timestamp {
+        self.largest.0
+    }
+
+    /// Takes note of a batch that is written at `position`. An entry comes before the batch that made it due is
+    /// counted, so the first entry never describes position 0.
+    #[inline]
+    pub(crate) fn note(&mut self, header: &BatchHeader, position: u64) -> Option<(OffsetIndexEntry, Option<TimeIndexEntry>)> {
+        if header.max_timestamp > self.largest.0 {
+            self.largest = (header.max_timestamp, header.last_offset());
+        }
+        let due = self.since_entry > self.interval;
+        if due {
+            self.since_entry = 0;
+        }
+        self.since_entry += header.size as u64;
+        due.then(|| {
+            let offset = header.last_offset().since(self.base) as u32;
+            (OffsetIndexEntry { offset, position: position as u32 }, self.time_entry())
+        })
+    }
+
+    /// The last time entry of a segment that is sealed: its largest timestamp.
+    pub(crate) fn finish(&mut self) -> Option<TimeIndexEntry> {
+        self.time_entry()
+    }
+
+    fn time_entry(&mut self) -> Option<TimeIndexEntry> {
+        let (timestamp, offset) = self.largest;
+        (timestamp > self.last_time).then(|| {
+            self.last_time = timestamp;
+            TimeIndexEntry { timestamp, offset: offset.since(self.base) as u32 }
+        })
+    }
+}
+
+/// The last entry at or below `offset` (relative to the base) in the bytes of an `.index`.
+pub(crate) fn floor_offset(bytes: &[u8], offset: u32) -> Option<OffsetIndexEntry> {
+    let count = partition(bytes, OffsetIndexEntry::LEN, |entry| {
+        OffsetIndexEntry::decode(entry).is_some_and(|entry| entry.offset <= offset)
+    });
+    entry_at(bytes, OffsetIndexEntry::LEN, count.checked_sub(1)?).and_then(OffsetIndexEntry::decode)
+}
+
+/// The last entry with a timestamp below `timestamp` in the bytes of a `.timeindex`: no record before its offset is
+/// as late as `timestamp`.
+pub(crate) fn before_time(bytes: &[u8], timestamp: Timestamp) -> Option<TimeIndexEntry> {
+    let count = partition(bytes, TimeIndexEntry::LEN, |entry| {
+        TimeIndexEntry::decode(entry).is_some_and(|entry| entry.timestamp < timestamp)
+    });
+    entry_at(bytes, TimeIndexEntry::LEN, count.checked_sub(1)?).and_then(TimeIndexEntry::decode)
+}
+
+/// The number of entries at the front for which `holds`.
+fn partition(bytes: &[u8], size: usize, holds: impl Fn(&[u8]) -> bool) -> usize {
+    let (mut low, mut high) = (0, bytes.len() / size);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if entry_at(bytes, size, middle).is_some_and(&holds) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+fn entry_at(bytes: &[u8], size: usize, index: usize) -> Option<&[u8]> {
+    bytes.get(index * size..(index + 1) * size)
+}

@@ -1,0 +1,493 @@
+//! A segment: one `.log` file with its indexes. This is the read face, shared by the active and the sealed ones.
+
+pub(crate) mod index;
+pub(crate) mod scan;
+pub(crate) mod sidecar;
+pub(crate) mod writer;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+use crate::format::file_name::{SegmentFileKind, Suffix, segment_file};
+use crate::format::{BATCH_HEADER_LEN, BatchHeader, FormatError};
+use crate::offset::{Offset, Timestamp};
+use crate::storage::handles::{Evict, Handles, MappedTicket, OpenTicket};
+use crate::storage::{File, OpenMode, Storage};
+
+use self::index::SegmentIndex;
+
+/// Mappings are read in by pieces of this size before they are touched.
+const POPULATE: u64 = 1 << 18;
+
+/// About how far apart index entries lie: what a lookup reads beyond what it was asked for.
+const LOOKUP: usize = 8192;
+
+/// Where the files of a partition are, and the budgets that they share.
+pub(crate) struct Place {
+    pub(crate) dir: PathBuf,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) handles: Arc<Handles>,
+    pub(crate) mapped_reads: AtomicBool,
+    owner: OnceLock<Weak<dyn Owner>>,
+}
+
+/// Who writes the segments of a partition. Asked for help when a file is to be closed that has unsynced bytes: a file is
+/// never closed before they are synced, because an error would get lost with it.
+pub(crate) trait Owner: Send + Sync {
+    /// Syncs the active segment and closes its file; `false` when its writer is busy or the sync failed.
+    fn close_active(&self) -> bool;
+    /// Syncs the segment that was sealed last; `false` when that failed.
+    fn sync_sealed(&self) -> bool;
+}
+
+impl Place {
+    pub(crate) fn new(dir: PathBuf, storage: Arc<dyn Storage>, handles: Arc<Handles>) -> Place {
+        Place { dir, storage, handles, mapped_reads: AtomicBool::new(true), owner: OnceLock::new() }
+    }
+
+    /// Names the owner, once.
+    pub(crate) fn set_owner(&self, owner: Weak<dyn Owner>) {
+        assert!(self.owner.set(owner).is_ok(), "a partition directory has one owner");
+    }
+
+    /// The path of a file in the directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The path of a segment's file.
+    pub(crate) fn segment_path(&self, base: Offset, kind: SegmentFileKind, suffix: Suffix) -> PathBuf {
+        self.dir.join(segment_file(base, kind, suffix))
+    }
+
+    /// Makes the names in the directory durable.
+    pub(crate) fn sync_dir(&self) -> Result<()> {
+        self.storage.sync_dir(&self.dir).map_err(|e| Error::io(e, &self.dir))
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+/// What is known of a segment beside its extent. All but the id may be lost: it is found again, or counted anew.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Facts {
+    /// The inode: an opened file must have it.
+    pub(crate) id: u64,
+    pub(crate) max_timestamp: Timestamp,
+    /// Wall time of the first append.
+    pub(crate) first_append_at: Timestamp,
+    /// Wall time of the seal.
+    pub(crate) sealed_at: Timestamp,
+    /// When the tombstones in it may go; `None` before a plan saw them.
+    pub(crate) tombstone_horizon: Option<Timestamp>,
+    pub(crate) dead_records: u64,
+    pub(crate) dead_bytes: u64,
+}
+
+impl Facts {
+    pub(crate) fn new(id: u64) -> Facts {
+        Facts {
+            id,
+            max_timestamp: Timestamp::NONE,
+            first_append_at: Timestamp::NONE,
+            sealed_at: Timestamp::NONE,
+            tombstone_horizon: None,
+            dead_records: 0,
+            dead_bytes: 0,
+        }
+    }
+}
+
+/// One segment. Its extent only grows, and only while it is the active one.
+pub(crate) struct Segment {
+    base: Offset,
+    place: Arc<Place>,
+    /// Bytes that may be read: whole batches. Stored (Release) before `end`.
+    readable: AtomicU64,
+    /// One past the last offset.
+    end: AtomicU64,
+    sealed: AtomicBool,
+    /// It had a writer, and was not synced since it was sealed.
+    unsynced: AtomicBool,
+    /// [`Handles::now`] of the last use.
+    used: AtomicU64,
+    facts: Mutex<Facts>,
+    index: RwLock<SegmentIndex>,
+    /// Held while index files are written or entries found again, never while a reader looks an entry up.
+    index_files: Mutex<()>,
+    slot: Mutex<Slot>,
+    /// Held by file regions: while there is one the file is not cut.
+    lease: Arc<()>,
+    me: Weak<Segment>,
+}
+
+/// The open file, and the name under which it is opened again. A swap changes the name under this lock.
+struct Slot {
+    suffix: Suffix,
+    data: Option<Arc<OpenData>>,
+}
+
+/// An open segment file and what is cached of it.
+pub(crate) struct OpenData {
+    pub(crate) file: Arc<dyn File>,
+    writable: bool,
+    map: OnceLock<Option<Mapped>>,
+    offsets: Mutex<Option<Cached>>,
+    times: Mutex<Option<Cached>>,
+    _ticket: OpenTicket,
+}
+
+struct Mapped {
+    bytes: Bytes,
+    /// One bit for each piece that has been read in.
+    populated: Box<[AtomicU64]>,
+    _ticket: MappedTicket,
+}
+
+struct Cached {
+    bytes: Bytes,
+    _ticket: MappedTicket,
+}
+
+/// Whole batches of one segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Slice {
+    pub(crate) bytes: Bytes,
+    /// Where they lie in the file.
+    pub(crate) position: u64,
+    /// One past the last offset of the last batch.
+    pub(crate) next: Offset,
+}
+
+/// What a walk over buffered bytes found.
+enum Walk {
+    Found { start: usize, end: usize, next: Offset },
+    /// The batch at or after the offset reaches past the limit.
+    PastLimit,
+    /// All batches lie before the offset, and the bytes end with the last one.
+    End,
+    /// So many bytes are needed to go on.
+    More(usize),
+}
+
+impl Segment {
+    /// A segment whose file is there. `extent` is its readable length and its end offset.
+    pub(crate) fn new(
+        place: &Arc<Place>,
+        base: Offset,
+        extent: (u64, Offset),
+        sealed: bool,
+        facts: Facts,
+        index: SegmentIndex,
+    ) -> Arc<Segment> {
+        assert!(extent.1 >= base, "a segment ends at or after its base");
+        Arc::new_cyclic(|me| Segment {
+            base,
+            place: Arc::clone(place),
+            readable: AtomicU64::new(extent.0),
+            end: AtomicU64::new(extent.1.get()),
+            sealed: AtomicBool::new(sealed),
+            unsynced: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+            facts: Mutex::new(facts),
+            index: RwLock::new(index),
+            index_files: Mutex::new(()),
+            slot: Mutex::new(Slot { suffix: Suffix::None, data: None }),
+            lease: Arc::new(()),
+            me: Weak::clone(me),
+        })
+    }
+
+    pub(crate) fn base(&self) -> Offset {
+        self.base
+    }
+
+    /// One past the last offset.
+    pub(crate) fn end(&self) -> Offset {
+        Offset::new(self.end.load(Ordering::Acquire))
+    }
+
+    /// Bytes that may be read.
+    pub(crate) fn len(&self) -> u64 {
+        self.readable.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    pub(crate) fn facts(&self) -> Facts {
+        *self.lock_facts()
+    }
+
+    pub(crate) fn update_facts(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.lock_facts());
+    }
+
+    /// The file's path at this moment.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.place.segment_path(self.base, SegmentFileKind::Log, self.lock_slot().suffix)
+    }
+
+    /// The path of one of its other files.
+    pub(crate) fn sidecar_path(&self, kind: SegmentFileKind) -> PathBuf {
+        self.place.segment_path(self.base, kind, self.lock_slot().suffix)
+    }
+
+    /// It was synced as a sealed segment.
+    pub(crate) fn set_synced(&self) {
+        self.unsynced.store(false, Ordering::Release);
+    }
+
+    /// Holds the file as it is: while a lease is out it is not cut, and not removed from under its reader.
+    pub(crate) fn lease(&self) -> Arc<()> {
+        Arc::clone(&self.lease)
+    }
+
+    /// Whether nobody holds a lease, and no mapping of it may be in a reader's hands.
+    pub(crate) fn may_be_cut(&self) -> bool {
+        let never_mapped = self.lock_slot().data.as_ref().is_none_or(|data| data.map.get().is_none());
+        Arc::strong_count(&self.lease) == 1 && never_mapped && !self.is_sealed()
+    }
+
+    /// Renames its files for a swap or a removal: the name changes under the lock under which files are opened.
+    pub(crate) fn rename(&self, suffix: Suffix, rename: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut slot = self.lock_slot();
+        rename()?;
+        slot.suffix = suffix;
+        Ok(())
+    }
+
+    /// The open file: opened when it is not, within the budget of handles.
+    pub(crate) fn open(&self) -> Result<Arc<OpenData>> {
+        self.open_as(OpenMode::Read)
+    }
+
+    /// The open file, for its writer.
+    pub(crate) fn open_for_writing(&self) -> Result<Arc<OpenData>> {
+        self.open_as(OpenMode::Write)
+    }
+
+    fn open_as(&self, mode: OpenMode) -> Result<Arc<OpenData>> {
+        self.used.store(self.place.handles.now(), Ordering::Relaxed);
+        let mut slot = self.lock_slot();
+        if let Some(data) = &slot.data
+            && (data.writable || mode == OpenMode::Read)
+        {
+            return Ok(Arc::clone(data));
+        }
+        let path = self.place.segment_path(self.base, SegmentFileKind::Log, slot.suffix);
+        let ticket = self.place.handles.open(self.me.clone());
+        let file = self.place.storage.open(&path, mode).map_err(|e| Error::io(e, &path))?;
+        if file.info().map_err(|e| Error::io(e, &path))?.id != self.lock_facts().id {
+            return Err(Error::corrupt(&path, 0, "another file has taken the place of this segment"));
+        }
+        let data = Arc::new(OpenData::new(file, mode == OpenMode::Write, ticket));
+        slot.data = Some(Arc::clone(&data));
+        Ok(data)
+    }
+
+    /// Takes over the file that its writer has just made.
+    fn adopt_file(&self, file: Arc<dyn File>) {
+        let ticket = self.place.handles.open(self.me.clone());
+        self.used.store(self.place.handles.now(), Ordering::Relaxed);
+        self.lock_slot().data = Some(Arc::new(OpenData::new(file, true, ticket)));
+    }
+
+    /// Closes the file when nobody else uses it.
+    pub(crate) fn close_file(&self) {
+        self.lock_slot().data = None;
+    }
+
+    /// Whether its file is open.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock_slot().data.is_some()
+    }
+
+    /// Whole batches from the one that holds `from`, or the first after it, on: as many as fit `max_bytes`, but one in
+    /// any case where `at_least_one`; none that reaches past `limit`.
+    pub(crate) fn slice(&self, from: Offset, limit: Offset, max_bytes: usize, at_least_one: bool) -> Result<Option<Slice>> {
+        let data = self.open()?;
+        let readable = self.len();
+        let mut position = self.floor_position(&data, from)?;
+        let mut trusted = position == 0;
+        let mut want = max_bytes.saturating_add(LOOKUP);
+        loop {
+            let window = self.window(&data, position, (want as u64).min(readable - position))?;
+            match walk(&window, from, limit, max_bytes) {
+                Ok(Walk::Found { start, end, .. }) if !at_least_one && end - start > max_bytes => return Ok(None),
+                Ok(Walk::Found { start, end, next }) => {
+                    return Ok(Some(Slice { bytes: window.slice(start..end), position: position + start as u64, next }));
+                }
+                Ok(Walk::PastLimit) => return Ok(None),
+                Ok(Walk::End) if window.len() as u64 == readable - position => return Ok(None),
+                Ok(Walk::End) => want = window.len() + LOOKUP,
+                Ok(Walk::More(needed)) if needed as u64 <= readable - position => want = needed.max(want),
+                // An index that leads astray is rebuilt; what is then still no batch is damage.
+                Ok(Walk::More(_)) | Err(_) if !trusted => {
+                    self.rebuild_index(&data)?;
+                    position = self.floor_position(&data, from)?;
+                    trusted = true;
+                }
+                Ok(Walk::More(_)) => {
+                    return Err(Error::corrupt(&self.path(), readable, "the segment ends inside a batch"));
+                }
+                Err((at, why)) => return Err(Error::corrupt(&self.path(), position + at as u64, why.to_string())),
+            }
+        }
+    }
+
+    /// Bytes of the file: a slice of its mapping, or read. A mapping only ever shows what has been read in before.
+    pub(crate) fn window(&self, data: &OpenData, position: u64, len: u64) -> Result<Bytes> {
+        let io = |e: io::Error| Error::io(e, &self.path()).at_position(position);
+        if let Some(mapped) = self.mapped(data) {
+            mapped.populate(&*data.file, position, len).map_err(io)?;
+            return Ok(mapped.bytes.slice(position as usize..(position + len) as usize));
+        }
+        let mut buffer = vec![0; len as usize];
+        let read = data.file.read_at(&mut buffer, position).map_err(io)?;
+        if read < buffer.len() {
+            return Err(Error::corrupt(&self.path(), position + read as u64, "the file is shorter than it was"));
+        }
+        Ok(Bytes::from(buffer))
+    }
+
+    /// The mapping of a sealed segment, within the budget.
+    fn mapped<'d>(&self, data: &'d OpenData) -> Option<&'d Mapped> {
+        if !self.is_sealed() || !self.place.mapped_reads.load(Ordering::Relaxed) {
+            return None;
+        }
+        data.map
+            .get_or_init(|| {
+                let len = self.len();
+                let me: Weak<dyn Evict> = self.me.clone();
+                let ticket = self.place.handles.map(len, &me)?;
+                // Where mapping fails, reading tells the error.
+                let bytes = data.file.map(len).ok().flatten()?;
+                let words = len.div_ceil(POPULATE).div_ceil(64) as usize;
+                let populated = (0..words).map(|_| AtomicU64::new(0)).collect();
+                Some(Mapped { bytes, populated, _ticket: ticket })
+            })
+            .as_ref()
+    }
+
+    fn lock_facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Segment[{}, {}) {} bytes", self.base, self.end(), self.len())
+    }
+}
+
+impl Evict for Segment {
+    fn last_used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn evict(&self) -> bool {
+        let owner = || self.place.owner.get().and_then(Weak::upgrade);
+        if !self.is_sealed() {
+            return owner().is_some_and(|owner| owner.close_active());
+        }
+        if self.unsynced.load(Ordering::Acquire) && !owner().is_some_and(|owner| owner.sync_sealed()) {
+            return false;
+        }
+        let mut slot = match self.slot.try_lock() {
+            Ok(slot) => slot,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        slot.data.take().is_some()
+    }
+}
+
+impl OpenData {
+    fn new(file: Arc<dyn File>, writable: bool, ticket: OpenTicket) -> OpenData {
+        OpenData {
+            file,
+            writable,
+            map: OnceLock::new(),
+            offsets: Mutex::new(None),
+            times: Mutex::new(None),
+            _ticket: ticket,
+        }
+    }
+}
+
+impl Mapped {
+    /// Reads in the pieces that cover a range, each once.
+    fn populate(&self, file: &dyn File, position: u64, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        for piece in position / POPULATE..=(position + len - 1) / POPULATE {
+            let Some(word) = self.populated.get((piece / 64) as usize) else { break };
+            let bit = 1 << (piece % 64);
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                let end = ((piece + 1) * POPULATE).min(self.bytes.len() as u64);
+                file.populate(&self.bytes[(piece * POPULATE) as usize..end as usize])?;
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Finds the batches to return in bytes that begin at a batch.
+fn walk(bytes: &[u8], from: Offset, limit: Offset, max_bytes: usize) -> std::result::Result<Walk, (usize, FormatError)> {
+    let mut at = 0;
+    let mut found: Option<(usize, Offset)> = None;
+    let whole = |found: Option<(usize, Offset)>, end, otherwise| {
+        Ok(found.map_or(otherwise, |(start, next)| Walk::Found { start, end, next }))
+    };
+    while at < bytes.len() {
+        let rest = bytes.get(at..).unwrap_or_default();
+        if rest.len() < BATCH_HEADER_LEN {
+            return whole(found, at, Walk::More(at + BATCH_HEADER_LEN));
+        }
+        let header = BatchHeader::parse(rest).map_err(|why| (at, why))?;
+        if found.is_none() && header.last_offset() < from {
+            at += header.size;
+            continue;
+        }
+        if header.next_offset() > limit {
+            return whole(found, at, Walk::PastLimit);
+        }
+        if rest.len() < header.size {
+            return whole(found, at, Walk::More(at + header.size));
+        }
+        let start = found.map_or(at, |(start, _)| start);
+        if found.is_some() && at + header.size - start > max_bytes {
+            break;
+        }
+        found = Some((start, header.next_offset()));
+        at += header.size;
+    }
+    let otherwise = if at == bytes.len() { Walk::End } else { Walk::More(at + BATCH_HEADER_LEN) };
+    whole(found, at, otherwise)
+}

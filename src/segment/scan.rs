@@ -1,0 +1,134 @@
+//! Walking the batches of a segment file, whatever is in it.
+
+use std::io;
+
+use crate::format::{BATCH_HEADER_LEN, BatchHeader, BatchView, FormatError};
+use crate::storage::File;
+
+/// How much of a file is read at a time.
+const CHUNK: usize = 1 << 20;
+
+/// What a walk checks of each batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Check {
+    /// The header's structure.
+    Header,
+    /// The CRC as well.
+    Crc,
+}
+
+/// A batch found, and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found<'a> {
+    /// Its first byte's place in the file.
+    pub(crate) position: u64,
+    /// The batch.
+    pub(crate) batch: BatchView<'a>,
+}
+
+/// Why a walk ended before the end of the file. An end that is reached is `Ok(None)`: the two are never mixed up.
+#[derive(Debug)]
+pub(crate) enum ScanError {
+    /// The bytes at this position are not a whole, valid batch.
+    Bad {
+        /// Where.
+        position: u64,
+        /// What is wrong with them.
+        why: FormatError,
+    },
+    /// The file could not be read.
+    Io(io::Error),
+}
+
+/// Reads the batches in a range of a file, in order, with one buffer.
+pub(crate) struct Scan<'f> {
+    file: &'f dyn File,
+    check: Check,
+    /// Where the next batch begins.
+    position: u64,
+    end: u64,
+    buffer: Vec<u8>,
+    /// The place in the file of the buffer's first byte.
+    buffer_at: u64,
+}
+
+impl<'f> Scan<'f> {
+    /// A walk over `[from, end)`, which begins at a batch.
+    pub(crate) fn new(file: &'f dyn File, from: u64, end: u64, check: Check) -> Scan<'f> {
+        Scan { file, check, position: from, end, buffer: Vec::new(), buffer_at: from }
+    }
+
+    /// Where the next batch begins: after an error, where the bad one does.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next batch, or `None` at the end of the range.
+    pub(crate) fn next(&mut self) -> Result<Option<Found<'_>>, ScanError> {
+        if self.position == self.end {
+            return Ok(None);
+        }
+        let position = self.position;
+        let bad = |why| ScanError::Bad { position, why };
+        self.fill(BATCH_HEADER_LEN)?;
+        let size = BatchHeader::parse(self.rest()).map_err(bad)?.size;
+        // The size is believed only as far as the file goes, so a hostile length allocates nothing.
+        if size as u64 > self.end - position {
+            return Err(bad(FormatError::Truncated { needed: size, available: (self.end - position) as usize }));
+        }
+        self.fill(size)?;
+        let start = (position - self.buffer_at) as usize;
+        let bytes = self.buffer.get(start..start + size).unwrap_or_default();
+        let batch = BatchView::parse(bytes).map_err(bad)?;
+        if self.check == Check::Crc {
+            batch.check_crc().map_err(bad)?;
+        }
+        self.position += size as u64;
+        Ok(Some(Found { position, batch }))
+    }
+
+    /// The buffered bytes from the current position on.
+    fn rest(&self) -> &[u8] {
+        self.buffer.get((self.position - self.buffer_at) as usize..).unwrap_or_default()
+    }
+
+    /// Buffers at least `len` bytes from the current position on, or as many as the range has.
+    fn fill(&mut self, len: usize) -> Result<(), ScanError> {
+        let have = self.rest().len();
+        if have >= len {
+            return Ok(());
+        }
+        let left = self.end - self.position;
+        let want = (len.max(CHUNK) as u64).min(left) as usize;
+        if have >= want {
+            return Ok(());
+        }
+        let start = (self.position - self.buffer_at) as usize;
+        self.buffer.drain(..start);
+        self.buffer_at = self.position;
+        self.buffer.resize(want, 0);
+        let target = self.buffer.get_mut(have..).unwrap_or_default();
+        let read = self.file.read_at(target, self.position + have as u64).map_err(ScanError::Io)?;
+        self.buffer.truncate(have + read);
+        Ok(())
+    }
+}
+
+/// Whether only zeros follow from `position` to `end`: space reserved ahead, not damage.
+pub(crate) fn zeros_follow(file: &dyn File, position: u64, end: u64) -> io::Result<bool> {
+    let mut buffer = vec![0; CHUNK.min(end.saturating_sub(position) as usize)];
+    let mut at = position;
+    while at < end {
+        let want = (buffer.len() as u64).min(end - at) as usize;
+        let chunk = buffer.get_mut(..want).unwrap_or_default();
+        let read = file.read_at(chunk, at)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        if chunk.iter().take(read).any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+        at += read as u64;
+    }
+    Ok(true)
+}

@@ -1,0 +1,251 @@
+//! The index files of a segment: found again, rebuilt from the `.log`, stored.
+
+use std::io;
+use std::sync::{MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+use crate::format::file_name::SegmentFileKind;
+use crate::format::{AbortedTxn, IndexSum, OffsetIndexEntry, TimeIndexEntry};
+use crate::offset::{Offset, Timestamp};
+use crate::storage::{File, OpenMode};
+
+use super::index::{Entries, Indexer, SegmentIndex, Sums, before_time, floor_offset};
+use super::scan::{Check, Scan, ScanError};
+use super::{Cached, OpenData, Segment};
+
+/// Entries lie about this many bytes apart in a rebuilt index.
+const REBUILT_INTERVAL: u64 = 4096;
+
+/// One of the three index files.
+#[derive(Clone, Copy)]
+struct Sidecar {
+    kind: SegmentFileKind,
+    entry: usize,
+}
+
+const OFFSETS: Sidecar = Sidecar { kind: SegmentFileKind::OffsetIndex, entry: OffsetIndexEntry::LEN };
+const TIMES: Sidecar = Sidecar { kind: SegmentFileKind::TimeIndex, entry: TimeIndexEntry::LEN };
+const ABORTED: Sidecar = Sidecar { kind: SegmentFileKind::TxnIndex, entry: AbortedTxn::LEN };
+
+impl Segment {
+    /// A position at or before the batch that holds `offset`, or the first after it.
+    pub(super) fn floor_position(&self, data: &OpenData, offset: Offset) -> Result<u64> {
+        let target = u32::try_from(offset.since(self.base())).unwrap_or(u32::MAX);
+        let in_memory = |index: &SegmentIndex| {
+            let at = index.offsets.partition_point(|entry| entry.offset <= target).checked_sub(1)?;
+            index.offsets.get(at).map(|entry| u64::from(entry.position))
+        };
+        if let Some(position) = in_memory(&self.read_index()) {
+            return Ok(position);
+        }
+        match self.stored(data, OFFSETS, self.sums().offsets)? {
+            Some(bytes) => Ok(floor_offset(&bytes, target).map_or(0, |entry| u64::from(entry.position))),
+            None => {
+                self.rebuild_index(data)?;
+                Ok(in_memory(&self.read_index()).unwrap_or(0))
+            }
+        }
+    }
+
+    /// An offset before which no record is as late as `timestamp`.
+    pub(crate) fn floor_time(&self, timestamp: Timestamp) -> Result<Offset> {
+        let in_memory = |index: &SegmentIndex| {
+            let at = index.times.partition_point(|entry| entry.timestamp < timestamp).checked_sub(1)?;
+            index.times.get(at).map(|entry| entry.offset)
+        };
+        let data = self.open()?;
+        let mut found = in_memory(&self.read_index());
+        if found.is_none() {
+            match self.stored(&data, TIMES, self.sums().times)? {
+                Some(bytes) => found = before_time(&bytes, timestamp).map(|entry| entry.offset),
+                None => {
+                    self.rebuild_index(&data)?;
+                    found = in_memory(&self.read_index());
+                }
+            }
+        }
+        Ok(self.base() + u64::from(found.unwrap_or(0)))
+    }
+
+    /// The aborted transactions whose markers are in this segment; `None` when their file is not what it should be.
+    pub(crate) fn aborted(&self) -> Result<Option<Vec<AbortedTxn>>> {
+        let (sum, recent) = {
+            let index = self.read_index();
+            (index.stored.aborted, index.aborted.clone())
+        };
+        let Some(sum) = sum else { return Ok(None) };
+        if sum.entries == 0 {
+            return Ok(Some(recent));
+        }
+        let Some(bytes) = self.load(ABORTED, sum) else { return Ok(None) };
+        let stored: std::result::Result<Vec<_>, _> = bytes.chunks_exact(AbortedTxn::LEN).map(AbortedTxn::decode).collect();
+        Ok(stored.ok().map(|stored| [stored, recent].concat()))
+    }
+
+    /// Forgets what is stored of the offset and time index, and finds the entries again in the batch headers.
+    pub(crate) fn rebuild_index(&self, data: &OpenData) -> Result<()> {
+        let _files = self.lock_index_files();
+        let mut offsets = Vec::new();
+        let mut times = Vec::new();
+        let mut indexer = Indexer::new(self.base(), REBUILT_INTERVAL);
+        // Entries in memory stay: only what lies before them is looked for.
+        let first = self.read_index().offsets.first().map(|entry| u64::from(entry.position));
+        let mut scan = Scan::new(&*data.file, 0, first.unwrap_or(self.len()), Check::Header);
+        loop {
+            match scan.next() {
+                Ok(Some(found)) => {
+                    if let Some((offset, time)) = indexer.note(found.batch.header(), found.position) {
+                        offsets.push(offset);
+                        times.extend(time);
+                    }
+                }
+                Ok(None) => break,
+                Err(ScanError::Bad { position, why }) => {
+                    return Err(Error::corrupt(&self.path(), position, why.to_string()));
+                }
+                Err(ScanError::Io(e)) => return Err(Error::io(e, &self.path())),
+            }
+        }
+        if self.is_sealed() {
+            times.extend(indexer.finish());
+        }
+        self.update_facts(|facts| facts.max_timestamp = facts.max_timestamp.max(indexer.max_timestamp()));
+        let mut index = self.write_index();
+        index.offsets.splice(..0, offsets);
+        index.times.splice(..0, times);
+        index.stored.offsets = Some(IndexSum::default());
+        index.stored.times = Some(IndexSum::default());
+        Ok(())
+    }
+
+    /// Replaces the aborted transactions by ones that were found again.
+    pub(crate) fn set_aborted(&self, aborted: Vec<AbortedTxn>) {
+        let mut index = self.write_index();
+        index.aborted = aborted;
+        index.stored.aborted = Some(IndexSum::default());
+    }
+
+    /// Stores the entries that are only in memory, durably: all of them, or those up to a checkpoint. Their files then
+    /// hold exactly what the sums say.
+    pub(crate) fn store_index(&self, up_to: Option<Entries>) -> Result<()> {
+        let sums = self.sums();
+        if sums.offsets.is_none() || sums.times.is_none() {
+            self.rebuild_index(&*self.open()?)?;
+        }
+        let _files = self.lock_index_files();
+        let (offsets, times, aborted, sums) = {
+            let index = self.read_index();
+            let up_to = up_to.unwrap_or_else(|| index.entries());
+            let new = |up_to: u32, sum: Option<IndexSum>| up_to.saturating_sub(sum.unwrap_or_default().entries) as usize;
+            let offsets: Vec<u8> =
+                index.offsets.iter().take(new(up_to.offsets, index.stored.offsets)).flat_map(|e| e.encode()).collect();
+            let times: Vec<u8> =
+                index.times.iter().take(new(up_to.times, index.stored.times)).flat_map(|e| e.encode()).collect();
+            let aborted: Vec<u8> =
+                index.aborted.iter().take(new(up_to.aborted, index.stored.aborted)).flat_map(|e| e.encode()).collect();
+            (offsets, times, aborted, index.stored)
+        };
+        let stored = Sums {
+            offsets: Some(self.append_entries(OFFSETS, sums.offsets.unwrap_or_default(), &offsets)?),
+            times: Some(self.append_entries(TIMES, sums.times.unwrap_or_default(), &times)?),
+            aborted: match sums.aborted {
+                Some(sum) if sum.entries > 0 || !aborted.is_empty() => Some(self.append_entries(ABORTED, sum, &aborted)?),
+                unchanged => unchanged,
+            },
+        };
+        let mut index = self.write_index();
+        index.offsets.drain(..offsets.len() / OFFSETS.entry);
+        index.times.drain(..times.len() / TIMES.entry);
+        index.aborted.drain(..aborted.len() / ABORTED.entry);
+        index.stored = stored;
+        Ok(())
+    }
+
+    /// What the partition's `state` is to record of the index files.
+    pub(crate) fn sums(&self) -> Sums {
+        self.read_index().stored
+    }
+
+    /// How many entries there are, stored or not.
+    pub(crate) fn index_entries(&self) -> Entries {
+        self.read_index().entries()
+    }
+
+    /// Changes the entries in memory.
+    pub(crate) fn update_index(&self, change: impl FnOnce(&mut SegmentIndex)) {
+        change(&mut self.write_index());
+    }
+
+    /// Bytes of the larger index file, once stored.
+    pub(crate) fn index_bytes(&self) -> u64 {
+        self.read_index().bytes()
+    }
+
+    /// The stored entries of one index, checked against their sum; `None` when they do not match it.
+    fn stored(&self, data: &OpenData, sidecar: Sidecar, sum: Option<IndexSum>) -> Result<Option<Bytes>> {
+        let Some(sum) = sum else { return Ok(None) };
+        if sum.entries == 0 {
+            return Ok(Some(Bytes::new()));
+        }
+        let cache = if sidecar.kind == OFFSETS.kind { &data.offsets } else { &data.times };
+        let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cached) = cache.as_ref().filter(|cached| cached.bytes.len() == sum.entries as usize * sidecar.entry) {
+            return Ok(Some(cached.bytes.clone()));
+        }
+        *cache = None;
+        let Some(bytes) = self.load(sidecar, sum) else { return Ok(None) };
+        let me = self.me.clone() as _;
+        if let Some(ticket) = self.place().handles.map(bytes.len() as u64, &me) {
+            *cache = Some(Cached { bytes: bytes.clone(), _ticket: ticket });
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Reads a file of entries; `None` when it is not what was recorded.
+    fn load(&self, sidecar: Sidecar, sum: IndexSum) -> Option<Bytes> {
+        let file = self.place().storage.open(&self.sidecar_path(sidecar.kind), OpenMode::Read).ok()?;
+        let len = u64::from(sum.entries) * sidecar.entry as u64;
+        if file.info().ok()?.len < len {
+            return None;
+        }
+        let mut bytes = vec![0; len as usize];
+        let read = file.read_at(&mut bytes, 0).ok()?;
+        (read == bytes.len() && IndexSum::of(&bytes, sum.entries) == sum).then(|| Bytes::from(bytes))
+    }
+
+    /// Appends entries to an index file behind the ones already stored; whatever else was there is cut.
+    fn append_entries(&self, sidecar: Sidecar, stored: IndexSum, bytes: &[u8]) -> Result<IndexSum> {
+        let path = self.sidecar_path(sidecar.kind);
+        let at = |e| Error::io(e, &path);
+        let storage = &self.place().storage;
+        let file = match storage.open(&path, OpenMode::Write) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => storage.open(&path, OpenMode::CreateNew).map_err(at)?,
+            Err(e) => return Err(at(e)),
+        };
+        let position = u64::from(stored.entries) * sidecar.entry as u64;
+        let len = position + bytes.len() as u64;
+        if !bytes.is_empty() {
+            file.write_at(bytes, position).map_err(at)?;
+        }
+        if file.info().map_err(at)?.len != len {
+            file.set_len(len).map_err(at)?;
+        }
+        file.sync().map_err(at)?;
+        Ok(stored.and(bytes, (bytes.len() / sidecar.entry) as u32))
+    }
+
+    fn read_index(&self) -> RwLockReadGuard<'_, SegmentIndex> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_index(&self) -> RwLockWriteGuard<'_, SegmentIndex> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_index_files(&self) -> MutexGuard<'_, ()> {
+        self.index_files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

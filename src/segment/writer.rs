@@ -1,0 +1,194 @@
+//! The writer of the active segment. Sealing consumes it: a sealed segment cannot be written.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::BatchHeader;
+use crate::format::file_name::{SegmentFileKind, Suffix};
+use crate::offset::{Offset, Timestamp};
+use crate::storage::{File, OpenMode, Reserve};
+
+use super::index::{Indexer, SegmentIndex};
+use super::{Facts, OpenData, Place, Segment};
+
+/// The first window of reserved space, and the largest: they double as the segment grows.
+const WINDOW_MIN: u64 = 64 << 10;
+const WINDOW_MAX: u64 = 4 << 20;
+/// A write larger than this goes past the windows.
+const SMALL_WRITE: usize = 32 << 10;
+/// So many small writes since the file was opened make a window worth its price.
+const WRITES_BEFORE_WINDOW: u32 = 4;
+
+/// Appends to the active segment. One thread at a time; its owner's appender lock sees to it.
+pub(crate) struct SegmentWriter {
+    segment: Arc<Segment>,
+    data: Option<Arc<OpenData>>,
+    indexer: Indexer,
+    len: u64,
+    /// Space is reserved up to here; zeros lie between the data and it.
+    reserved: u64,
+    window: u64,
+    small_writes: u32,
+    reserve: Option<Reserve>,
+}
+
+impl SegmentWriter {
+    /// Makes a new segment's file, empty. The caller makes its name durable.
+    pub(crate) fn create(place: &Arc<Place>, base: Offset, index_interval: u64, reserve: Option<Reserve>) -> Result<SegmentWriter> {
+        let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+        let io = |e| Error::io(e, &path);
+        let file = place.storage.open(&path, OpenMode::CreateNew).map_err(io)?;
+        let facts = Facts::new(file.info().map_err(io)?.id);
+        let segment = Segment::new(place, base, (0, base), false, facts, SegmentIndex::empty());
+        segment.adopt_file(file);
+        Ok(SegmentWriter::resume(segment, index_interval, reserve))
+    }
+
+    /// Goes on at the end of an unsealed segment.
+    pub(crate) fn resume(segment: Arc<Segment>, index_interval: u64, reserve: Option<Reserve>) -> SegmentWriter {
+        assert!(!segment.is_sealed(), "only the active segment is written");
+        segment.unsynced.store(true, Ordering::Release);
+        let len = segment.len();
+        let indexer = if len == 0 {
+            Indexer::new(segment.base(), index_interval)
+        } else {
+            Indexer::resume(segment.base(), index_interval, segment.facts().max_timestamp, segment.end())
+        };
+        SegmentWriter { segment, data: None, indexer, len, reserved: len, window: WINDOW_MIN, small_writes: 0, reserve }
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Bytes written.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// How space ahead is to be reserved from now on.
+    pub(crate) fn set_reserve(&mut self, reserve: Option<Reserve>) {
+        self.reserve = reserve;
+    }
+
+    /// Writes bytes at the end; they cannot be read before [`publish`](Self::publish). After an error the file is as
+    /// before; when even that fails the error is `Poisoned`.
+    pub(crate) fn write(&mut self, parts: [&[u8]; 2]) -> Result<()> {
+        let size = parts[0].len() + parts[1].len();
+        let data = self.data()?;
+        self.reserve_for(&data, size);
+        let written = data.file.write_vectored_at(&parts, self.len);
+        match written {
+            Ok(()) => {
+                self.len += size as u64;
+                self.reserved = self.reserved.max(self.len);
+                Ok(())
+            }
+            Err(e) => Err(self.roll_back(&data, e)),
+        }
+    }
+
+    /// Takes note of a batch in the bytes written last, for the indexes.
+    #[inline]
+    pub(crate) fn note(&mut self, header: &BatchHeader, position: u64) {
+        if let Some((offset, time)) = self.indexer.note(header, position) {
+            self.segment.update_index(|index| {
+                index.offsets.push(offset);
+                index.times.extend(time);
+            });
+        }
+    }
+
+    /// Lets readers see what was written: the bytes first, then the offsets.
+    #[inline]
+    pub(crate) fn publish(&mut self, end: Offset) {
+        self.segment.readable.store(self.len, Ordering::Release);
+        self.segment.end.store(end.get(), Ordering::Release);
+    }
+
+    /// The largest timestamp written.
+    pub(crate) fn max_timestamp(&self) -> Timestamp {
+        self.indexer.max_timestamp()
+    }
+
+    /// Gives reserved space back: the file ends where the data does.
+    pub(crate) fn trim(&mut self) -> Result<()> {
+        self.small_writes = 0;
+        if self.reserved > self.len {
+            let data = self.data()?;
+            data.file.release(self.len).map_err(|e| Error::io(e, &self.segment.path()))?;
+            self.reserved = self.len;
+        }
+        Ok(())
+    }
+
+    /// Drops the file, so that it can be closed. What is reserved of it stays.
+    pub(crate) fn let_go(&mut self) {
+        self.data = None;
+        self.small_writes = 0;
+    }
+
+    /// Makes a trimmed segment a sealed one, with the last entry of its time index. The caller syncs it.
+    pub(crate) fn seal(mut self, now: Timestamp) -> Arc<Segment> {
+        assert_eq!(self.reserved, self.len, "a segment is trimmed before it is sealed");
+        let last_time = self.indexer.finish();
+        self.segment.update_index(|index| index.times.extend(last_time));
+        self.segment.update_facts(|facts| {
+            facts.max_timestamp = self.indexer.max_timestamp();
+            facts.sealed_at = now;
+        });
+        self.segment.sealed.store(true, Ordering::Release);
+        self.segment
+    }
+
+    fn data(&mut self) -> Result<Arc<OpenData>> {
+        if let Some(data) = &self.data {
+            return Ok(Arc::clone(data));
+        }
+        let data = self.segment.open_for_writing()?;
+        self.data = Some(Arc::clone(&data));
+        Ok(data)
+    }
+
+    /// Reserves space ahead of small writes. A full disk, or a file system that cannot, is no error here: the write
+    /// itself will tell.
+    fn reserve_for(&mut self, data: &OpenData, size: usize) {
+        let Some(how) = self.reserve else { return };
+        if size > SMALL_WRITE || self.len + size as u64 <= self.reserved {
+            return;
+        }
+        self.small_writes += 1;
+        if self.small_writes < WRITES_BEFORE_WINDOW {
+            return;
+        }
+        let wanted = self.window.max(size as u64);
+        match data.file.reserve(self.len, wanted, how) {
+            Ok(true) => {
+                self.reserved = self.len + wanted;
+                self.window = (self.window * 2).min(WINDOW_MAX);
+            }
+            Ok(false) => self.reserve = None,
+            Err(_) => {
+                // Whatever part was reserved goes back, so that it is not taken for data.
+                let _ = data.file.release(self.len);
+                self.reserved = self.len;
+                self.window = WINDOW_MIN;
+                self.small_writes = 0;
+            }
+        }
+    }
+
+    /// Takes a failed write back: what it left would be taken for a torn tail (I9).
+    fn roll_back(&mut self, data: &OpenData, cause: io::Error) -> Error {
+        let path = self.segment.path();
+        match data.file.release(self.len) {
+            Ok(()) => {
+                self.reserved = self.len;
+                Error::io(cause, &path)
+            }
+            Err(_) => Error::new(ErrorKind::Poisoned).at_path(&path),
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! What the workers of a partition share: its place, its view, its ends, and the services around them.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
+
+use crate::active::Active;
+use crate::appender::Combiner;
+use crate::budget::{SpaceWatch, SyncQueue, SyncTarget, Unsynced};
+use crate::config::{Durability as DurabilityConfig, TopicConfig, WatermarkMode};
+use crate::durability::{Capture, Durability, Health, Producers};
+use crate::epochs::Epochs;
+use crate::error::{Error, ErrorKind, Result};
+use file_name::{self, SegmentFileKind, Suffix};
+use crate::format::{SegmentState, State};
+use crate::offset::Offset;
+use crate::pins::Pins;
+use crate::segment::{Owner, Place, Segment};
+use crate::state::StateStore;
+use crate::stats::Counters;
+use crate::storage::Storage;
+use crate::storage::handles::Handles;
+use crate::storage::files;
+use crate::tail::Tail;
+use crate::view::ViewCell;
+
+/// What all partitions of a log share.
+#[derive(Debug)]
+pub(crate) struct Budgets {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) handles: Arc<Handles>,
+    pub(crate) unsynced: Unsynced,
+    pub(crate) space: SpaceWatch,
+    pub(crate) sync_queue: SyncQueue,
+    pub(crate) checkpoint_bytes: u64,
+}
+
+/// The offsets between which a partition is read, beside the log end (the view's) and the durable end.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    log_start: AtomicU64,
+    high_watermark: AtomicU64,
+    /// The first offset of a transaction that is open, or ended above the high watermark; `u64::MAX` for none.
+    first_unstable: AtomicU64,
+}
+
+/// Who waits for which end.
+#[derive(Debug, Default)]
+pub(crate) struct Tails {
+    pub(crate) end: Arc<Tail>,
+    pub(crate) durable: Arc<Tail>,
+    pub(crate) high_watermark: Arc<Tail>,
+    pub(crate) stable: Arc<Tail>,
+}
+
+/// One partition, as its workers see it.
+///
+/// Locks, in rank order: `maintenance`, `active` (the appender's), the view's, the waiters'. Readers take none of the
+/// first two.
+pub(crate) struct Shared {
+    pub(crate) topic: Arc<str>,
+    pub(crate) id: u32,
+    pub(crate) place: Arc<Place>,
+    pub(crate) budgets: Arc<Budgets>,
+    pub(crate) view: ViewCell,
+    pub(crate) ends: Ends,
+    pub(crate) tails: Tails,
+    pub(crate) durability: Durability,
+    pub(crate) health: Health,
+    pub(crate) pins: Pins,
+    pub(crate) counters: Counters,
+    pub(crate) combiner: Combiner,
+    pub(crate) read_only: bool,
+    /// A whole pass, truncation, deletion. Waiting for it is told by `cancel`, which passes look at now and then.
+    pub(crate) maintenance: Mutex<()>,
+    pub(crate) cancel: AtomicU64,
+    /// Counts truncations: before a file is cut and after. A read that saw it change is done again.
+    pub(crate) cuts: AtomicU64,
+    config: RwLock<Arc<TopicConfig>>,
+    managed: AtomicBool,
+    active: Mutex<Active>,
+    epochs: Mutex<Epochs>,
+    state: StateStore,
+    me: Weak<Shared>,
+}
+
+/// What [`Shared::new`] puts together.
+pub(crate) struct Parts {
+    pub(crate) topic: Arc<str>,
+    pub(crate) id: u32,
+    pub(crate) place: Arc<Place>,
+    pub(crate) budgets: Arc<Budgets>,
+    pub(crate) config: Arc<TopicConfig>,
+    pub(crate) view: ViewCell,
+    pub(crate) log_start: Offset,
+    pub(crate) durable_end: Offset,
+    pub(crate) high_watermark: Offset,
+    pub(crate) active: Active,
+    pub(crate) epochs: Epochs,
+    pub(crate) state: StateStore,
+    pub(crate) read_only: bool,
+}
+
+impl Ends {
+    fn new(log_start: Offset, high_watermark: Offset) -> Ends {
+        Ends {
+            log_start: AtomicU64::new(log_start.get()),
+            high_watermark: AtomicU64::new(high_watermark.get()),
+            first_unstable: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// The first offset that may be read.
+    #[inline]
+    pub(crate) fn log_start(&self) -> Offset {
+        Offset::new(self.log_start.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_log_start(&self, offset: Offset) {
+        self.log_start.store(offset.get(), Ordering::Release);
+    }
+
+    pub(crate) fn set_high_watermark(&self, offset: Offset) {
+        self.high_watermark.store(offset.get(), Ordering::Release);
+    }
+
+    pub(crate) fn set_first_unstable(&self, offset: Option<Offset>) {
+        self.first_unstable.store(offset.map_or(u64::MAX, Offset::get), Ordering::Release);
+    }
+}
+
+impl Shared {
+    /// Puts a partition together.
+    pub(crate) fn new(parts: Parts) -> Arc<Shared> {
+        let shared = Arc::new_cyclic(|me| Shared {
+            topic: parts.topic,
+            id: parts.id,
+            place: parts.place,
+            budgets: parts.budgets,
+            view: parts.view,
+            ends: Ends::new(parts.log_start, parts.high_watermark),
+            tails: Tails::default(),
+            durability: Durability::new(parts.durable_end),
+            health: Health::default(),
+            pins: Pins::default(),
+            counters: Counters::default(),
+            combiner: Combiner::default(),
+            read_only: parts.read_only,
+            maintenance: Mutex::new(()),
+            cancel: AtomicU64::new(0),
+            cuts: AtomicU64::new(0),
+            managed: AtomicBool::new(parts.config.watermark == WatermarkMode::Managed),
+            config: RwLock::new(parts.config),
+            active: Mutex::new(parts.active),
+            epochs: Mutex::new(parts.epochs),
+            state: parts.state,
+            me: Weak::clone(me),
+        });
+        let owner: Weak<dyn Owner> = shared.me.clone();
+        shared.place.set_owner(owner);
+        shared.lock_active().refresh_unstable(&shared);
+        shared
+    }
+
+    /// The appender's lock: one write, never a sync.
+    pub(crate) fn lock_active(&self) -> MutexGuard<'_, Active> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The appender's lock, when nobody has it.
+    pub(crate) fn try_lock_active(&self) -> Option<MutexGuard<'_, Active>> {
+        match self.active.try_lock() {
+            Ok(active) => Some(active),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// The lock under which one maintenance pass, truncation or deletion runs at a time.
+    pub(crate) fn lock_maintenance(&self) -> MutexGuard<'_, ()> {
+        self.cancel.fetch_add(1, Ordering::AcqRel);
+        let guard = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        self.cancel.fetch_sub(1, Ordering::AcqRel);
+        guard
+    }
+
+    pub(crate) fn lock_epochs(&self) -> MutexGuard<'_, Epochs> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn config(&self) -> Arc<TopicConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes another configuration into use.
+    pub(crate) fn set_config(&self, config: Arc<TopicConfig>) {
+        let mut active = self.lock_active();
+        self.managed.store(config.watermark == WatermarkMode::Managed, Ordering::Release);
+        self.place.mapped_reads.store(config.mapped_reads, Ordering::Relaxed);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&config);
+        active.set_config(config);
+        active.refresh_unstable(self);
+    }
+
+    /// The log end offset.
+    #[inline]
+    pub(crate) fn end(&self) -> Offset {
+        self.view.load().end()
+    }
+
+    /// The high watermark: the owner's, or the log end where nobody manages one.
+    #[inline]
+    pub(crate) fn high_watermark(&self) -> Offset {
+        let end = self.end();
+        if self.managed.load(Ordering::Acquire) {
+            Offset::new(self.ends.high_watermark.load(Ordering::Acquire)).min(end)
+        } else {
+            end
+        }
+    }
+
+    /// The last stable offset: no open transaction below it, and at most the high watermark.
+    #[inline]
+    pub(crate) fn last_stable(&self) -> Offset {
+        self.high_watermark().min(Offset::new(self.ends.first_unstable.load(Ordering::Acquire)))
+    }
+
+    /// Fails when the partition takes no writes.
+    #[inline]
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.read_only {
+            return Err(Error::new(ErrorKind::ReadOnly));
+        }
+        self.health.check()
+    }
+
+    /// A sync failed: no more writes, and only what was durable is read.
+    pub(crate) fn poison(&self, cause: &Error) {
+        let mut error = Error::new(ErrorKind::Poisoned);
+        if let Some(path) = cause.path() {
+            error = error.at_path(path);
+        }
+        self.health.fail(error.clone());
+        self.durability.give_up(self);
+        self.tails.close(&error);
+    }
+
+    /// Accounts for bytes that were appended, and wakes who waits for them.
+    #[inline]
+    pub(crate) fn accepted(&self, bytes: u64, end: Offset, config: &TopicConfig) {
+        self.budgets.unsynced.add(bytes);
+        let (unsynced, first) = self.durability.accept(bytes);
+        if let DurabilityConfig::Buffered { interval, bytes: bound } = config.durability {
+            if unsynced >= bound && unsynced - bytes < bound {
+                self.sync_soon();
+            } else if first {
+                let me: Weak<dyn SyncTarget> = self.me.clone();
+                self.budgets.sync_queue.push(me, interval);
+            }
+        }
+        self.tails.end.notify(end.get());
+        if !self.managed.load(Ordering::Relaxed) {
+            self.tails.high_watermark.notify(end.get());
+            self.tails.stable.notify(self.last_stable().get());
+        }
+    }
+
+    /// Has a syncing thread sync this partition next.
+    pub(crate) fn sync_soon(&self) {
+        let me: Weak<dyn SyncTarget> = self.me.clone();
+        self.budgets.sync_queue.push_urgent(me);
+    }
+
+    /// What the `state` file says.
+    pub(crate) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// Changes the `state` file, durably, and refreshes what it caches of the segments.
+    pub(crate) fn update_state(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+        let view = self.view.load();
+        self.state.update(|state| {
+            state.log_start = self.ends.log_start();
+            state.high_watermark = self.high_watermark();
+            change(state);
+            state.segments = view.segments().iter().map(|segment| self.segment_state(segment, state)).collect();
+        })
+    }
+
+    /// Makes both copies of the `state` file durable.
+    pub(crate) fn sync_state(&self) -> Result<()> {
+        self.state.sync()
+    }
+
+    /// Stores everything derived from a sealed segment beside it, durably but for the directory.
+    pub(crate) fn store_sidecars(&self, segment: &Segment, producers: &Producers) -> Result<()> {
+        self.store_snapshot(producers)?;
+        self.store_epochs()?;
+        segment.store_index(None)?;
+        Ok(())
+    }
+
+    /// Stores what was derived from the active segment up to a checkpoint.
+    pub(crate) fn store_checkpoint(&self, capture: &Capture) -> Result<()> {
+        self.store_snapshot(&capture.producers)?;
+        self.store_epochs()?;
+        capture.segment.store_index(Some(capture.index_entries))?;
+        capture.segment.update_facts(|facts| facts.max_timestamp = capture.max_timestamp);
+        self.place.sync_dir()
+    }
+
+    /// The path of the producer snapshot at an offset.
+    pub(crate) fn snapshot_path(&self, at: Offset) -> PathBuf {
+        self.place.segment_path(at, SegmentFileKind::Snapshot, Suffix::None)
+    }
+
+    /// Who stands for this partition without keeping it.
+    pub(crate) fn weak(&self) -> Weak<Shared> {
+        Weak::clone(&self.me)
+    }
+
+    fn store_snapshot(&self, producers: &Producers) -> Result<()> {
+        let Some(bytes) = &producers.snapshot else { return Ok(()) };
+        let path = self.snapshot_path(producers.at);
+        files::write_new(&*self.place.storage, &path, bytes)
+    }
+
+    /// Stores the leader epochs when they have changed. They cover everything up to the log end, so also what is durable.
+    pub(crate) fn store_epochs(&self) -> Result<()> {
+        let Some(text) = self.lock_epochs().take_changed() else { return Ok(()) };
+        let path = self.place.path(file_name::LEADER_EPOCHS);
+        let temporary = self.place.path(file_name::LEADER_EPOCHS_TEMP);
+        files::replace(&*self.place.storage, &self.place.dir, &path, &temporary, text.as_bytes())
+    }
+
+    /// Removes producer snapshots that no recovery needs: all but those at a segment's base and the one that `state` names.
+    pub(crate) fn remove_old_snapshots(&self) {
+        crate::files::remove_old_snapshots(self);
+    }
+
+    fn segment_state(&self, segment: &Segment, state: &State) -> SegmentState {
+        let facts = segment.facts();
+        let sums = segment.sums();
+        let active = segment.base() == state.active_base;
+        // Of the active segment only what is durable is told.
+        let (end, len) =
+            if active { (state.durable_end.max(segment.base()), state.durable_position) } else { (segment.end(), segment.len()) };
+        SegmentState {
+            base: segment.base(),
+            end,
+            len,
+            id: facts.id,
+            max_timestamp: facts.max_timestamp,
+            first_append_at: facts.first_append_at,
+            sealed_at: facts.sealed_at,
+            tombstone_horizon: facts.tombstone_horizon,
+            dead_records: facts.dead_records,
+            dead_bytes: facts.dead_bytes,
+            offsets: sums.offsets,
+            times: sums.times,
+            aborted: sums.aborted,
+        }
+    }
+}
+
+impl Tails {
+    /// Ends all waiting with this error.
+    pub(crate) fn close(&self, error: &Error) {
+        for tail in [&self.end, &self.durable, &self.high_watermark, &self.stable] {
+            tail.close(error.clone());
+        }
+    }
+
+    /// Ends waiting for offsets that a truncation has taken away.
+    pub(crate) fn truncated(&self, to: Offset) {
+        for tail in [&self.end, &self.durable, &self.high_watermark, &self.stable] {
+            tail.fail_above(to.get(), Error::new(ErrorKind::Truncated));
+        }
+    }
+}
+
+impl SyncTarget for Shared {
+    fn sync_now(&self) {
+        self.durability.unqueue();
+        // A failure poisons the partition: the next append tells it.
+        let _ = self.durability.sync_to(self, self.end());
+    }
+}
+
+impl Owner for Shared {
+    fn close_active(&self) -> bool {
+        let end = self.end();
+        if self.durability.end() < end && self.durability.sync_to(self, end).is_err() {
+            return false;
+        }
+        let Some(mut active) = self.try_lock_active() else { return false };
+        if self.durability.end() < active.segment().end() {
+            return false;
+        }
+        active.let_go();
+        active.segment().close_file();
+        true
+    }
+
+    fn sync_sealed(&self) -> bool {
+        self.durability.finish_roll(self).is_ok()
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.topic, self.id)
+    }
+}

@@ -1,0 +1,174 @@
+//! The one writer of a partition's `state` file.
+//!
+//! Two slots of one preallocated file are written in turn, so a full disk stops neither retention nor truncation (I9).
+//! Each update writes the slot that is not known to be durable, syncs, and then writes the other one: a torn write
+//! leaves the older slot, and later damage to one slot leaves its twin.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::format::{self, State, file_name};
+use crate::segment::Place;
+use crate::storage::{File, OpenMode};
+
+/// The smallest slot: a sector that most disks write whole.
+const SLOT_MIN: usize = 4096;
+
+/// A larger file is none of ours.
+const FILE_MAX: u64 = 1 << 30;
+
+/// What was found of a `state` file.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Found {
+    /// There is none.
+    Missing,
+    /// Neither slot can be read.
+    Bad,
+    /// The newest whole slot.
+    Good(State),
+}
+
+/// Reads and writes the `state` file. All writes go through [`update`](Self::update), one at a time.
+#[derive(Debug)]
+pub(crate) struct StateStore {
+    place: Arc<Place>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// The sequence number of the newest slot.
+    sequence: u64,
+    /// The size of a slot; 0 while there is no file.
+    slot: usize,
+    /// The slot that the next update writes first.
+    first: u64,
+    /// Whether the other slot is known to be durable.
+    settled: bool,
+    state: State,
+}
+
+impl StateStore {
+    /// Reads the file.
+    pub(crate) fn load(place: &Arc<Place>) -> Result<(Found, StateStore)> {
+        let path = place.path(file_name::STATE);
+        let bytes = match place.storage.open(&path, OpenMode::Read) {
+            Ok(file) => read_all(&*file).map_err(|e| Error::io(e, &path))?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(Error::io(e, &path)),
+        };
+        let (left, right) = bytes.split_at(bytes.len() / 2);
+        let slots = [format::decode_slot(left), format::decode_slot(right)];
+        if let Some(error) = slots.iter().filter_map(|slot| slot.as_ref().err()).find(|e| e.is_unsupported_version()) {
+            return Err(Error::unsupported(error).at_path(&path));
+        }
+        let newest = match &slots {
+            [Ok(left), Ok(right)] => Some(usize::from(right.0 > left.0)),
+            [Ok(_), Err(_)] => Some(0),
+            [Err(_), Ok(_)] => Some(1),
+            [Err(_), Err(_)] => None,
+        };
+        // Which slot is durable is not known after a crash; the one that is not the newest is written first.
+        let (found, sequence, first) = match newest {
+            Some(at) => {
+                let (sequence, state) = slots.into_iter().nth(at).and_then(|slot| slot.ok()).unwrap_or_default();
+                (Found::Good(state), sequence, 1 - at as u64)
+            }
+            None if bytes.is_empty() => (Found::Missing, 0, 0),
+            None => (Found::Bad, 0, 0),
+        };
+        let slot = if matches!(found, Found::Good(_)) { left.len() } else { 0 };
+        let state = if let Found::Good(state) = &found { state.clone() } else { State::default() };
+        let inner = Inner { sequence, slot, first, settled: false, state };
+        Ok((found, StateStore { place: Arc::clone(place), inner: Mutex::new(inner) }))
+    }
+
+    /// What was written last.
+    pub(crate) fn get(&self) -> State {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).state.clone()
+    }
+
+    /// Changes the state, durably: when this returns, no crash brings the old one back. After an error the old state
+    /// holds, on disk as here, or else the storage has failed and the caller stops writing.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = inner.state.clone();
+        change(&mut state);
+        if state == inner.state && inner.slot != 0 {
+            return Ok(());
+        }
+        let path = self.place.path(file_name::STATE);
+        let sequence = inner.sequence + 1;
+        if state.needed_size() > inner.slot {
+            match self.replace(&path, sequence, &state) {
+                Ok(slot) => {
+                    *inner = Inner { sequence, slot, first: 0, settled: true, state };
+                    return Ok(());
+                }
+                // No room for larger slots: what does not fit is only a cache.
+                Err(e) if inner.slot != 0 && *e.kind() == crate::error::ErrorKind::DiskFull => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let slot = inner.slot;
+        let bytes = state.encode(sequence, slot).ok_or_else(|| Error::from(crate::error::ErrorKind::DiskFull).at_path(&path))?;
+        let io = |e| Error::io(e, &path);
+        let file = self.place.storage.open(&path, OpenMode::Write).map_err(io)?;
+        if !inner.settled {
+            // What was read may be in the page cache only, even after a sync that succeeds (I8): write it again.
+            let read = inner.state.encode(inner.sequence, slot).unwrap_or_default();
+            file.write_at(&read, (1 - inner.first) * slot as u64).map_err(io)?;
+            file.sync().map_err(io)?;
+            inner.settled = true;
+        }
+        file.write_at(&bytes, inner.first * slot as u64).map_err(io)?;
+        file.sync().map_err(io)?;
+        file.write_at(&bytes, (1 - inner.first) * slot as u64).map_err(io)?;
+        inner.first = 1 - inner.first;
+        inner.sequence = sequence;
+        inner.state = state;
+        Ok(())
+    }
+
+    /// Makes the second slot durable as well.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.slot == 0 {
+            return Ok(());
+        }
+        let path = self.place.path(file_name::STATE);
+        let io = |e| Error::io(e, &path);
+        self.place.storage.open(&path, OpenMode::Write).map_err(io)?.sync().map_err(io)
+    }
+
+    /// Writes a new file with larger slots and puts it in the place of the old one.
+    fn replace(&self, path: &PathBuf, sequence: u64, state: &State) -> Result<usize> {
+        let slot = state.needed_size().next_power_of_two().max(SLOT_MIN);
+        let temporary = self.place.path(file_name::STATE_TEMP);
+        let io = |e| Error::io(e, &temporary);
+        match self.place.storage.remove_file(&temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
+            _ => {}
+        }
+        let bytes = state.encode(sequence, slot).expect("a slot of the needed size holds the state");
+        let file = self.place.storage.open(&temporary, OpenMode::CreateNew).map_err(io)?;
+        file.write_at(&[&bytes[..], &bytes[..]].concat(), 0).map_err(io)?;
+        file.sync().map_err(io)?;
+        self.place.storage.rename(&temporary, path).map_err(io)?;
+        self.place.sync_dir()?;
+        Ok(slot)
+    }
+}
+
+fn read_all(file: &dyn File) -> io::Result<Vec<u8>> {
+    let len = file.info()?.len;
+    if len > FILE_MAX {
+        return Ok(vec![0]);
+    }
+    let mut bytes = vec![0; len as usize];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}

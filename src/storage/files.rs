@@ -1,0 +1,49 @@
+//! Small files, read and written whole.
+
+use std::io;
+use std::path::Path;
+
+use super::{OpenMode, Storage};
+use crate::error::{Error, Result};
+
+/// The bytes of a file of at most `limit` bytes; `None` when there is none of that name.
+pub(crate) fn read(storage: &dyn Storage, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    let at = |e| Error::io(e, path);
+    let file = match storage.open(path, OpenMode::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(at(e)),
+    };
+    let len = file.info().map_err(at)?.len;
+    if len > limit {
+        return Err(Error::corrupt(path, limit, "larger than such a file can be"));
+    }
+    let mut bytes = vec![0; len as usize];
+    let read = file.read_at(&mut bytes, 0).map_err(at)?;
+    bytes.truncate(read);
+    Ok(Some(bytes))
+}
+
+/// Writes a file that nobody relies on before its name is durable, and syncs it; an old one of that name goes first.
+pub(crate) fn write_new(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Result<()> {
+    let at = |e| Error::io(e, path);
+    remove(storage, path)?;
+    let file = storage.open(path, OpenMode::CreateNew).map_err(at)?;
+    file.write_at(bytes, 0).map_err(at)?;
+    file.sync().map_err(at)
+}
+
+/// Replaces a file in `dir` atomically: whatever happens there is the old one or the new one.
+pub(crate) fn replace(storage: &dyn Storage, dir: &Path, path: &Path, temporary: &Path, bytes: &[u8]) -> Result<()> {
+    write_new(storage, temporary, bytes)?;
+    storage.rename(temporary, path).map_err(|e| Error::io(e, path))?;
+    storage.sync_dir(dir).map_err(|e| Error::io(e, dir))
+}
+
+/// Removes a file; it may be gone already.
+pub(crate) fn remove(storage: &dyn Storage, path: &Path) -> Result<()> {
+    match storage.remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(e, path)),
+        _ => Ok(()),
+    }
+}

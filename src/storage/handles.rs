@@ -1,0 +1,192 @@
+//! The budgets of open files and of mapped bytes, shared by all partitions of a log.
+
+use std::cmp::Reverse;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Something that holds a file open and can let go of it.
+pub(crate) trait Evict: Send + Sync {
+    /// The [`Handles::now`] of its last use.
+    fn last_used(&self) -> u64;
+    /// Lets go of the file; `false` when it is in use or could not be synced. May sync, never waits for an append.
+    fn evict(&self) -> bool;
+}
+
+/// Counts open files and mapped bytes, and closes those unused for longest when a budget is spent.
+///
+/// The budget of files is soft: where nothing can be evicted the new file is opened all the same.
+#[derive(Debug)]
+pub(crate) struct Handles {
+    open_max: usize,
+    mapped_max: u64,
+    open: AtomicUsize,
+    mapped: AtomicU64,
+    /// Grows with each file opened: the measure of "used last".
+    tick: AtomicU64,
+    members: Mutex<Vec<Weak<dyn Evict>>>,
+}
+
+/// An open file within the budget, until dropped.
+#[derive(Debug)]
+pub(crate) struct OpenTicket(Arc<Handles>);
+
+/// Mapped or cached bytes within the budget, until dropped.
+#[derive(Debug)]
+pub(crate) struct MappedTicket(Arc<Handles>, u64);
+
+impl Handles {
+    pub(crate) fn new(open_max: usize, mapped_max: u64) -> Arc<Handles> {
+        Arc::new(Handles {
+            open_max: open_max.max(1),
+            mapped_max,
+            open: AtomicUsize::new(0),
+            mapped: AtomicU64::new(0),
+            tick: AtomicU64::new(0),
+            members: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The stamp of a use at this moment.
+    pub(crate) fn now(&self) -> u64 {
+        self.tick.load(Ordering::Relaxed)
+    }
+
+    /// How many files are open.
+    pub(crate) fn open_files(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes are mapped or cached.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.mapped.load(Ordering::Relaxed)
+    }
+
+    /// Makes room for one more open file, of `member`.
+    pub(crate) fn open(self: &Arc<Self>, member: Weak<dyn Evict>) -> OpenTicket {
+        self.tick.fetch_add(1, Ordering::Relaxed);
+        let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        if open > self.open_max {
+            self.evict_while(&member, || self.open.load(Ordering::Relaxed) > self.open_max);
+        }
+        self.join(member);
+        OpenTicket(Arc::clone(self))
+    }
+
+    /// Makes room for `len` more mapped bytes; `None` when they are more than the budget allows.
+    pub(crate) fn map(self: &Arc<Self>, len: u64, member: &Weak<dyn Evict>) -> Option<MappedTicket> {
+        if len > self.mapped_max {
+            return None;
+        }
+        let fits = || self.mapped.load(Ordering::Relaxed) + len <= self.mapped_max;
+        if !fits() {
+            self.evict_while(member, || !fits());
+        }
+        if !fits() {
+            return None;
+        }
+        self.mapped.fetch_add(len, Ordering::Relaxed);
+        Some(MappedTicket(Arc::clone(self), len))
+    }
+
+    fn join(&self, member: Weak<dyn Evict>) {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if members.len() > 2 * self.open_max + 16 {
+            members.sort_unstable_by_key(|m| m.as_ptr() as *const () as usize);
+            members.dedup_by(|a, b| Weak::ptr_eq(a, b));
+            members.retain(|m| m.strong_count() > 0);
+        }
+        members.push(member);
+    }
+
+    /// Evicts members, the one unused for longest first, while a budget is overspent; never `asking` itself.
+    ///
+    /// The registry is not locked while a member lets go: it may sync a file for that.
+    fn evict_while(&self, asking: &Weak<dyn Evict>, overspent: impl Fn() -> bool) {
+        let mut candidates: Vec<Arc<dyn Evict>> = {
+            let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+            members.retain(|m| m.strong_count() > 0);
+            members.iter().filter(|m| !Weak::ptr_eq(m, asking)).filter_map(Weak::upgrade).collect()
+        };
+        candidates.sort_by_key(|m| Reverse(m.last_used()));
+        while overspent() {
+            let Some(oldest) = candidates.pop() else { return };
+            if oldest.evict() {
+                let gone = Arc::downgrade(&oldest);
+                let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+                members.retain(|m| !Weak::ptr_eq(m, &gone));
+            }
+        }
+    }
+}
+
+impl Drop for OpenTicket {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for MappedTicket {
+    fn drop(&mut self) {
+        self.0.mapped.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Holder {
+        used: u64,
+        ticket: Mutex<Option<OpenTicket>>,
+        busy: bool,
+    }
+
+    impl Evict for Holder {
+        fn last_used(&self) -> u64 {
+            self.used
+        }
+
+        fn evict(&self) -> bool {
+            !self.busy && self.ticket.lock().unwrap().take().is_some()
+        }
+    }
+
+    fn holder(handles: &Arc<Handles>, busy: bool) -> Arc<Holder> {
+        let holder = Arc::new(Holder { used: handles.now(), ticket: Mutex::new(None), busy });
+        let member: Weak<dyn Evict> = Arc::downgrade(&(Arc::clone(&holder) as Arc<dyn Evict>));
+        *holder.ticket.lock().unwrap() = Some(handles.open(member));
+        holder
+    }
+
+    #[test]
+    fn the_file_unused_for_longest_is_closed_first() {
+        let handles = Handles::new(2, 0);
+        let first = holder(&handles, false);
+        let second = holder(&handles, false);
+        let third = holder(&handles, false);
+        assert!(first.ticket.lock().unwrap().is_none());
+        assert!(second.ticket.lock().unwrap().is_some() && third.ticket.lock().unwrap().is_some());
+        assert_eq!(handles.open_files(), 2);
+    }
+
+    #[test]
+    fn a_file_in_use_is_passed_over_and_the_budget_gives() {
+        let handles = Handles::new(1, 0);
+        let busy = holder(&handles, true);
+        let next = holder(&handles, false);
+        assert_eq!(handles.open_files(), 2);
+        assert!(busy.ticket.lock().unwrap().is_some() && next.ticket.lock().unwrap().is_some());
+    }
+
+    #[test]
+    fn more_than_the_mapped_budget_is_never_mapped() {
+        let handles = Handles::new(4, 100);
+        let holder = holder(&handles, false);
+        let member: Weak<dyn Evict> = Arc::downgrade(&(Arc::clone(&holder) as Arc<dyn Evict>));
+        assert!(handles.map(101, &member).is_none());
+        let whole = handles.map(100, &member).unwrap();
+        assert!(handles.map(1, &member).is_none());
+        drop(whole);
+        assert!(handles.map(1, &member).is_some());
+    }
+}
