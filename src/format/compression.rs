@@ -128,6 +128,11 @@ impl Scratch {
         }
         Ok(&self.buffer)
     }
+
+    /// What was decompressed last.
+    pub(super) fn decompressed(&self) -> &[u8] {
+        &self.buffer
+    }
 }
 
 impl Default for Scratch {

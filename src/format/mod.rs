@@ -29,12 +29,20 @@
 
 mod batch;
 mod builder;
+pub mod checkpoint;
 mod compression;
 mod control;
 mod error;
+mod fields;
 pub mod file_name;
+mod filter;
 mod index_entry;
+mod meta;
+pub mod partition_metadata;
 mod record;
+pub mod snapshot;
+pub mod state;
+mod txn_index;
 mod varint;
 
 pub use batch::{
@@ -42,9 +50,16 @@ pub use batch::{
     patch_leader_epoch, patch_max_timestamp, patch_offset,
 };
 pub use builder::BatchBuilder;
+pub use checkpoint::{EpochCheckpoint, OffsetCheckpoint};
 pub use compression::{Codec, Scratch};
 pub use control::{ControlRecord, Marker, end_marker};
 pub use error::FormatError;
+pub use filter::{FilterScratch, Filtered, empty_batch, filter_batch};
 pub use index_entry::{OffsetIndexEntry, TimeIndexEntry};
+pub use meta::Meta;
+pub use partition_metadata::TopicId;
 pub(crate) use record::SuspendedRecords;
 pub use record::{Header, Headers, Record, RecordView, Records};
+pub use snapshot::ProducerSnapshotEntry;
+pub use state::{Pending, SegmentState, State};
+pub use txn_index::AbortedTxn;
