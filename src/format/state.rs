@@ -18,10 +18,11 @@ const VERSION: u16 = 1;
 /// Magic, version, length, sequence.
 const ENVELOPE_LEN: usize = 18;
 const CRC_LEN: usize = 4;
-/// Six offsets and positions, the pending operation, and two counts.
-const CORE_LEN: usize = 6 * 8 + 9 + 2 * 4;
+/// Seven offsets and positions, the pending operation, and two counts.
+const CORE_LEN: usize = 7 * 8 + 9 + 2 * 4;
 const GAP_LEN: usize = 16;
-const SEGMENT_LEN: usize = 89;
+const SEGMENT_LEN: usize = 9 * 8 + 9 + 3 * SUM_LEN;
+const SUM_LEN: usize = 9;
 
 /// What a partition must not forget. The segments are a cache: the files know the same, at the price of reading them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -38,11 +39,13 @@ pub struct State {
     pub high_watermark: Offset,
     /// The highest offset of a record that justified the removal of older ones.
     pub max_winner_offset: Option<Offset>,
+    /// The offset of the producer snapshot that belongs to `durable_end`; `None` when there were no producers then.
+    pub producers_at: Option<Offset>,
     /// What was begun and must be finished before anything else.
     pub pending: Pending,
     /// Ranges of offsets that are missing from a directory that was taken over, and known to be.
     pub adopted_gaps: Vec<Range<Offset>>,
-    /// Sealed segments in order; some or all may be missing.
+    /// The segments in order, of the active one what is durable; some or all may be missing.
     pub segments: Vec<SegmentState>,
 }
 
@@ -58,7 +61,45 @@ pub enum Pending {
     Reset(Offset),
 }
 
-/// What is known of a sealed segment.
+/// What an index file holds: so many entries, with this CRC-32 over them. An index that does not match is rebuilt.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct IndexSum {
+    /// Entries.
+    pub entries: u32,
+    /// CRC-32 (IEEE) over their bytes.
+    pub crc: u32,
+}
+
+impl IndexSum {
+    /// The sum of these bytes, which hold so many entries.
+    pub fn of(bytes: &[u8], entries: u32) -> IndexSum {
+        IndexSum { entries, crc: crc32fast::hash(bytes) }
+    }
+
+    /// The sum when `bytes`, with `entries` more, are appended.
+    pub fn and(self, bytes: &[u8], entries: u32) -> IndexSum {
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.crc);
+        hasher.update(bytes);
+        IndexSum { entries: self.entries.saturating_add(entries), crc: hasher.finalize() }
+    }
+
+    fn encode(sum: Option<IndexSum>, out: &mut Vec<u8>) {
+        out.push(sum.is_some().into());
+        let sum = sum.unwrap_or_default();
+        out.extend_from_slice(&sum.entries.to_be_bytes());
+        out.extend_from_slice(&sum.crc.to_be_bytes());
+    }
+
+    fn decode(fields: &mut Fields<'_>) -> Result<Option<IndexSum>, FormatError> {
+        match (fields.u8()?, IndexSum { entries: fields.u32()?, crc: fields.u32()? }) {
+            (0, _) => Ok(None),
+            (1, sum) => Ok(Some(sum)),
+            _ => Err(FormatError::Malformed("index sum")),
+        }
+    }
+}
+
+/// What is known of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentState {
     /// Its base offset.
@@ -81,8 +122,12 @@ pub struct SegmentState {
     pub dead_records: u64,
     /// Their bytes.
     pub dead_bytes: u64,
-    /// Records in all.
-    pub records: u64,
+    /// Its `.index`; `None` when nothing is known of it.
+    pub offsets: Option<IndexSum>,
+    /// Its `.timeindex`.
+    pub times: Option<IndexSum>,
+    /// Its `.txnindex`.
+    pub aborted: Option<IndexSum>,
 }
 
 impl State {
@@ -125,6 +170,7 @@ impl State {
         out.extend_from_slice(&self.durable_position.to_be_bytes());
         out.extend_from_slice(&self.high_watermark.as_i64().to_be_bytes());
         out.extend_from_slice(&optional_offset_bytes(self.max_winner_offset));
+        out.extend_from_slice(&optional_offset_bytes(self.producers_at));
         let (kind, to) = match self.pending {
             Pending::None => (0, Offset::ZERO),
             Pending::Truncate(to) => (1, to),
@@ -148,6 +194,7 @@ impl State {
             durable_position: fields.u64()?,
             high_watermark: fields.offset()?,
             max_winner_offset: fields.optional_offset()?,
+            producers_at: fields.optional_offset()?,
             pending: decode_pending(fields)?,
             ..State::default()
         };
@@ -174,7 +221,9 @@ impl SegmentState {
         out.extend_from_slice(&self.tombstone_horizon.unwrap_or(Timestamp::NONE).as_millis().to_be_bytes());
         out.extend_from_slice(&self.dead_records.to_be_bytes());
         out.extend_from_slice(&self.dead_bytes.to_be_bytes());
-        out.extend_from_slice(&self.records.to_be_bytes());
+        for sum in [self.offsets, self.times, self.aborted] {
+            IndexSum::encode(sum, out);
+        }
     }
 
     fn decode(fields: &mut Fields<'_>) -> Result<SegmentState, FormatError> {
@@ -193,7 +242,9 @@ impl SegmentState {
             },
             dead_records: fields.u64()?,
             dead_bytes: fields.u64()?,
-            records: fields.u64()?,
+            offsets: IndexSum::decode(fields)?,
+            times: IndexSum::decode(fields)?,
+            aborted: IndexSum::decode(fields)?,
         };
         if segment.base <= segment.end { Ok(segment) } else { Err(FormatError::BadOffset) }
     }
@@ -265,7 +316,9 @@ mod tests {
             tombstone_horizon: i.is_multiple_of(2).then_some(Timestamp::from_millis(-1)),
             dead_records: 3,
             dead_bytes: 300,
-            records: 100,
+            offsets: Some(IndexSum { entries: 4, crc: 9 }),
+            times: None,
+            aborted: Some(IndexSum::default()),
         }
     }
 
@@ -277,6 +330,7 @@ mod tests {
             durable_position: u64::MAX,
             high_watermark: Offset::new(4),
             max_winner_offset: Some(Offset::MAX),
+            producers_at: Some(Offset::ZERO),
             pending: Pending::Truncate(Offset::new(5)),
             adopted_gaps: vec![Offset::new(10)..Offset::new(20), Offset::new(30)..Offset::new(31)],
             segments: (0..segments).map(segment).collect(),
