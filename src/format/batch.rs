@@ -476,7 +476,7 @@ fn whole_batch(batch: &mut [u8]) -> &mut [u8; BATCH_HEADER_LEN] {
 /// CRC-32C of what a batch's checksum covers.
 #[inline]
 fn checksum(batch: &[u8]) -> u32 {
-    crc32c::crc32c(batch.get(CRC_START..).unwrap_or_default())
+    crc_fast::crc32_iscsi(batch.get(CRC_START..).unwrap_or_default())
 }
 
 #[inline]

@@ -3,12 +3,13 @@
 use super::batch::{Attributes, BATCH_HEADER_LEN, BatchHeader, RecordBatch, TimestampType};
 use super::compression::{Codec, Compressor};
 use super::record::Record;
-use super::varint::{self, Prefix};
+use super::varint::{self, Writer};
 use super::{FormatError, Header};
 use crate::offset::{Offset, Timestamp};
 
 /// The largest batch that the format can hold.
 const MAX_BATCH_LEN: usize = i32::MAX as usize;
+const FIRST_CAPACITY: usize = 512;
 
 /// Makes batches from records, reusing its buffers: [`push`](BatchBuilder::push) records, [`finish`](
 /// BatchBuilder::finish) the batch, [`reset`](BatchBuilder::reset) for the next one. For a single batch,
@@ -18,8 +19,10 @@ const MAX_BATCH_LEN: usize = i32::MAX as usize;
 /// and leader epoch -1; the log assigns offsets and epoch when it is appended.
 #[derive(Debug)]
 pub struct BatchBuilder {
-    /// Room for the header, then the records as they are encoded.
+    /// Room for the header, then the records as they are encoded, then room for more.
     records: Vec<u8>,
+    /// Where the last record ends.
+    end: usize,
     /// The whole batch, when compressed.
     compressed: Vec<u8>,
     compressor: Compressor,
@@ -43,7 +46,8 @@ impl BatchBuilder {
     /// A builder of uncompressed batches.
     pub fn new() -> BatchBuilder {
         BatchBuilder {
-            records: vec![0; BATCH_HEADER_LEN],
+            records: vec![0; FIRST_CAPACITY],
+            end: BATCH_HEADER_LEN,
             compressed: Vec::new(),
             compressor: Compressor::default(),
             codec: Codec::None,
@@ -120,6 +124,7 @@ impl BatchBuilder {
     /// [`reset`](Self::reset).
     pub fn last_offset_delta(mut self, delta: u32) -> BatchBuilder {
         self.last_delta_min = delta;
+        self.header.last_offset_delta = self.header.last_offset_delta.max(delta);
         self
     }
 
@@ -157,10 +162,12 @@ impl BatchBuilder {
             self.header.max_timestamp = timestamp;
         }
         let timestamp_delta = timestamp.as_millis().wrapping_sub(self.header.base_timestamp.as_millis());
-        encode(&mut self.records, i64::from(offset_delta), timestamp_delta, record)?;
+        let body_len = body_len(i64::from(offset_delta), timestamp_delta, record);
+        self.make_room(body_len)?;
+        self.end = encode(&mut self.records, self.end, body_len, i64::from(offset_delta), timestamp_delta, record);
         self.header.max_timestamp = self.header.max_timestamp.max(timestamp);
         self.header.count += 1;
-        self.header.last_offset_delta = offset_delta;
+        self.header.last_offset_delta = offset_delta.max(self.last_delta_min);
         self.next_delta = offset_delta + 1;
         Ok(())
     }
@@ -177,7 +184,7 @@ impl BatchBuilder {
 
     /// Bytes of the batch so far: exactly, when uncompressed; before compression, else.
     pub fn size(&self) -> usize {
-        self.records.len()
+        self.end
     }
 
     /// The whole batch, header and checksum written. Records may be added afterwards, and the batch finished again.
@@ -187,100 +194,134 @@ impl BatchBuilder {
         if self.header.count == 0 {
             return Err(FormatError::BadCount);
         }
-        let header = BatchHeader { last_offset_delta: self.last_delta(), ..self.header };
         // What the header's parser refuses is never written.
-        if Offset::MAX.since(header.base_offset) <= u64::from(header.last_offset_delta) {
+        if Offset::MAX.since(self.header.base_offset) <= u64::from(self.header.last_offset_delta) {
             return Err(FormatError::BadOffset);
         }
         let batch = if self.codec == Codec::None {
-            &mut self.records
+            self.records.get_mut(..self.end).unwrap_or_default()
         } else {
-            let (_, records) = self.records.split_at_checked(BATCH_HEADER_LEN).unwrap_or_default();
+            let records = self.records.get(BATCH_HEADER_LEN..self.end).unwrap_or_default();
             self.compressed.clear();
             self.compressed.resize(BATCH_HEADER_LEN, 0);
             self.compressor.compress(self.codec, self.level, records, &mut self.compressed)?;
             &mut self.compressed
         };
-        header.seal(batch)?;
+        self.header.seal(batch)?;
         Ok(batch)
     }
 
     /// The batch, on its own.
     pub fn build(mut self) -> Result<RecordBatch, FormatError> {
         self.finish()?;
+        self.records.truncate(self.end);
         let bytes = if self.codec == Codec::None { self.records } else { self.compressed };
         RecordBatch::sealed(bytes)
     }
 
     /// Forgets the records; other settings and buffers stay.
     pub fn reset(&mut self) {
-        self.records.truncate(BATCH_HEADER_LEN);
+        self.end = BATCH_HEADER_LEN;
         self.header.count = 0;
         self.header.last_offset_delta = 0;
         self.next_delta = 0;
         self.last_delta_min = 0;
     }
 
-    fn last_delta(&self) -> u32 {
-        self.header.last_offset_delta.max(self.last_delta_min)
+    /// Room for a record, and for the fields that are written in chunks of constant size.
+    #[inline]
+    fn make_room(&mut self, body_len: usize) -> Result<(), FormatError> {
+        let end = body_len.saturating_add(self.end + varint::MAX_LEN_32);
+        if end > MAX_BATCH_LEN {
+            return Err(FormatError::TooLarge { limit: MAX_BATCH_LEN });
+        }
+        let needed = end + Writer::CAPACITY;
+        if needed > self.records.len() {
+            self.grow(needed);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn grow(&mut self, needed: usize) {
+        self.records.resize(needed.max(self.records.len() * 2), 0);
     }
 }
 
-/// Appends an encoded record, or nothing when it would not fit a batch.
+/// The bytes of a record behind its length; saturates, far above what a batch can hold.
 #[inline]
-fn encode(out: &mut Vec<u8>, offset_delta: i64, timestamp_delta: i64, record: &Record<'_>) -> Result<(), FormatError> {
-    let key_len = record.key.map_or(-1, |key| key.len() as i64);
-    let value_len = record.value.map_or(-1, |value| value.len() as i64);
+fn body_len(offset_delta: i64, timestamp_delta: i64, record: &Record<'_>) -> usize {
     let headers_len = if record.headers.is_empty() { 1 } else { headers_len(record.headers) };
-    // None of these sums can overflow: slices are at most isize::MAX long, and headers_len() saturates.
-    let body_len = 1
+    let small = 1
         + varint::len(timestamp_delta)
         + varint::len(offset_delta)
-        + varint::len(key_len)
-        + record.key.map_or(0, <[u8]>::len)
-        + varint::len(value_len);
-    let body_len = body_len.saturating_add(record.value.map_or(0, <[u8]>::len)).saturating_add(headers_len);
-    let size = body_len.saturating_add(varint::MAX_LEN_32).saturating_add(out.len());
-    if size > MAX_BATCH_LEN {
-        return Err(FormatError::TooLarge { limit: MAX_BATCH_LEN });
-    }
-
-    out.reserve(body_len + varint::MAX_LEN_32);
-    let mut prefix = Prefix::new();
-    prefix.varint(body_len as i64);
-    prefix.byte(0);
-    prefix.varint(timestamp_delta);
-    prefix.varint(offset_delta);
-    prefix.varint(key_len);
-    out.extend_from_slice(prefix.as_bytes());
-    out.extend_from_slice(record.key.unwrap_or_default());
-    put_varint(out, value_len);
-    out.extend_from_slice(record.value.unwrap_or_default());
-    put_varint(out, record.headers.len() as i64);
-    for header in record.headers {
-        put_varint(out, header.key.len() as i64);
-        out.extend_from_slice(header.key);
-        put_varint(out, header.value.map_or(-1, |value| value.len() as i64));
-        out.extend_from_slice(header.value.unwrap_or_default());
-    }
-    Ok(())
-}
-
-#[inline(always)]
-fn put_varint(out: &mut Vec<u8>, value: i64) {
-    let mut prefix = Prefix::new();
-    prefix.varint(value);
-    out.extend_from_slice(prefix.as_bytes());
+        + varint::len(nullable_len(record.key))
+        + varint::len(nullable_len(record.value));
+    // A slice is no longer than isize::MAX, so two of them do not overflow.
+    let large = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+    large.saturating_add(small + headers_len)
 }
 
 #[inline(never)]
 fn headers_len(headers: &[Header<'_>]) -> usize {
     headers.iter().fold(varint::len(headers.len() as i64), |sum, header| {
-        let value = header.value.map_or(0, <[u8]>::len);
-        let value_len = header.value.map_or(-1, |value| value.len() as i64);
         sum.saturating_add(varint::len(header.key.len() as i64))
             .saturating_add(header.key.len())
-            .saturating_add(varint::len(value_len))
-            .saturating_add(value)
+            .saturating_add(varint::len(nullable_len(header.value)))
+            .saturating_add(header.value.map_or(0, <[u8]>::len))
     })
+}
+
+/// The length that stands before a field; -1 for null.
+#[inline(always)]
+fn nullable_len(field: Option<&[u8]>) -> i64 {
+    field.map_or(-1, |field| field.len() as i64)
+}
+
+/// Encodes a record at `at`, where there must be room, and returns its end.
+#[inline]
+fn encode(
+    out: &mut [u8],
+    at: usize,
+    body_len: usize,
+    offset_delta: i64,
+    timestamp_delta: i64,
+    record: &Record<'_>,
+) -> usize {
+    let mut end = put_fields(out, at, |writer| {
+        writer.varint(body_len as i64);
+        writer.byte(0);
+        writer.varint(timestamp_delta);
+        writer.varint(offset_delta);
+        writer.varint(nullable_len(record.key));
+    });
+    end = put_bytes(out, end, record.key.unwrap_or_default());
+    end = put_fields(out, end, |writer| writer.varint(nullable_len(record.value)));
+    end = put_bytes(out, end, record.value.unwrap_or_default());
+    end = put_fields(out, end, |writer| writer.varint(record.headers.len() as i64));
+    for header in record.headers {
+        end = put_fields(out, end, |writer| writer.varint(header.key.len() as i64));
+        end = put_bytes(out, end, header.key);
+        end = put_fields(out, end, |writer| writer.varint(nullable_len(header.value)));
+        end = put_bytes(out, end, header.value.unwrap_or_default());
+    }
+    end
+}
+
+#[inline(always)]
+fn put_fields(out: &mut [u8], at: usize, fields: impl FnOnce(&mut Writer<'_>)) -> usize {
+    let Some(chunk) = out.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) else {
+        panic!("room was made for the record");
+    };
+    let mut writer = Writer::new(chunk);
+    fields(&mut writer);
+    at + writer.len()
+}
+
+#[inline(always)]
+fn put_bytes(out: &mut [u8], at: usize, bytes: &[u8]) -> usize {
+    let end = at + bytes.len();
+    let Some(room) = out.get_mut(at..end) else { panic!("room was made for the record") };
+    room.copy_from_slice(bytes);
+    end
 }

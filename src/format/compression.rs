@@ -175,7 +175,10 @@ impl Decompressor {
                 Ok(())
             }
             #[allow(unreachable_patterns, reason = "reached by the codecs that the build leaves out")]
-            _ => Err(FormatError::UnsupportedCodec(codec.name())),
+            _ => {
+                let _ = limit;
+                Err(FormatError::UnsupportedCodec(codec.name()))
+            }
         }
     }
 }

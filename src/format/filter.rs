@@ -4,7 +4,7 @@
 use super::batch::{BATCH_HEADER_LEN, BatchHeader, BatchView, TimestampType};
 use super::compression::{Codec, Compressor, Scratch};
 use super::record::RecordView;
-use super::varint::{self, Prefix};
+use super::varint::{self, Writer};
 use super::{Attributes, FormatError};
 use crate::offset::Timestamp;
 
@@ -180,11 +180,13 @@ fn shift_record(bytes: &mut &[u8], shift: i64, out: &mut Vec<u8>) -> Result<(), 
     let (&attributes, mut body) = body.split_first().ok_or(BAD)?;
     let timestamp_delta = varint::take_i64(&mut body)?.wrapping_add(shift);
     let length = 1 + varint::len(timestamp_delta) + body.len();
-    let mut prefix = Prefix::new();
-    prefix.varint(i32::try_from(length).map_err(|_| BAD)?.into());
-    prefix.byte(attributes);
-    prefix.varint(timestamp_delta);
-    out.extend_from_slice(prefix.as_bytes());
+    let mut prefix = [0; Writer::CAPACITY];
+    let mut writer = Writer::new(&mut prefix);
+    writer.varint(i32::try_from(length).map_err(|_| BAD)?.into());
+    writer.byte(attributes);
+    writer.varint(timestamp_delta);
+    let len = writer.len();
+    out.extend_from_slice(prefix.get(..len).unwrap_or_default());
     out.extend_from_slice(body);
     Ok(())
 }

@@ -47,7 +47,7 @@ pub fn encode(entries: &[ProducerSnapshotEntry]) -> Vec<u8> {
         out.extend_from_slice(&optional_offset_bytes(entry.current_txn_first_offset));
     }
     if let Some((head, checked)) = out.split_first_chunk_mut::<CHECKED_START>() {
-        let crc = crc32c::crc32c(checked);
+        let crc = crc_fast::crc32_iscsi(checked);
         head[2..].copy_from_slice(&crc.to_be_bytes());
     }
     out
@@ -61,7 +61,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<ProducerSnapshotEntry>, FormatError> {
         return Err(FormatError::BadVersion { found: version as u16 as u32, supported: VERSION as u32 });
     }
     let stored = fields.u32()?;
-    let computed = crc32c::crc32c(fields.0);
+    let computed = crc_fast::crc32_iscsi(fields.0);
     if stored != computed {
         return Err(FormatError::BadCrc { stored, computed });
     }
@@ -129,7 +129,7 @@ mod tests {
     fn a_count_larger_than_the_file_allocates_nothing() {
         let mut bytes = encode(&[]);
         bytes[6..10].copy_from_slice(&u32::MAX.to_be_bytes());
-        let crc = crc32c::crc32c(&bytes[6..]);
+        let crc = crc_fast::crc32_iscsi(&bytes[6..]);
         bytes[2..6].copy_from_slice(&crc.to_be_bytes());
         assert_eq!(decode(&bytes), Err(FormatError::BadCount));
     }

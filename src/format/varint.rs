@@ -75,35 +75,41 @@ const fn unzigzag(value: u64) -> i64 {
 /// The bytes that `value` takes.
 #[inline(always)]
 pub(super) const fn len(value: i64) -> usize {
-    let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
-    bits.div_ceil(7)
+    let value = zigzag(value);
+    if value < 1 << 7 {
+        1
+    } else if value < 1 << 14 {
+        2
+    } else {
+        (64 - value.leading_zeros() as usize).div_ceil(7)
+    }
 }
 
-/// A run of bytes built on the stack, so that a record's small fields reach the buffer in one copy.
-pub(super) struct Prefix {
-    bytes: [u8; Prefix::CAPACITY],
+/// Writes small fields one behind the other into 32 bytes: all that a record has before its key, and more.
+///
+/// Writing past them is a mistake that [`Writer::len`] finds out. Masking the index proves to the compiler that it is
+/// in range, which costs less than checking it.
+pub(super) struct Writer<'a> {
+    bytes: &'a mut [u8; Writer::CAPACITY],
     len: usize,
 }
 
-impl Prefix {
-    /// Room for a record's length, attributes, timestamp, offset, and key length.
-    const CAPACITY: usize = 3 * MAX_LEN_32 + MAX_LEN_64 + 1;
+impl<'a> Writer<'a> {
+    pub(super) const CAPACITY: usize = 32;
 
     #[inline(always)]
-    pub(super) fn new() -> Prefix {
-        Prefix { bytes: [0; Prefix::CAPACITY], len: 0 }
+    pub(super) fn new(bytes: &'a mut [u8; Writer::CAPACITY]) -> Writer<'a> {
+        Writer { bytes, len: 0 }
     }
 
-    /// Adds one byte.
     #[inline(always)]
     pub(super) fn byte(&mut self, byte: u8) {
-        if let Some(slot) = self.bytes.get_mut(self.len) {
+        if let Some(slot) = self.bytes.get_mut(self.len % Writer::CAPACITY) {
             *slot = byte;
-            self.len += 1;
         }
+        self.len += 1;
     }
 
-    /// Adds a varint.
     #[inline(always)]
     pub(super) fn varint(&mut self, value: i64) {
         let mut rest = zigzag(value);
@@ -114,9 +120,11 @@ impl Prefix {
         self.byte(rest as u8);
     }
 
+    /// The bytes written.
     #[inline(always)]
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
+    pub(super) fn len(&self) -> usize {
+        assert!(self.len <= Writer::CAPACITY, "the fields fit");
+        self.len
     }
 }
 
@@ -125,9 +133,11 @@ mod tests {
     use super::*;
 
     fn encoded(value: i64) -> Vec<u8> {
-        let mut prefix = Prefix::new();
-        prefix.varint(value);
-        prefix.as_bytes().to_vec()
+        let mut bytes = [0; Writer::CAPACITY];
+        let mut writer = Writer::new(&mut bytes);
+        writer.varint(value);
+        let len = writer.len();
+        bytes[..len].to_vec()
     }
 
     #[test]
