@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -177,7 +177,9 @@ pub(crate) fn fetch(shared: &Shared, from: Offset, options: FetchOptions) -> Res
         let cuts = shared.cuts.load(Ordering::Acquire);
         let view = shared.view.load();
         let fetched = fetch_view(shared, &view, from, options);
-        // A truncation in between may have shown bytes that are gone, or shown them as damage.
+        // A truncation in between may have shown bytes that are gone, or shown them as damage. It looks for leases
+        // after it has changed the count (begin_cut).
+        fence(Ordering::SeqCst);
         if shared.cuts.load(Ordering::Acquire) == cuts {
             return fetched;
         }
@@ -284,7 +286,7 @@ pub(crate) fn offset_for(shared: &Shared, at: Timestamp) -> Result<Option<Offset
     let end = offsets(shared).end;
     let mut scratch = Scratch::default();
     for segment in view.from(start) {
-        if segment.is_sealed() && segment.facts().max_timestamp < at {
+        if segment.is_sealed() && segment.max_timestamp()? < at {
             continue;
         }
         let mut from = segment.floor_time(at)?.max(start);

@@ -1,7 +1,7 @@
 //! What the workers of a partition share: its place, its view, its ends, and the services around them.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
 
 use crate::active::Active;
@@ -12,7 +12,7 @@ use crate::durability::{Capture, Durability, Health, Producers};
 use crate::epochs::Epochs;
 use crate::error::{Error, ErrorKind, Result};
 use file_name::{self, SegmentFileKind, Suffix};
-use crate::format::{SegmentState, State};
+use crate::format::{Pending, SegmentState, State};
 use crate::offset::Offset;
 use crate::pins::Pins;
 use crate::segment::{Owner, Place, Segment};
@@ -80,6 +80,7 @@ pub(crate) struct Shared {
     managed: AtomicBool,
     active: Mutex<Active>,
     epochs: Mutex<Epochs>,
+    graveyard: Mutex<Vec<Arc<Segment>>>,
     state: StateStore,
     me: Weak<Shared>,
 }
@@ -120,6 +121,10 @@ impl Ends {
         self.log_start.store(offset.get(), Ordering::Release);
     }
 
+    pub(crate) fn raise_log_start(&self, offset: Offset) {
+        self.log_start.fetch_max(offset.get(), Ordering::AcqRel);
+    }
+
     pub(crate) fn set_high_watermark(&self, offset: Offset) {
         self.high_watermark.store(offset.get(), Ordering::Release);
     }
@@ -153,6 +158,7 @@ impl Shared {
             config: RwLock::new(parts.config),
             active: Mutex::new(parts.active),
             epochs: Mutex::new(parts.epochs),
+            graveyard: Mutex::new(Vec::new()),
             state: parts.state,
             me: Weak::clone(me),
         });
@@ -245,6 +251,38 @@ impl Shared {
         self.tails.close(&error);
     }
 
+    /// A write of `state` failed: on a full disk the old one holds; after anything else nothing is known of the disk.
+    pub(crate) fn fail_state(&self, cause: &Error) {
+        if *cause.kind() != ErrorKind::DiskFull {
+            self.poison(cause);
+        }
+    }
+
+    /// Keeps segments that have left the view until nobody reads them.
+    pub(crate) fn bury(&self, segments: Vec<Arc<Segment>>) {
+        self.lock_graveyard().extend(segments);
+    }
+
+    /// Removes the files of buried segments that nobody reads any more; returns how many are left.
+    pub(crate) fn reap(&self) -> Result<usize> {
+        let mut graveyard = self.lock_graveyard();
+        let mut left = Vec::new();
+        for segment in graveyard.drain(..) {
+            // Only a holder can make another one, and this is the last.
+            if Arc::strong_count(&segment) == 1 && segment.is_unleased() {
+                crate::swap::remove_buried(&segment)?;
+            } else {
+                left.push(segment);
+            }
+        }
+        *graveyard = left;
+        Ok(graveyard.len())
+    }
+
+    fn lock_graveyard(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
+        self.graveyard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Accounts for bytes that were appended, and wakes who waits for them.
     #[inline]
     pub(crate) fn accepted(&self, bytes: u64, end: Offset, config: &TopicConfig) {
@@ -292,12 +330,37 @@ impl Shared {
         self.state.sync()
     }
 
+    /// Carries out what `state` says is pending.
+    pub(crate) fn redo(&self, pending: Pending, in_use: bool) -> Result<()> {
+        crate::truncate::redo(&self.place, &self.state, pending, in_use)
+    }
+
+    /// A file is cut, or replaced, from now on: a read that is under way is done again.
+    pub(crate) fn begin_cut(&self) {
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+        // Whoever takes a lease after this sees the count changed (fetch).
+        fence(Ordering::SeqCst);
+    }
+
+    /// What was cut is cut.
+    pub(crate) fn end_cut(&self) {
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Stores everything derived from a sealed segment beside it, durably but for the directory.
     pub(crate) fn store_sidecars(&self, segment: &Segment, producers: &Producers) -> Result<()> {
         self.store_snapshot(producers)?;
         self.store_epochs()?;
         segment.store_index(None)?;
         Ok(())
+    }
+
+    /// Stores what recovery derived from the active segment.
+    pub(crate) fn store_recovered(&self, active: &Segment, producers: &Producers) -> Result<()> {
+        self.store_snapshot(producers)?;
+        self.store_epochs()?;
+        active.store_index(None)?;
+        self.place.sync_dir()
     }
 
     /// Stores what was derived from the active segment up to a checkpoint.

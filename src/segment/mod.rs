@@ -262,10 +262,15 @@ impl Segment {
         Arc::clone(&self.lease)
     }
 
+    /// Whether nobody holds a lease.
+    pub(crate) fn is_unleased(&self) -> bool {
+        Arc::strong_count(&self.lease) == 1
+    }
+
     /// Whether nobody holds a lease, and no mapping of it may be in a reader's hands.
     pub(crate) fn may_be_cut(&self) -> bool {
         let never_mapped = self.lock_slot().data.as_ref().is_none_or(|data| data.map.get().is_none());
-        Arc::strong_count(&self.lease) == 1 && never_mapped && !self.is_sealed()
+        self.is_unleased() && never_mapped && !self.is_sealed()
     }
 
     /// Renames its files for a swap or a removal: the name changes under the lock under which files are opened.

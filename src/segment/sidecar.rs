@@ -84,6 +84,15 @@ impl Segment {
         Ok(stored.ok().map(|stored| [stored, recent].concat()))
     }
 
+    /// The largest timestamp in it; found again where it is not known.
+    pub(crate) fn max_timestamp(&self) -> Result<Timestamp> {
+        if self.sums().times.is_none() {
+            self.rebuild_index(&*self.open()?)?;
+        }
+        let newest = self.read_index().times.last().map_or(Timestamp::NONE, |entry| entry.timestamp);
+        Ok(self.facts().max_timestamp.max(newest))
+    }
+
     /// Forgets what is stored of the offset and time index, and finds the entries again in the batch headers.
     pub(crate) fn rebuild_index(&self, data: &OpenData) -> Result<()> {
         let _files = self.lock_index_files();

@@ -1,9 +1,10 @@
 //! Small files, read and written whole.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
-use super::{OpenMode, Storage};
+use super::{File, OpenMode, Storage};
 use crate::error::{Error, Result};
 
 /// The bytes of a file of at most `limit` bytes; `None` when there is none of that name.
@@ -46,4 +47,20 @@ pub(crate) fn remove(storage: &dyn Storage, path: &Path) -> Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(e, path)),
         _ => Ok(()),
     }
+}
+
+/// Hands the bytes in a range of a file to `write`, piece by piece, each with its position.
+pub(crate) fn copy(file: &dyn File, range: Range<u64>, mut write: impl FnMut(&[u8], u64) -> io::Result<()>) -> io::Result<()> {
+    let mut buffer = vec![0; (1 << 20).min(range.end.saturating_sub(range.start)) as usize];
+    let mut at = range.start;
+    while at < range.end {
+        let len = (buffer.len() as u64).min(range.end - at) as usize;
+        let read = file.read_at(&mut buffer[..len], at)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        write(&buffer[..read], at)?;
+        at += read as u64;
+    }
+    Ok(())
 }

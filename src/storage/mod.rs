@@ -1,9 +1,12 @@
 //! The seam to the disk. Everything above reads and writes through [`Storage`] and [`File`], directory operations
 //! included, so that the same engine runs on a real file system and on a simulated one that can crash at any operation.
 
+pub(crate) mod files;
 mod fs;
+pub(crate) mod handles;
 
 pub use fs::FileSystem;
+pub(crate) use fs::open_files_limit;
 
 use std::fmt;
 use std::io;
@@ -101,6 +104,15 @@ pub trait File: Send + Sync + fmt::Debug {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;
     /// Writes all of `buf` at a position, growing the file where needed. After an error any part of it may be there.
     fn write_at(&self, buf: &[u8], position: u64) -> io::Result<()>;
+    /// Writes all of several buffers, one behind the other, as if they were one.
+    fn write_vectored_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
+        let mut at = position;
+        for part in parts {
+            self.write_at(part, at)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
     /// Length and identity.
     fn info(&self) -> io::Result<FileInfo>;
     /// Cuts or grows (with zeros) the file.
@@ -113,9 +125,15 @@ pub trait File: Send + Sync + fmt::Debug {
     fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<bool>;
     /// Lets go of reserved space: the file ends at `len` again.
     fn release(&self, len: u64) -> io::Result<()>;
-    /// The first `len` bytes as a read-only mapping, its pages read in first, so that a bad sector is an error here.
-    /// `None` when the storage does not map. The caller sees to it that the file is not cut while it is held.
+    /// The first `len` bytes as a read-only mapping; `None` when the storage does not map. Its pages are to be
+    /// [populated](Self::populate) before they are touched. The caller sees to it that the file is neither cut nor
+    /// overwritten below `len` while it is held.
     fn map(&self, len: u64) -> io::Result<Option<Bytes>>;
+    /// Reads the pages of a part of a mapping in: a bad sector is an error here, and would be a signal later.
+    fn populate(&self, part: &[u8]) -> io::Result<()> {
+        let _ = part;
+        Ok(())
+    }
     /// The descriptor, for `sendfile` and the like.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 }

@@ -1,0 +1,304 @@
+//! One partition: each method is one call downstairs.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::appender::{self, Appended, Input};
+use crate::config::{Clock, Durability, TopicConfig, WatermarkMode};
+use crate::durability;
+use crate::error::{ErrorKind, Result};
+use crate::format::{BatchBuilder, Codec, Record, RecordBatch};
+use crate::offset::{Offset, Timestamp};
+use crate::pins::Pin;
+use crate::reader::{self, Fetch, FetchOptions, Isolation, Offsets, Reader};
+use crate::retention;
+use crate::shared::Shared;
+use crate::stats::PartitionStats;
+use crate::tail::WaitOutcome;
+use crate::truncate;
+
+thread_local! {
+    /// Batches are built outside of every lock, in memory that each thread keeps.
+    static BUILDER: RefCell<BatchBuilder> = RefCell::new(BatchBuilder::new());
+}
+
+/// An append-only sequence of records with a total order. Cloning it is cheap, and all clones are the same partition;
+/// any number of threads may use it.
+#[derive(Clone)]
+pub struct Partition {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Partition {
+    /// The name of its topic.
+    pub fn topic(&self) -> &str {
+        &self.shared.topic
+    }
+
+    /// Its number within the topic.
+    pub fn id(&self) -> u32 {
+        self.shared.id
+    }
+
+    /// Appends one batch at the end; its records get the offsets that follow. Nothing is encoded again, unless the
+    /// topic's timestamps are the log's.
+    ///
+    /// When this returns, the batch can be read and survives a kill of the process; under [`Durability::Sync`] it
+    /// survives a power cut as well, else after at most the configured interval, or [`flush`](Self::flush).
+    pub fn append(&self, batch: &RecordBatch) -> Result<Appended> {
+        self.append_input(Input { bytes: batch.as_bytes(), header: batch.header() }, None)
+    }
+
+    /// Appends records as one batch, compressed as the topic says. A record without timestamp gets the time of the
+    /// append.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BatchTooLarge`] when they do not fit one batch; nothing is written then. No records at all are an
+    /// [`ErrorKind::InvalidBatch`].
+    pub fn append_records<'a>(&self, records: impl IntoIterator<Item = impl Into<Record<'a>>>) -> Result<Appended> {
+        let now = self.clock.now();
+        BUILDER.with_borrow_mut(|builder| {
+            let codec = self.shared.codec();
+            builder.reset();
+            builder.set_codec(codec);
+            for record in records {
+                builder.push(&record.into(), now)?;
+            }
+            let bytes = builder.finish()?;
+            let header = crate::format::BatchHeader::parse(bytes)?;
+            let appended = self.append_at_time(Input { bytes, header: &header }, None, now);
+            builder.shrink_to(BUILDER_KEEPS);
+            appended
+        })
+    }
+
+    /// Appends one batch if the log ends at `expected_end`, and else nothing: optimistic concurrency for whoever decides
+    /// by what it has read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnexpectedOffset`] with the actual end.
+    pub fn append_if(&self, expected_end: Offset, batch: &RecordBatch) -> Result<Appended> {
+        self.append_input(Input { bytes: batch.as_bytes(), header: batch.header() }, Some(expected_end))
+    }
+
+    /// Appends batches that have their offsets already, as a replica does: they must not go back, and may leave gaps.
+    /// Everything is checked before anything is written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnexpectedOffset`] for offsets below the log end or out of order, [`ErrorKind::InvalidBatch`] for
+    /// damage. A gap of 2^31 offsets or more is refused too: [`reset_to`](Self::reset_to) jumps as far as one likes.
+    pub fn append_at(&self, batches: &[u8]) -> Result<Appended> {
+        let appended = appender::append_at(&self.shared, batches, self.clock.now())?;
+        self.acknowledge(appended)
+    }
+
+    /// Makes everything appended so far durable; returns the durable end.
+    pub fn flush(&self) -> Result<Offset> {
+        self.shared.check_open()?;
+        self.shared.durability.sync_to(&self.shared, self.shared.end())
+    }
+
+    /// Whole batches from the one that holds `from` on, as they lie on disk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OffsetOutOfRange`] below the log start and beyond the end.
+    pub fn fetch(&self, from: Offset, options: FetchOptions) -> Result<Fetch> {
+        self.shared.check_open()?;
+        reader::fetch(&self.shared, from, options)
+    }
+
+    /// A reader from `from` on that sees everything appended.
+    pub fn reader(&self, from: Offset) -> Result<Reader> {
+        self.reader_with(from, FetchOptions::default())
+    }
+
+    /// A reader with other options.
+    pub fn reader_with(&self, from: Offset, options: FetchOptions) -> Result<Reader> {
+        self.shared.check_open()?;
+        let pin = self.shared.pins.reader(from, self.clock.now());
+        let offsets = self.offsets();
+        if from < offsets.start || from > offsets.end {
+            let (start, end) = (offsets.start, offsets.end);
+            return Err(ErrorKind::OffsetOutOfRange { requested: from, start, end }.into());
+        }
+        Ok(Reader::new(Arc::clone(&self.shared), Arc::clone(&self.clock), from, options, pin))
+    }
+
+    /// Where it begins and ends at this moment.
+    pub fn offsets(&self) -> Offsets {
+        reader::offsets(&self.shared)
+    }
+
+    /// The offset of the first record that is at least as late as `at`; `None` when there is none.
+    pub fn offset_for(&self, at: Timestamp) -> Result<Option<Offset>> {
+        self.shared.check_open()?;
+        reader::offset_for(&self.shared, at)
+    }
+
+    /// Waits until the record at `offset` is appended, or for `timeout`.
+    pub fn wait_for(&self, offset: Offset, timeout: Duration) -> Result<WaitOutcome> {
+        self.shared.wait(Isolation::End, offset + 1, Some(timeout))
+    }
+
+    /// Resolves once the record at `offset` is appended. Of no particular runtime.
+    pub fn reached(&self, offset: Offset) -> impl Future<Output = Result<Offset>> + Send + 'static {
+        self.shared.future(Isolation::End, offset + 1)
+    }
+
+    /// Waits until the record at `offset` is visible to readers of this isolation, or for `timeout`.
+    pub fn wait_visible(&self, offset: Offset, isolation: Isolation, timeout: Duration) -> Result<WaitOutcome> {
+        self.shared.wait(isolation, offset + 1, Some(timeout))
+    }
+
+    /// Resolves once the record at `offset` is visible to readers of this isolation.
+    pub fn visible(&self, offset: Offset, isolation: Isolation) -> impl Future<Output = Result<Offset>> + Send + 'static {
+        self.shared.future(isolation, offset + 1)
+    }
+
+    /// Waits until everything below `offset` is durable, or for `timeout`.
+    pub fn wait_durable(&self, offset: Offset, timeout: Duration) -> Result<WaitOutcome> {
+        self.shared.wait(Isolation::Durable, offset, Some(timeout))
+    }
+
+    /// Resolves once everything below `offset` is durable.
+    pub fn durable(&self, offset: Offset) -> impl Future<Output = Result<Offset>> + Send + 'static {
+        self.shared.future(Isolation::Durable, offset)
+    }
+
+    /// Seals the active segment and begins a new one; an empty one stays.
+    pub fn roll(&self) -> Result<()> {
+        self.shared.check_writable()?;
+        self.shared.lock_active().roll(&self.shared, self.clock.now())
+    }
+
+    /// Removes every batch that holds an offset at or above `to`, durably; returns the new end, which lies lower where
+    /// `to` is inside a batch.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TruncateBelowCompacted`] where compaction removed records because of ones that would go.
+    pub fn truncate(&self, to: Offset) -> Result<Offset> {
+        truncate::truncate(&self.shared, to, false)
+    }
+
+    /// Like [`truncate`](Self::truncate), even below what compaction relied on: for replicas that fetch again.
+    pub fn truncate_lossy(&self, to: Offset) -> Result<Offset> {
+        truncate::truncate(&self.shared, to, true)
+    }
+
+    /// Deletes everything and goes on at `offset`, durably: below, within or beyond the log.
+    pub fn reset_to(&self, offset: Offset) -> Result<()> {
+        truncate::reset(&self.shared, offset)
+    }
+
+    /// Gives up all records below `offset`, durably. Their bytes go with the next maintenance pass, segment by segment.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OffsetOutOfRange`] above the high watermark.
+    pub fn delete_before(&self, offset: Offset) -> Result<()> {
+        retention::delete_before(&self.shared, offset)
+    }
+
+    /// Sets the high watermark, of a topic with [`WatermarkMode::Managed`]. It is kept at checkpoints: after a crash it may
+    /// be lower, never higher.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OffsetOutOfRange`] beyond the log end.
+    pub fn set_high_watermark(&self, offset: Offset) -> Result<()> {
+        self.shared.check_writable()?;
+        if self.shared.config().watermark != WatermarkMode::Managed {
+            return Err(ErrorKind::InvalidConfig("the topic's high watermark is the log end, not managed".into()).into());
+        }
+        let offsets = self.offsets();
+        if offset > offsets.end || offset < offsets.start {
+            let (start, end) = (offsets.start, offsets.end);
+            return Err(ErrorKind::OffsetOutOfRange { requested: offset, start, end }.into());
+        }
+        self.shared.ends.set_high_watermark(offset);
+        self.shared.tails.high_watermark.notify(offset.get());
+        self.shared.lock_active().refresh_unstable(&self.shared);
+        Ok(())
+    }
+
+    /// Appends carry this leader epoch from now on. It never goes back.
+    pub fn set_leader_epoch(&self, epoch: i32) -> Result<()> {
+        self.shared.check_writable()?;
+        let mut active = self.shared.lock_active();
+        let latest = self.shared.lock_epochs().latest().unwrap_or(-1).max(active.leader_epoch());
+        if epoch < latest {
+            return Err(ErrorKind::InvalidConfig(format!("leader epoch {epoch} is below {latest}").into()).into());
+        }
+        active.set_leader_epoch(epoch);
+        Ok(())
+    }
+
+    /// The largest epoch that is not above `epoch`, and the offset at which it ends; `None` when there is none.
+    pub fn end_offset_for_epoch(&self, epoch: i32) -> Option<(i32, Offset)> {
+        self.shared.lock_epochs().end_offset_for(epoch, self.shared.end())
+    }
+
+    /// Keeps everything at and above `offset` from being compacted, until dropped: for snapshots and replicas.
+    pub fn pin(&self, offset: Offset) -> Pin {
+        self.shared.pins.pin(offset)
+    }
+
+    /// Names the position of a consumer: tombstones above it are kept for it, for at most `reader_hold_max`.
+    pub fn register_position(&self, name: &str, offset: Offset) -> Result<()> {
+        self.shared.check_open()?;
+        self.shared.pins.register_position(name, offset, self.clock.now())
+    }
+
+    /// Forgets the position of a consumer.
+    pub fn unregister_position(&self, name: &str) {
+        self.shared.pins.unregister(name);
+    }
+
+    /// The configuration in use: its topic's.
+    pub fn config(&self) -> Arc<TopicConfig> {
+        self.shared.config()
+    }
+
+    /// Counters and offsets.
+    pub fn stats(&self) -> PartitionStats {
+        let shared = &self.shared;
+        let view = shared.view.load();
+        let (producers, roll_due) = {
+            let active = shared.lock_active();
+            (active.producers().len(), active.roll_due())
+        };
+        PartitionStats {
+            offsets: self.offsets(),
+            segments: view.segments().len(),
+            bytes: view.bytes(),
+            unsynced_bytes: shared.durability.unsynced(),
+            syncs: shared.durability.syncs(),
+            rolls: shared.counters.rolls.get(),
+            segments_removed: shared.counters.segments_removed.get(),
+            segments_held: shared.segments_held(),
+            producers,
+            roll_due,
+            pinned_at: shared.pins.owner_bound(),
+            error: shared.health.reason(),
+        }
+    }
+
+    fn append_input(&self, input: Input<'_>, expected: Option<Offset>) -> Result<Appended> {
+        self.append_at_time(input, expected, self.clock.now())
+    }
+
+    fn append_at_time(&self, input: Input<'_>, expected: Option<Offset>, now: Timestamp) -> Result<Appended> {
+        let appended = appender::append(&self.shared, input, expected, now)?;
+        self.acknowledge(appended)
+    }
+
+    /// Waits for the sync where the topic wants one before the acknowledgement.
+    #[inline]
+    fn acknowledge(&self, appended: Appended) -> Result<Appended> {
+        if self.shared.syncs_appends() {
+            self.shared.durability.sync_to(&self.shared, appended.next_offset)?;
+        }
+        Ok(appended)
+    }
+}

@@ -1,0 +1,246 @@
+//! What to do with a partition directory, decided from what is seen in it: pure, first matching row.
+//!
+//! Every step is idempotent and each one, carried out, makes another row match when the directory is looked at again;
+//! the last row opens the chain. `tests` walk every combination of small directories.
+
+use std::ops::Range;
+
+use crate::format::Pending;
+use crate::offset::Offset;
+
+/// What is seen of a partition directory.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) origin: Origin,
+    /// In order of their bases.
+    pub(crate) logs: Vec<SeenLog>,
+    /// In order of their bases.
+    pub(crate) swaps: Vec<SeenSwap>,
+    /// The lowest base of an unfinished `.log.cleaned`.
+    pub(crate) lowest_cleaned: Option<Offset>,
+    /// The bases of `.log.deleted` files.
+    pub(crate) deleted: Vec<Offset>,
+    /// Temporary files of any kind, `.cleaned` and `.deleted` ones among them.
+    pub(crate) leftovers: bool,
+    /// A gap between segments is taken for one that a compaction left.
+    pub(crate) allow_gaps: bool,
+}
+
+/// What is known of a directory before its files are looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// Our `state`, as it was written last.
+    State(Known),
+    /// Ours, but the `state` is gone or damaged.
+    Lost {
+        /// What Kafka's checkpoint, which we write at close, says.
+        log_start: Option<Offset>,
+    },
+    /// Kafka's, and never ours, or Kafka's since.
+    Kafka {
+        log_start: Option<Offset>,
+        /// Gaps below it are what its cleaner left.
+        cleaned_to: Option<Offset>,
+    },
+}
+
+/// The part of the `state` that decides.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) log_start: Offset,
+    pub(crate) active_base: Offset,
+    pub(crate) durable_end: Offset,
+    pub(crate) pending: Pending,
+    pub(crate) adopted_gaps: Vec<Range<Offset>>,
+}
+
+/// A `.log` file in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SeenLog {
+    pub(crate) base: Offset,
+    /// One past its last offset. Of the active segment and what comes after it only a lower bound counts.
+    pub(crate) end: Offset,
+}
+
+/// A `.log.swap` file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SeenSwap {
+    pub(crate) base: Offset,
+    /// One past its last offset; `None` when it cannot be read to its end.
+    pub(crate) end: Option<Offset>,
+}
+
+/// The next thing to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// Do a truncation or reset again, from its first step.
+    Redo(Pending),
+    /// Kafka's rule: a swap at or behind an unfinished `.cleaned` was not finished either. Put it aside.
+    DropSwap(Offset),
+    /// A committed swap: the segments that it replaces go, it takes their place.
+    FinishSwap { swap: Offset, replaced: Vec<Offset> },
+    /// Remove temporary files, and make that durable before a name is used again.
+    RemoveLeftovers,
+    /// Remove segments that end at or below the log start.
+    RemoveHead(Vec<Offset>),
+    /// There is nothing yet: make the first segment.
+    Create(Offset),
+    /// The chain is whole up to its last segment, whose tail is scanned next.
+    Open { log_start: Offset, adopted_gaps: Vec<Range<Offset>> },
+}
+
+/// Why nothing is done and nothing is deleted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// Offsets that should be there are in no file.
+    Missing(Range<Offset>),
+    /// Two files claim these offsets.
+    Overlap(Range<Offset>),
+    /// A committed swap that cannot be read, and what it replaced is gone.
+    BrokenSwap(Offset),
+}
+
+impl Default for Origin {
+    fn default() -> Origin {
+        Origin::State(Known::default())
+    }
+}
+
+impl Origin {
+    fn pending(&self) -> Pending {
+        if let Origin::State(known) = self { known.pending } else { Pending::None }
+    }
+
+    fn log_start(&self) -> Option<Offset> {
+        match self {
+            Origin::State(known) => Some(known.log_start),
+            Origin::Lost { log_start } | Origin::Kafka { log_start, .. } => *log_start,
+        }
+    }
+
+    fn is_kafka(&self) -> bool {
+        matches!(self, Origin::Kafka { .. })
+    }
+}
+
+/// The first row that matches.
+pub(crate) fn plan(seen: &Seen) -> Result<Step, Refusal> {
+    // Row A: an operation that `state` says was begun.
+    if seen.origin.pending() != Pending::None {
+        return Ok(Step::Redo(seen.origin.pending()));
+    }
+    // Row B: swaps, finished or put aside.
+    if let Some(swap) = seen.swaps.first() {
+        return plan_swap(seen, swap);
+    }
+    // Row C: leftovers. Kafka's `.deleted` files explain gaps, so they stay until the gaps are on record.
+    if seen.leftovers && !seen.origin.is_kafka() {
+        return Ok(Step::RemoveLeftovers);
+    }
+    // Row D: nothing yet. A `state` says that there was a segment once.
+    let log_start = seen.origin.log_start();
+    if seen.logs.is_empty() {
+        return match &seen.origin {
+            Origin::State(known) => Err(Refusal::Missing(known.log_start..known.durable_end.max(known.active_base + 1))),
+            Origin::Lost { .. } | Origin::Kafka { .. } => Ok(Step::Create(log_start.unwrap_or_default())),
+        };
+    }
+    let log_start = log_start.unwrap_or(seen.logs[0].base);
+    // Row E: the head that retention gave up.
+    let gone = removable_head(seen, log_start);
+    if !gone.is_empty() {
+        return Ok(Step::RemoveHead(gone));
+    }
+    // Row F: the two ends of the chain.
+    check_ends(seen, log_start)?;
+    // Row G: the chain between them.
+    let adopted_gaps = check_chain(seen, log_start)?;
+    Ok(Step::Open { log_start, adopted_gaps })
+}
+
+fn plan_swap(seen: &Seen, swap: &SeenSwap) -> Result<Step, Refusal> {
+    if seen.origin.is_kafka() && seen.lowest_cleaned.is_some_and(|cleaned| swap.base >= cleaned) {
+        return Ok(Step::DropSwap(swap.base));
+    }
+    let Some(end) = swap.end else {
+        let next = seen.logs.iter().map(|log| log.base).find(|base| *base > swap.base);
+        let covered = seen.logs.iter().any(|log| log.base == swap.base && next.is_none_or(|next| log.end >= next));
+        return if covered { Ok(Step::DropSwap(swap.base)) } else { Err(Refusal::BrokenSwap(swap.base)) };
+    };
+    // An empty output replaces the segment of its own name only.
+    let replaced = seen.logs.iter().map(|log| log.base).filter(|b| *b == swap.base || (*b > swap.base && *b < end));
+    Ok(Step::FinishSwap { swap: swap.base, replaced: replaced.collect() })
+}
+
+/// Segments that lie below the log start whole. The last file stays, and so does the active one.
+fn removable_head(seen: &Seen, log_start: Offset) -> Vec<Offset> {
+    let active = if let Origin::State(known) = &seen.origin { known.active_base } else { Offset::MAX };
+    let mut gone = Vec::new();
+    for pair in seen.logs.windows(2) {
+        let (log, next) = (pair[0], pair[1]);
+        if log.end > log_start || next.base > log_start || log.base >= active {
+            break;
+        }
+        gone.push(log.base);
+    }
+    gone
+}
+
+fn check_ends(seen: &Seen, log_start: Offset) -> Result<(), Refusal> {
+    let first = seen.logs[0];
+    if first.base > log_start {
+        return Err(Refusal::Missing(log_start..first.base));
+    }
+    if let Origin::State(known) = &seen.origin {
+        let active = seen.logs.iter().find(|log| log.base == known.active_base);
+        match active {
+            None => return Err(Refusal::Missing(known.active_base..known.durable_end.max(known.active_base + 1))),
+            Some(active) if active.end < known.durable_end => {
+                return Err(Refusal::Missing(active.end..known.durable_end));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Neighbours must meet. What lies behind the active segment of `state` is tail, and judged when it is scanned.
+fn check_chain(seen: &Seen, log_start: Offset) -> Result<Vec<Range<Offset>>, Refusal> {
+    let (active, known_gaps) = match &seen.origin {
+        Origin::State(known) => (known.active_base, known.adopted_gaps.as_slice()),
+        Origin::Lost { .. } | Origin::Kafka { .. } => (Offset::MAX, [].as_slice()),
+    };
+    let mut gaps: Vec<Range<Offset>> = Vec::new();
+    for pair in seen.logs.windows(2) {
+        let (log, next) = (pair[0], pair[1]);
+        if next.base > active {
+            break;
+        }
+        if log.end > next.base {
+            return Err(Refusal::Overlap(next.base..log.end));
+        }
+        let gap = log.end..next.base;
+        if gap.is_empty() {
+            continue;
+        }
+        let known = known_gaps.iter().any(|known| known.start <= gap.start && gap.end <= known.end);
+        // Below the log start nothing is missed.
+        let explained = gap.end <= log_start
+            || match &seen.origin {
+                Origin::State(_) => known,
+                Origin::Lost { .. } => false,
+                Origin::Kafka { cleaned_to, .. } => {
+                    cleaned_to.is_some_and(|to| gap.end <= to)
+                        || seen.deleted.iter().any(|deleted| (log.base..next.base).contains(deleted))
+                }
+            };
+        if !explained && !seen.allow_gaps {
+            return Err(Refusal::Missing(gap));
+        }
+        gaps.push(gap);
+    }
+    Ok(gaps)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! Looking at a partition directory, and walking its segments.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
+use crate::format::{FormatError, OffsetIndexEntry, State};
+use crate::offset::{Offset, Timestamp};
+use crate::segment::Place;
+use crate::segment::scan::{Check, Found, Scan, ScanError, zeros_follow};
+use crate::storage::{File, FileKind, OpenMode};
+
+use super::plan::{SeenLog, SeenSwap};
+
+/// The files of a partition directory, as far as they are known names.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files {
+    /// `.log` files in their place, in order.
+    pub(crate) logs: Vec<LogFile>,
+    pub(crate) swaps: Vec<SeenSwap>,
+    pub(crate) lowest_cleaned: Option<Offset>,
+    pub(crate) deleted: Vec<Offset>,
+    /// Names of temporary files.
+    pub(crate) leftovers: Vec<String>,
+    /// Offsets of producer snapshots, in order.
+    pub(crate) snapshots: Vec<Offset>,
+}
+
+/// A `.log` file and what is known of it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct LogFile {
+    pub(crate) base: Offset,
+    pub(crate) len: u64,
+    pub(crate) id: u64,
+    /// One past its last offset, or a lower bound (see [`SeenLog::end`]).
+    pub(crate) end: Offset,
+    /// The bytes that hold batches up to `end`.
+    pub(crate) valid: u64,
+    /// It is the file that `state` describes, in length and identity.
+    pub(crate) known: bool,
+    pub(crate) suffix: Suffix,
+}
+
+impl LogFile {
+    pub(crate) fn seen(&self) -> SeenLog {
+        SeenLog { base: self.base, end: self.end }
+    }
+}
+
+/// How a walk over a segment ended.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    /// One past the last offset of the last good batch.
+    pub(crate) end: Offset,
+    /// Where the last good batch ends.
+    pub(crate) position: u64,
+    pub(crate) stop: Stop,
+}
+
+/// What follows the last good batch.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// Nothing.
+    End,
+    /// Zeros, to the end of the file: reserved space.
+    Zeros,
+    /// Something else.
+    Bad(FormatError),
+}
+
+/// Walks the batches of `[from, len)` of a segment's file, whose offsets must grow and not lie below its base.
+pub(crate) fn walk(
+    file: &dyn File,
+    base: Offset,
+    range: (u64, u64),
+    start_end: Offset,
+    check: Check,
+    mut each: impl FnMut(Found<'_>) -> Result<()>,
+) -> Result<Walk> {
+    let mut walk = Walk { end: start_end.max(base), position: range.0, stop: Stop::End };
+    let mut scan = Scan::new(file, range.0, range.1, check);
+    let bad = loop {
+        match scan.next() {
+            Ok(None) => return Ok(walk),
+            Ok(Some(found)) if found.batch.header().base_offset < walk.end => break FormatError::BadOffset,
+            Ok(Some(found)) => {
+                walk.end = found.batch.header().next_offset();
+                walk.position = found.position + found.batch.header().size as u64;
+                each(found)?;
+            }
+            Err(ScanError::Bad { why, .. }) => break why,
+            Err(ScanError::Io(e)) => return Err(Error::io(e, std::path::Path::new(""))),
+        }
+    };
+    let zeros = zeros_follow(file, walk.position, range.1).map_err(|e| Error::io(e, std::path::Path::new("")))?;
+    walk.stop = if zeros { Stop::Zeros } else { Stop::Bad(bad) };
+    Ok(walk)
+}
+
+/// Whether a whole, valid batch lies anywhere in `[from, len)`: data behind damage, not just garbage.
+pub(crate) fn valid_batch_follows(file: &dyn File, from: u64, len: u64) -> Result<bool> {
+    let mut bytes = vec![0; (len - from).min(64 << 20) as usize];
+    let read = file.read_at(&mut bytes, from).map_err(|e| Error::io(e, std::path::Path::new("")))?;
+    bytes.truncate(read);
+    Ok((1..bytes.len()).any(|at| {
+        let rest = bytes.get(at..).unwrap_or_default();
+        // The magic is looked at first: nearly every position fails there.
+        rest.get(16) == Some(&2) && crate::format::BatchView::parse(rest).is_ok_and(|batch| batch.check_crc().is_ok())
+    }))
+}
+
+/// Lists a partition directory and finds out where each segment ends: from `state` where the file is the one that it
+/// describes, else from the headers.
+pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, trust_index: bool) -> Result<Files> {
+    let mut files = Files::default();
+    let entries = place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))?;
+    let mut swaps = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.kind == FileKind::File) {
+        let Some(parsed) = file_name::parse(&entry.name) else { continue };
+        match parsed {
+            ParsedName::Segment { base, kind, suffix } => match (kind, suffix) {
+                (SegmentFileKind::Log, Suffix::None) => files.logs.push(log_file(place, base)?),
+                (SegmentFileKind::Log, Suffix::Swap) => swaps.push(base),
+                (SegmentFileKind::Snapshot, Suffix::None) => files.snapshots.push(base),
+                (_, Suffix::Cleaned | Suffix::Deleted) => {
+                    if (kind, suffix) == (SegmentFileKind::Log, Suffix::Cleaned) {
+                        files.lowest_cleaned = Some(files.lowest_cleaned.map_or(base, |lowest| lowest.min(base)));
+                    }
+                    if (kind, suffix) == (SegmentFileKind::Log, Suffix::Deleted) {
+                        files.deleted.push(base);
+                    }
+                    files.leftovers.push(entry.name.clone());
+                }
+                _ => {}
+            },
+            ParsedName::StateTemp | ParsedName::Temp => files.leftovers.push(entry.name.clone()),
+            _ => {}
+        }
+    }
+    files.logs.sort_by_key(|log| log.base);
+    files.snapshots.sort();
+    swaps.sort();
+    for base in swaps {
+        files.swaps.push(SeenSwap { base, end: swap_end(place, base) });
+    }
+    find_ends(place, &mut files.logs, state, trust_index)?;
+    Ok(files)
+}
+
+fn log_file(place: &Place, base: Offset) -> Result<LogFile> {
+    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+    let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
+    Ok(LogFile { base, len: info.len, id: info.id, end: base, valid: 0, known: false, suffix: Suffix::None })
+}
+
+/// Where a swap ends; `None` when it cannot be read to its end.
+fn swap_end(place: &Place, base: Offset) -> Option<Offset> {
+    let file = place.storage.open(&place.segment_path(base, SegmentFileKind::Log, Suffix::Swap), OpenMode::Read).ok()?;
+    let len = file.info().ok()?.len;
+    let walk = walk(&*file, base, (0, len), base, Check::Crc, |_| Ok(())).ok()?;
+    matches!(walk.stop, Stop::End).then_some(walk.end)
+}
+
+fn find_ends(place: &Place, logs: &mut [LogFile], state: Option<&State>, trust_index: bool) -> Result<()> {
+    let last = logs.len().saturating_sub(1);
+    for (at, log) in logs.iter_mut().enumerate() {
+        if let Some(state) = state {
+            if log.base == state.active_base && log.len >= state.durable_position {
+                log.end = state.durable_end.max(log.base);
+                log.valid = state.durable_position;
+                continue;
+            }
+            if log.base > state.active_base {
+                continue;
+            }
+            let known = state.segments.binary_search_by_key(&log.base, |s| s.base).ok().and_then(|at| state.segments.get(at));
+            if let Some(known) = known.filter(|known| known.len == log.len && known.id == log.id && log.base < state.active_base) {
+                (log.end, log.valid, log.known) = (known.end, known.len, true);
+                continue;
+            }
+        }
+        let path = place.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
+        let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
+        let hint = if trust_index { index_hint(place, &*file, log) } else { None };
+        let walk = walk(&*file, log.base, (hint.unwrap_or(0), log.len), log.base, Check::Header, |_| Ok(()))
+            .map_err(|e| e.at_path(&path))?;
+        (log.end, log.valid) = (walk.end, walk.position);
+        // Only the last file can have a torn tail; how much of it is good is found when it is scanned.
+        if at != last && !matches!(walk.stop, Stop::End) {
+            let what = if let Stop::Bad(why) = walk.stop { why.to_string() } else { "zeros where batches should be".into() };
+            return Err(Error::corrupt(&path, walk.position, what));
+        }
+    }
+    Ok(())
+}
+
+/// The position of the last batch that the stored index knows, if there is such a batch.
+fn index_hint(place: &Place, file: &dyn File, log: &LogFile) -> Option<u64> {
+    let path = place.segment_path(log.base, SegmentFileKind::OffsetIndex, Suffix::None);
+    let index = place.storage.open(&path, OpenMode::Read).ok()?;
+    let len = index.info().ok()?.len;
+    let mut bytes = [0; OffsetIndexEntry::LEN];
+    let at = (len / bytes.len() as u64).checked_sub(1)? * bytes.len() as u64;
+    let read = index.read_at(&mut bytes, at).ok()?;
+    let entry = OffsetIndexEntry::decode(bytes.get(..read)?)?;
+    let position = u64::from(entry.position);
+    let mut scan = Scan::new(file, position, log.len, Check::Crc);
+    let offset = log.base + u64::from(entry.offset);
+    let found = scan.next().ok()??;
+    (position > 0 && (log.base..=offset).contains(&found.batch.header().base_offset)).then_some(position)
+}
+
+/// The largest timestamp in a segment that nothing else is known of.
+pub(crate) fn max_timestamp(file: &dyn File, base: Offset, len: u64) -> Result<Timestamp> {
+    let mut max = Timestamp::NONE;
+    walk(file, base, (0, len), base, Check::Header, |found| {
+        max = max.max(found.batch.header().max_timestamp);
+        Ok(())
+    })?;
+    Ok(max)
+}

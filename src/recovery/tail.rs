@@ -1,0 +1,250 @@
+//! The tail: what lies above the durable watermark. It is scanned, cut where it is torn, written again and synced, so
+//! that what recovery exposes is durable before the first reader sees it.
+
+use std::sync::Arc;
+
+use crate::config::RecoveryMode;
+use crate::epochs::Epochs;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::file_name::{self, SegmentFileKind, Suffix, segment_file};
+use crate::format::{FormatError, checkpoint};
+use crate::offset::{Offset, Timestamp};
+use crate::segment::index::Indexer;
+use crate::segment::scan::Check;
+use crate::segment::{Place, Segment};
+use crate::state::Found as FoundState;
+use crate::storage::{File, OpenMode, files};
+
+use super::replay::Replay;
+use super::survey::{Files, LogFile, Stop, Walk, valid_batch_follows, walk};
+use super::{Cut, Opening, segment, unused_broken_name};
+
+/// A larger checkpoint of epochs is not read.
+const EPOCHS_MAX: u64 = 64 << 20;
+
+/// The chain with its tail scanned.
+pub(super) struct Tail {
+    pub(super) segments: Vec<Arc<Segment>>,
+    pub(super) replay: Replay,
+    /// The disk is too full to keep torn bytes aside: they stay, and nothing is appended behind them.
+    pub(super) no_room: Option<Error>,
+}
+
+/// Where the scan begins.
+struct Start {
+    /// The segment, by its place in the chain.
+    at: usize,
+    position: u64,
+    /// The offset that lies there.
+    offset: Offset,
+}
+
+impl Tail {
+    pub(super) fn end(&self) -> Offset {
+        self.segments.last().map_or(Offset::ZERO, |last| last.end())
+    }
+
+    pub(super) fn scan(opening: &mut Opening, mut files: Files) -> Result<Tail> {
+        let place = Arc::clone(&opening.request.place);
+        let start = opening.scan_start(&files.logs);
+        let mut tail = Tail { segments: Vec::new(), replay: Replay::new(load_epochs(&place)?), no_room: None };
+        let exact = opening.known_state().filter(|_| start.at > 0 || start.position > 0 || files.logs.len() == 1);
+        let exact = exact.filter(|state| state.durable_end == start.offset).map(|state| state.producers_at);
+        tail.replay.producers_before(&place, &files.logs, &files.snapshots, start.offset, exact)?;
+        for log in &files.logs[..start.at] {
+            let known = opening.known_segment(log);
+            let sealed = segment(&place, log, known, true);
+            opening.stamp(&sealed);
+            tail.segments.push(sealed);
+        }
+        let mut at = start.at;
+        while at < files.logs.len() {
+            let (position, offset) = if at == start.at { (start.position, start.offset) } else { (0, files.logs[at].base) };
+            let goes_on = tail.scan_segment(opening, &mut files.logs, at, position, offset)?;
+            at += 1;
+            if !goes_on {
+                break;
+            }
+        }
+        if !opening.request.read_only {
+            for log in files.logs.drain(at..).rev() {
+                opening.put_aside(log.base, Suffix::None)?;
+            }
+        }
+        Ok(tail)
+    }
+
+    /// Scans one segment from `position`; whether the next file continues the chain.
+    fn scan_segment(
+        &mut self,
+        opening: &mut Opening,
+        logs: &mut [LogFile],
+        at: usize,
+        position: u64,
+        offset: Offset,
+    ) -> Result<bool> {
+        let place = Arc::clone(&opening.request.place);
+        let log = logs[at];
+        let next = logs.get(at + 1).copied();
+        let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
+        let mode = if opening.request.read_only { OpenMode::Read } else { OpenMode::Write };
+        let file = place.storage.open(&path, mode).map_err(|e| Error::io(e, &path))?;
+        let known = opening.known_segment(&log).filter(|_| position > 0 || log.known);
+        let max_timestamp = known.map_or(Timestamp::NONE, |known| known.max_timestamp);
+        let interval = u64::from(opening.request.config.index_interval_bytes);
+        let mut indexer =
+            if position == 0 { Indexer::new(log.base, interval) } else { Indexer::resume(log.base, interval, max_timestamp, offset) };
+        let (mut offsets, mut times, mut aborted) = (Vec::new(), Vec::new(), Vec::new());
+        let walk = walk(&*file, log.base, (position, log.len), offset, Check::Crc, |found| {
+            if let Some((entry, time)) = indexer.note(found.batch.header(), found.position) {
+                offsets.push(entry);
+                times.extend(time);
+            }
+            aborted.extend(self.replay.note(&found.batch));
+            Ok(())
+        })
+        .map_err(|e| e.at_path(&path))?;
+        opening.report.scanned_bytes += walk.position - position;
+
+        let torn = matches!(walk.stop, Stop::Bad(_));
+        let goes_on = !torn && next.is_some_and(|next| next.base == walk.end || opening.request.adopt);
+        if torn && !opening.request.read_only {
+            self.no_room = opening.cut(&*file, &log, &walk, next.is_some())?;
+        }
+        if !opening.request.read_only && self.no_room.is_none() {
+            settle(&place, &*file, &log, position, walk.position).map_err(|e| Error::io(e, &path))?;
+        }
+        let sealed = goes_on;
+        if sealed {
+            times.extend(indexer.finish());
+        }
+        let log = LogFile { end: walk.end, valid: walk.position, ..log };
+        let made = segment(&place, &log, known, sealed);
+        made.update_facts(|facts| facts.max_timestamp = indexer.max_timestamp());
+        made.update_index(|index| {
+            if position == 0 {
+                *index = crate::segment::index::SegmentIndex::empty();
+            }
+            (index.offsets, index.times, index.aborted) = (offsets, times, aborted);
+        });
+        opening.stamp(&made);
+        self.segments.push(made);
+        Ok(goes_on)
+    }
+}
+
+impl Opening {
+    fn scan_start(&self, logs: &[LogFile]) -> Start {
+        let salvage = self.request.mode == RecoveryMode::Salvage;
+        let begin = |at: usize| Start { at, position: 0, offset: logs[at].base };
+        match &self.state {
+            _ if self.request.adopt && self.request.kafka.clean && !salvage => {
+                let at = logs.len() - 1;
+                Start { at, position: logs[at].valid, offset: logs[at].end }
+            }
+            _ if self.request.adopt => {
+                let point = self.request.kafka.recovery_point.filter(|_| !salvage).unwrap_or_default();
+                begin(logs.partition_point(|log| log.base <= point).saturating_sub(1))
+            }
+            FoundState::Good(state) if !salvage => {
+                let at = logs.iter().position(|log| log.base == state.active_base).expect("the plan found the active segment");
+                // A file shorter than it was is caught by the plan; one that was cut to nothing begins anew.
+                Start { at, position: state.durable_position, offset: state.durable_end.max(logs[at].base) }
+            }
+            _ => begin(0),
+        }
+    }
+
+    fn known_segment(&self, log: &LogFile) -> Option<&crate::format::SegmentState> {
+        let state = self.known_state()?;
+        let known = state.segments.iter().find(|known| known.base == log.base)?;
+        (log.known || log.base == state.active_base && known.id == log.id).then_some(known)
+    }
+
+    /// Gives a segment that has none the wall times that retention and rolls go by.
+    fn stamp(&self, segment: &Segment) {
+        let now = self.request.now;
+        segment.update_facts(|facts| {
+            if facts.first_append_at == Timestamp::NONE && !segment.is_empty() {
+                facts.first_append_at = now;
+            }
+            if facts.sealed_at == Timestamp::NONE && segment.is_sealed() {
+                facts.sealed_at = now;
+            }
+        });
+    }
+
+    /// Keeps the bytes from the first bad batch on aside, and cuts them off, where that is what a crash can leave.
+    /// Returns the error of a disk that has no room to keep them.
+    fn cut(&mut self, file: &dyn File, log: &LogFile, walk: &Walk, more_files: bool) -> Result<Option<Error>> {
+        let place = Arc::clone(&self.request.place);
+        let path = place.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
+        let Stop::Bad(why) = &walk.stop else { return Ok(None) };
+        let torn = match &self.state {
+            // Kafka's recovery point is the watermark; only the last file can have a torn tail above it.
+            _ if self.request.adopt => !more_files,
+            FoundState::Good(_) => true,
+            // Without a watermark only a batch that the file ends in is surely torn.
+            FoundState::Missing | FoundState::Bad => !more_files && matches!(why, FormatError::Truncated { .. }),
+        };
+        let may_cut = match self.request.mode {
+            RecoveryMode::Strict => false,
+            RecoveryMode::CutTornTail => torn,
+            RecoveryMode::Salvage => true,
+        };
+        if !may_cut {
+            return Err(Error::corrupt(&path, walk.position, why.to_string()));
+        }
+        self.salvaged |= !torn;
+        let valid_batches_followed = valid_batch_follows(file, walk.position, log.len).map_err(|e| e.at_path(&path))?;
+        let kept_in = match keep_aside(&place, file, log, walk.position) {
+            Err(error) if *error.kind() == ErrorKind::DiskFull => return Ok(Some(error)),
+            kept => kept?,
+        };
+        self.report.cut = Some(Cut {
+            file: segment_file(log.base, SegmentFileKind::Log, Suffix::None),
+            position: walk.position,
+            bytes: log.len - walk.position,
+            offset: walk.end,
+            valid_batches_followed,
+            kept_in,
+        });
+        Ok(None)
+    }
+}
+
+/// Copies `[position, len)` of a segment into a file of its own, durably.
+fn keep_aside(place: &Place, file: &dyn File, log: &LogFile, position: u64) -> Result<String> {
+    let (name, path) = unused_broken_name(place, log.base)?;
+    let at = |e| Error::io(e, &path);
+    let kept = place.storage.open(&path, OpenMode::CreateNew).map_err(at)?;
+    let copied = files::copy(file, position..log.len, |bytes, from| kept.write_at(bytes, from - position)).and_then(|()| kept.sync());
+    if let Err(error) = copied {
+        files::remove(&*place.storage, &path)?;
+        return Err(at(error));
+    }
+    place.sync_dir()?;
+    Ok(name)
+}
+
+/// Ends the file where its batches end, and writes those above the watermark again: an earlier sync may have failed, and
+/// left the page cache with bytes that the disk does not have (I8).
+fn settle(place: &Place, file: &dyn File, log: &LogFile, from: u64, valid: u64) -> std::io::Result<()> {
+    if log.len == valid && from == valid {
+        return Ok(());
+    }
+    if log.len > valid {
+        file.set_len(valid)?;
+    }
+    files::copy(file, from..valid, |bytes, at| file.write_at(bytes, at))?;
+    file.sync()?;
+    // The name may be newer than the last sync of the directory.
+    if from == 0 { place.storage.sync_dir(&place.dir) } else { Ok(()) }
+}
+
+/// The leader epochs on record; a file that cannot be read counts as none, and batches fill it again.
+fn load_epochs(place: &Place) -> Result<Epochs> {
+    let bytes = files::read(&*place.storage, &place.path(file_name::LEADER_EPOCHS), EPOCHS_MAX)?;
+    let entries = bytes.and_then(|bytes| checkpoint::parse_epochs(&bytes).ok()).unwrap_or_default();
+    Ok(Epochs::from_checkpoint(&entries))
+}

@@ -1,0 +1,127 @@
+//! Retention: whole segments go from the head, by age, by size, and below the log start offset.
+
+use std::sync::Arc;
+
+use crate::config::{Cleanup, TopicConfig};
+use crate::error::{ErrorKind, Result};
+use crate::offset::{Offset, Timestamp};
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::swap;
+use crate::view::View;
+
+/// A segment, as retention sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Aged {
+    pub(crate) end: Offset,
+    pub(crate) bytes: u64,
+    /// The time of its newest record, but no later than its seal: a timestamp in the future pins nothing.
+    pub(crate) newest: Timestamp,
+}
+
+/// What is to go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Plan {
+    /// The log start offset afterwards, when it moves.
+    pub(crate) log_start: Option<Offset>,
+    /// Whether even the active segment has expired: it is sealed first, and goes with the next pass.
+    pub(crate) roll: bool,
+}
+
+/// Decides what is to go: a prefix of the sealed segments, none that reaches above the high watermark.
+pub(crate) fn plan(sealed: &[Aged], active: Aged, high_watermark: Offset, config: &TopicConfig, now: Timestamp) -> Plan {
+    if config.cleanup == Cleanup::Compact {
+        return Plan::default();
+    }
+    let expired = |segment: &Aged| {
+        config.retention_age.is_some_and(|age| {
+            let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+            now.millis_since(segment.newest) > age
+        })
+    };
+    let mut total: u64 = sealed.iter().map(|segment| segment.bytes).sum::<u64>() + active.bytes;
+    let mut log_start = None;
+    let mut all = true;
+    for segment in sealed {
+        let over = config.retention_bytes.is_some_and(|limit| total - segment.bytes >= limit);
+        if segment.end > high_watermark || !(over || expired(segment)) {
+            all = false;
+            break;
+        }
+        total -= segment.bytes;
+        log_start = Some(segment.end);
+    }
+    Plan { log_start, roll: all && active.bytes > 0 && active.end <= high_watermark && expired(&active) }
+}
+
+/// One pass over a partition; returns how many segments went.
+pub(crate) fn run(shared: &Shared, now: Timestamp) -> Result<usize> {
+    let config = shared.config();
+    let view = shared.view.load();
+    let limited = config.retention_age.is_some() || config.retention_bytes.is_some();
+    if limited {
+        let mut sealed = Vec::with_capacity(view.sealed().len());
+        for segment in view.sealed() {
+            sealed.push(aged(segment, now)?);
+        }
+        let plan = plan(&sealed, aged(view.active(), now)?, shared.high_watermark(), &config, now);
+        if plan.roll {
+            shared.lock_active().roll(shared, now)?;
+        }
+        if let Some(log_start) = plan.log_start {
+            move_log_start(shared, log_start)?;
+        }
+    }
+    drop_head(shared)
+}
+
+/// Gives up all below `offset`: durable when this returns.
+pub(crate) fn delete_before(shared: &Shared, offset: Offset) -> Result<()> {
+    shared.check_writable()?;
+    let high_watermark = shared.high_watermark();
+    if offset > high_watermark {
+        let start = shared.ends.log_start();
+        return Err(ErrorKind::OffsetOutOfRange { requested: offset, start, end: high_watermark }.into());
+    }
+    // The log start may not pass what a crash can take back: then the log would end below its start.
+    shared.durability.sync_to(shared, offset)?;
+    move_log_start(shared, offset)
+}
+
+/// Moves the log start on, durably before anyone sees it.
+fn move_log_start(shared: &Shared, offset: Offset) -> Result<()> {
+    let moved = shared.update_state(|state| state.log_start = state.log_start.max(offset));
+    moved.inspect_err(|error| shared.fail_state(error))?;
+    shared.ends.raise_log_start(offset);
+    shared.lock_epochs().truncate_from_start(offset);
+    Ok(())
+}
+
+/// Takes the segments that lie below the log start out of the view, and buries them.
+fn drop_head(shared: &Shared) -> Result<usize> {
+    let log_start = shared.ends.log_start();
+    let mut dropped: Vec<Arc<Segment>> = Vec::new();
+    shared.view.update(|view| {
+        let count = view.sealed().iter().take_while(|segment| segment.end() <= log_start).count();
+        if count == 0 {
+            return None;
+        }
+        dropped = view.sealed()[..count].to_vec();
+        Some(View::new(view.segments()[count..].to_vec()))
+    });
+    for segment in &dropped {
+        swap::bury(segment)?;
+    }
+    let count = dropped.len();
+    shared.bury(dropped);
+    Ok(count)
+}
+
+fn aged(segment: &Segment, now: Timestamp) -> Result<Aged> {
+    let facts = segment.facts();
+    let known_at = if segment.is_sealed() && facts.sealed_at != Timestamp::NONE { facts.sealed_at } else { now };
+    let newest = if segment.is_empty() { known_at } else { segment.max_timestamp()? };
+    // Records without a timestamp count from the seal.
+    let newest = if newest == Timestamp::NONE { known_at } else { newest.min(known_at) };
+    Ok(Aged { end: segment.end(), bytes: segment.len(), newest })
+}

@@ -1,0 +1,379 @@
+//! The real file system: the only place with `std::fs`, mappings and `unsafe`.
+#![allow(unsafe_code, reason = "mappings; each block has its proof")]
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use memmap2::{MmapMut, MmapOptions};
+
+use super::{DirEntry, File, FileInfo, FileKind, LockGuard, OpenMode, Reserve, Storage};
+
+/// Zeros are written ahead in pieces of this size.
+const ZEROS: usize = 64 << 10;
+
+/// Files of the operating system.
+#[derive(Clone, Debug)]
+pub struct FileSystem {
+    file_mode: u32,
+    dir_mode: u32,
+    map: bool,
+}
+
+impl FileSystem {
+    /// Files are made with mode 0600, directories with 0700; mappings are used where they are safe.
+    pub fn new() -> FileSystem {
+        FileSystem { file_mode: 0o600, dir_mode: 0o700, map: true }
+    }
+
+    /// Makes files with this mode, less the process's umask.
+    pub fn file_mode(mut self, mode: u32) -> FileSystem {
+        self.file_mode = mode;
+        self
+    }
+
+    /// Makes directories with this mode, less the process's umask.
+    pub fn dir_mode(mut self, mode: u32) -> FileSystem {
+        self.dir_mode = mode;
+        self
+    }
+
+    /// Whether files are mapped, for reading and for small appends. Default `true`.
+    pub fn map(mut self, map: bool) -> FileSystem {
+        self.map = map;
+        self
+    }
+}
+
+impl Default for FileSystem {
+    fn default() -> FileSystem {
+        FileSystem::new()
+    }
+}
+
+impl Storage for FileSystem {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let mut options = OpenOptions::new();
+        options.read(true).mode(self.file_mode).custom_flags(no_follow());
+        match mode {
+            OpenMode::Read => {}
+            OpenMode::Write => {
+                options.write(true);
+            }
+            OpenMode::CreateNew => {
+                options.write(true).create_new(true);
+            }
+        }
+        let file = retry(|| options.open(path))?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Arc::new(FsFile { file, map: self.map, window: Mutex::new(None) }))
+    }
+
+    fn info(&self, path: &Path) -> io::Result<FileInfo> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(FileInfo { kind: kind(metadata.file_type()), len: metadata.len(), id: metadata.ino() })
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().into_string() {
+                entries.push(DirEntry { name, kind: kind(entry.file_type()?) });
+            }
+        }
+        Ok(entries)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().mode(self.dir_mode).create(dir)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::remove_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        retry(|| fs::File::open(dir))?.sync_all()
+    }
+
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        fs2::available_space(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(self.file_mode).custom_flags(no_follow());
+        let file = retry(|| options.open(path))?;
+        fs2::FileExt::try_lock_exclusive(&file).map_err(|_| io::ErrorKind::WouldBlock)?;
+        lock_against_java(&file)?;
+        Ok(Box::new(FsLock { _file: file }))
+    }
+}
+
+#[derive(Debug)]
+struct FsLock {
+    _file: fs::File,
+}
+
+impl LockGuard for FsLock {}
+
+/// An open-file-description lock: it conflicts with the record locks of a JVM, which `flock` does not, and unlike those
+/// it is not shared within a process.
+#[cfg(target_os = "linux")]
+fn lock_against_java(file: &fs::File) -> io::Result<()> {
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: the descriptor is open for the whole call, and `lock` is a valid `flock` that outlives it.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EAGAIN) => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Err(error),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn lock_against_java(_file: &fs::File) -> io::Result<()> {
+    Ok(())
+}
+
+struct FsFile {
+    file: fs::File,
+    map: bool,
+    /// Reserved space behind the data, mapped: small writes are copied into it.
+    window: Mutex<Option<Window>>,
+}
+
+struct Window {
+    start: u64,
+    map: MmapMut,
+}
+
+impl FsFile {
+    fn window(&self) -> MutexGuard<'_, Option<Window>> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Copies into the window, when the whole range lies in it.
+    #[inline]
+    fn write_window(&self, parts: &[&[u8]], position: u64) -> bool {
+        let mut guard = self.window();
+        let Some(window) = guard.as_mut() else { return false };
+        let Some(start) = position.checked_sub(window.start) else { return false };
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let Some(mut target) = window.map.get_mut(start as usize..(start as usize).saturating_add(len)) else { return false };
+        for part in parts {
+            let (head, rest) = target.split_at_mut(part.len());
+            head.copy_from_slice(part);
+            target = rest;
+        }
+        true
+    }
+}
+
+impl File for FsFile {
+    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.file.read_at(&mut buf[done..], position + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, buf: &[u8], position: u64) -> io::Result<()> {
+        if self.write_window(&[buf], position) { Ok(()) } else { self.file.write_all_at(buf, position) }
+    }
+
+    fn write_vectored_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
+        if self.write_window(parts, position) {
+            return Ok(());
+        }
+        let slices: Vec<IoSlice<'_>> = parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
+        let written = retry(|| rustix::io::pwritev(&self.file, &slices, position).map_err(io::Error::from))?;
+        let mut skip = written;
+        let mut at = position + written as u64;
+        for part in parts {
+            let rest = part.get(skip.min(part.len())..).unwrap_or_default();
+            skip = skip.saturating_sub(part.len());
+            self.file.write_all_at(rest, at)?;
+            at += rest.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn info(&self) -> io::Result<FileInfo> {
+        let metadata = self.file.metadata()?;
+        Ok(FileInfo { kind: FileKind::File, len: metadata.len(), id: metadata.ino() })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        *self.window() = None;
+        retry(|| self.file.set_len(len))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<bool> {
+        match how {
+            Reserve::Mapped => self.reserve_mapped(position, len),
+            Reserve::Zeroed => {
+                let zeros = [0; ZEROS];
+                let mut at = position;
+                while at < position + len {
+                    let size = (ZEROS as u64).min(position + len - at) as usize;
+                    self.file.write_all_at(&zeros[..size], at)?;
+                    at += size as u64;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    fn release(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+
+    fn map(&self, len: u64) -> io::Result<Option<Bytes>> {
+        if !self.map {
+            return Ok(None);
+        }
+        if len == 0 {
+            return Ok(Some(Bytes::new()));
+        }
+        if self.file.metadata()?.len() < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // SAFETY: the mapping is read-only and the caller keeps the file from being cut or overwritten below `len` while
+        // it is held (the contract of `File::map`): sealed segments are never written, and a truncation makes a new file.
+        let map = unsafe { MmapOptions::new().len(len as usize).map(&self.file)? };
+        Ok(Some(Bytes::from_owner(map)))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn populate(&self, part: &[u8]) -> io::Result<()> {
+        let page = rustix::param::page_size();
+        let start = part.as_ptr() as usize / page * page;
+        let end = part.as_ptr() as usize + part.len();
+        // SAFETY: the range lies within a live mapping, which `part` borrows, rounded down to its page; populating reads
+        // pages in and changes none.
+        let done = unsafe { rustix::mm::madvise(start as *mut _, end - start, rustix::mm::Advice::LinuxPopulateRead) };
+        match done {
+            // Kernels before 5.14 do not know it.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
+    }
+}
+
+impl FsFile {
+    #[cfg(target_os = "linux")]
+    fn reserve_mapped(&self, position: u64, len: u64) -> io::Result<bool> {
+        use rustix::fs::FallocateFlags;
+        *self.window() = None;
+        if !self.map || !blocks_are_kept(&self.file) {
+            return Ok(false);
+        }
+        match retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), position, len).map_err(io::Error::from)) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => return Ok(false),
+            Err(e) => return Err(e),
+        }
+        let page = rustix::param::page_size() as u64;
+        let start = position / page * page;
+        // SAFETY: the file has blocks up to `position + len` now, and is not cut below that while the window is there:
+        // `set_len` and `release` drop it first, and nobody else writes an active segment (the log's lock). Reads of the
+        // same pages go through `read_at`, so no reference to these bytes exists but the window's own.
+        let map = unsafe { MmapOptions::new().offset(start).len((position + len - start) as usize).map_mut(&self.file)? };
+        // Pages that cannot be had for writing are found out here, not by a signal later.
+        if map.advise(memmap2::Advice::PopulateWrite).is_err() {
+            return Ok(true);
+        }
+        *self.window() = Some(Window { start, map });
+        Ok(true)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn reserve_mapped(&self, _position: u64, _len: u64) -> io::Result<bool> {
+        // Only on Linux does a sync of the file cover pages that were dirtied through a mapping.
+        Ok(false)
+    }
+}
+
+impl fmt::Debug for FsFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.file.fmt(f)
+    }
+}
+
+/// Whether a fault in allocated blocks of this file system cannot run out of space: it writes in place.
+#[cfg(target_os = "linux")]
+fn blocks_are_kept(file: &fs::File) -> bool {
+    const EXT: u64 = 0xEF53;
+    const XFS: u64 = 0x5846_5342;
+    const TMPFS: u64 = 0x0102_1994;
+    rustix::fs::fstatfs(file).is_ok_and(|stat| matches!(stat.f_type as u64, EXT | XFS | TMPFS))
+}
+
+fn no_follow() -> i32 {
+    libc::O_NOFOLLOW
+}
+
+fn kind(kind: fs::FileType) -> FileKind {
+    if kind.is_file() {
+        FileKind::File
+    } else if kind.is_dir() {
+        FileKind::Directory
+    } else {
+        debug_assert!(kind.is_symlink() || kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device());
+        FileKind::Other
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// How many files this process may have open.
+pub(crate) fn open_files_limit() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}

@@ -1,0 +1,279 @@
+//! Cutting a partition back, and starting it over at another offset.
+//!
+//! `state` says first what is to be done; a crash at any point has recovery do it again from its first step.
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::Pending;
+use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
+use crate::offset::Offset;
+use crate::recovery::replay::Replay;
+use crate::recovery::survey::{LogFile, look, walk};
+use crate::segment::index::SegmentIndex;
+use crate::segment::scan::Check;
+use crate::segment::{Facts, Place, Segment};
+use crate::shared::Shared;
+use crate::state::StateStore;
+use crate::storage::{File, OpenMode, files};
+use crate::swap;
+use crate::view::View;
+
+/// Removes every batch that holds an offset at or above `to`. `lossy`: even below what compaction relied on.
+pub(crate) fn truncate(shared: &Shared, to: Offset, lossy: bool) -> Result<Offset> {
+    let _pass = shared.lock_maintenance();
+    let mut active = shared.lock_active();
+    shared.check_writable()?;
+    shared.durability.finish_roll(shared)?;
+    let end = active.segment().end();
+    if to >= end {
+        return Ok(end);
+    }
+    let start = shared.ends.log_start();
+    if to < start {
+        return Err(ErrorKind::OffsetOutOfRange { requested: to, start, end }.into());
+    }
+    let relied_on = shared.state().max_winner_offset.map_or(Offset::ZERO, |winner| winner + 1);
+    if to < relied_on && !lossy {
+        return Err(ErrorKind::TruncateBelowCompacted { lowest: relied_on }.into());
+    }
+    let view = shared.view.load();
+    let to = batch_boundary(&view, to)?;
+    shared.begin_cut();
+    let done = cut_back(shared, &mut active, to);
+    shared.end_cut();
+    if let Err(error) = &done {
+        // Half done; opening anew completes it.
+        shared.poison(error);
+    }
+    done.map(|()| to)
+}
+
+/// Starts over, empty, at `to`: below, within or beyond the log.
+pub(crate) fn reset(shared: &Shared, to: Offset) -> Result<()> {
+    let _pass = shared.lock_maintenance();
+    let mut active = shared.lock_active();
+    shared.check_writable()?;
+    shared.durability.finish_roll(shared)?;
+    shared.begin_cut();
+    let done = (|| {
+        shared.update_state(|state| state.pending = Pending::Reset(to))?;
+        for segment in shared.view.load().segments() {
+            segment.close_file();
+        }
+        active.let_go();
+        shared.redo(Pending::Reset(to), false)?;
+        let segment = reopen(&shared.place, to, to, 0)?;
+        shared.ends.set_log_start(to);
+        shared.lock_epochs().truncate_from_end(Offset::ZERO);
+        adopt(shared, &mut active, vec![segment], Replay::new(Default::default()), to)
+    })();
+    shared.end_cut();
+    if let Err(error) = &done {
+        shared.poison(error);
+    }
+    done
+}
+
+/// Carries out on disk what `state` says is pending, from its first step, and says that it is done.
+///
+/// `in_use`: somebody may hold the file of the segment that is cut, so its beginning becomes a new file.
+pub(crate) fn redo(place: &Arc<Place>, store: &StateStore, pending: Pending, in_use: bool) -> Result<()> {
+    match pending {
+        Pending::None => Ok(()),
+        Pending::Truncate(to) => {
+            let LogEnd { base, end, position } = redo_truncate(place, to, in_use)?;
+            store.update(|state| {
+                state.pending = Pending::None;
+                state.active_base = base;
+                state.durable_end = end;
+                state.durable_position = position;
+                state.high_watermark = state.high_watermark.min(end);
+                state.segments.retain(|segment| segment.base < base);
+                // The snapshot is looked for: the newest one below the end.
+                state.producers_at = Some(Offset::MAX);
+            })
+        }
+        Pending::Reset(to) => {
+            remove_all(place)?;
+            create(place, to)?;
+            place.sync_dir()?;
+            store.update(|state| {
+                state.pending = Pending::None;
+                state.log_start = to;
+                state.active_base = to;
+                state.durable_end = to;
+                state.durable_position = 0;
+                state.high_watermark = to;
+                state.max_winner_offset = None;
+                state.producers_at = None;
+                state.adopted_gaps.clear();
+                state.segments.clear();
+            })
+        }
+    }
+}
+
+/// The end of the last batch that lies below `to` whole.
+fn batch_boundary(view: &View, to: Offset) -> Result<Offset> {
+    let Some(segment) = view.from(to).first() else { return Ok(to) };
+    if to <= segment.base() {
+        return Ok(to.min(segment.base()));
+    }
+    let data = segment.open()?;
+    let mut end = segment.base();
+    let len = segment.len();
+    walk(&*data.file, segment.base(), (0, len), segment.base(), Check::Header, |found| {
+        if found.batch.header().next_offset() <= to {
+            end = found.batch.header().next_offset();
+        }
+        Ok(())
+    })?;
+    Ok(end)
+}
+
+fn cut_back(shared: &Shared, active: &mut crate::active::Active, to: Offset) -> Result<()> {
+    let durable = shared.durability.end().min(to);
+    shared.update_state(|state| {
+        state.pending = Pending::Truncate(to);
+        state.durable_end = state.durable_end.min(durable);
+        state.high_watermark = state.high_watermark.min(to);
+    })?;
+    let view = shared.view.load();
+    for segment in view.segments() {
+        if segment.end() > to {
+            segment.close_file();
+        }
+    }
+    active.let_go();
+    let in_use = view.from(to).first().is_some_and(|segment| segment.base() < to && !segment.may_be_cut());
+    shared.redo(Pending::Truncate(to), in_use)?;
+    let state = shared.state();
+    let mut segments: Vec<Arc<Segment>> =
+        view.segments().iter().filter(|segment| segment.base() < state.active_base).cloned().collect();
+    segments.push(reopen(&shared.place, state.active_base, state.durable_end, state.durable_position)?);
+
+    let found = look(&shared.place, Some(&state), false)?;
+    let mut replay = Replay::new(Default::default());
+    replay.producers_before(&shared.place, &found.logs, &found.snapshots, to, None)?;
+    shared.lock_epochs().truncate_from_end(to);
+    shared.store_epochs()?;
+    shared.ends.set_high_watermark(shared.high_watermark().min(to));
+    adopt(shared, active, segments, replay, to)
+}
+
+/// Puts what is left in the place of what was there.
+fn adopt(
+    shared: &Shared,
+    active: &mut crate::active::Active,
+    segments: Vec<Arc<Segment>>,
+    replay: Replay,
+    end: Offset,
+) -> Result<()> {
+    let last = Arc::clone(segments.last().expect("a partition always has an active segment"));
+    shared.view.update(|_| Some(View::new(segments)));
+    shared.durability.reset(shared, end);
+    active.restart(shared, last, replay.producers);
+    shared.tails.truncated(end);
+    Ok(())
+}
+
+/// Where a log ends after a truncation.
+struct LogEnd {
+    /// The base of the active segment.
+    base: Offset,
+    end: Offset,
+    /// The active segment's length.
+    position: u64,
+}
+
+/// Deletes the segments above `to` and cuts the one that holds it.
+fn redo_truncate(place: &Arc<Place>, to: Offset, in_use: bool) -> Result<LogEnd> {
+    let mut bases = Vec::new();
+    for entry in place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))? {
+        match file_name::parse(&entry.name) {
+            Some(ParsedName::Segment { base, kind: SegmentFileKind::Log, suffix: Suffix::None }) => bases.push(base),
+            Some(ParsedName::Segment { base, kind: SegmentFileKind::Snapshot, suffix: Suffix::None }) if base > to => {
+                files::remove(&*place.storage, &place.path(&entry.name))?;
+            }
+            _ => {}
+        }
+    }
+    bases.sort();
+    let keep = bases.partition_point(|base| *base <= to).saturating_sub(1);
+    for base in bases.iter().skip(keep + 1).rev() {
+        swap::remove_segment_files(place, *base)?;
+    }
+    place.sync_dir()?;
+    let Some(base) = bases.get(keep).copied().filter(|base| *base <= to) else {
+        create(place, to)?;
+        place.sync_dir()?;
+        return Ok(LogEnd { base: to, end: to, position: 0 });
+    };
+    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+    let at = |e| Error::io(e, &path);
+    let file = place.storage.open(&path, OpenMode::Write).map_err(at)?;
+    let len = file.info().map_err(at)?.len;
+    let (mut end, mut position) = (base, 0);
+    walk(&*file, base, (0, len), base, Check::Header, |found| {
+        if found.batch.header().next_offset() <= to {
+            end = found.batch.header().next_offset();
+            position = found.position + found.batch.header().size as u64;
+        }
+        Ok(())
+    })?;
+    if in_use {
+        replace_by_prefix(place, &*file, base, position)?;
+    } else {
+        file.set_len(position).map_err(at)?;
+        file.sync().map_err(at)?;
+    }
+    for kind in [SegmentFileKind::OffsetIndex, SegmentFileKind::TimeIndex, SegmentFileKind::TxnIndex, SegmentFileKind::Digest] {
+        files::remove(&*place.storage, &place.segment_path(base, kind, Suffix::None))?;
+    }
+    place.sync_dir()?;
+    Ok(LogEnd { base, end, position })
+}
+
+/// Puts a copy of a segment's first bytes in its place; who holds the old file goes on seeing all of it.
+fn replace_by_prefix(place: &Place, file: &dyn File, base: Offset, len: u64) -> Result<()> {
+    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+    let temporary = place.segment_path(base, SegmentFileKind::Log, Suffix::Cleaned);
+    let at = |e| Error::io(e, &temporary);
+    files::remove(&*place.storage, &temporary)?;
+    let prefix = place.storage.open(&temporary, OpenMode::CreateNew).map_err(at)?;
+    files::copy(file, 0..len, |bytes, position| prefix.write_at(bytes, position)).map_err(at)?;
+    prefix.sync().map_err(at)?;
+    place.storage.rename(&temporary, &path).map_err(at)
+}
+
+fn remove_all(place: &Arc<Place>) -> Result<()> {
+    for entry in place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))? {
+        let ours = match file_name::parse(&entry.name) {
+            Some(ParsedName::Segment { suffix, .. }) => suffix != Suffix::Broken,
+            Some(ParsedName::LeaderEpochs | ParsedName::Temp | ParsedName::StateTemp) => true,
+            Some(ParsedName::PartitionMetadata | ParsedName::State) | None => false,
+        };
+        if ours {
+            files::remove(&*place.storage, &place.path(&entry.name))?;
+        }
+    }
+    place.sync_dir()
+}
+
+fn create(place: &Place, base: Offset) -> Result<()> {
+    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+    match place.storage.open(&path, OpenMode::CreateNew) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io(e, &path)),
+        _ => Ok(()),
+    }
+}
+
+/// The segment that is the active one now.
+fn reopen(place: &Arc<Place>, base: Offset, end: Offset, len: u64) -> Result<Arc<Segment>> {
+    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+    let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
+    let index = if len == 0 { SegmentIndex::empty() } else { SegmentIndex::default() };
+    let log = LogFile { base, len, id: info.id, end, valid: len, known: false, suffix: Suffix::None };
+    Ok(Segment::new(place, log.base, (log.valid, log.end), false, Facts::new(log.id), index))
+}
