@@ -1,20 +1,19 @@
 //! The appending end of a partition: the segment writer and everything that each batch changes. All of it is under
 //! the appender's lock.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::config::{Cleanup, Durability as DurabilityConfig, TopicConfig};
 use crate::durability::{Capture, Producers as Snapshot, Roll};
 use crate::error::{ErrorKind, Result};
-use crate::format::{AbortedTxn, BatchHeader, BatchView, Scratch, TimeIndexEntry, file_name};
+use crate::format::{BatchHeader, BatchView, Scratch, TimeIndexEntry, file_name};
 use crate::offset::{Offset, Timestamp};
 use crate::producers::Producers;
 use crate::segment::Segment;
 use crate::segment::writer::SegmentWriter;
 use crate::shared::Shared;
 use crate::storage::{Reserve, files};
-use crate::transactions::CompletedTxn;
+use crate::transactions;
 use crate::view::View;
 
 /// The largest offset span of a segment: index entries hold 32-bit offsets, Kafka's signed ones.
@@ -25,8 +24,6 @@ pub(crate) struct Active {
     writer: SegmentWriter,
     config: Arc<TopicConfig>,
     producers: Producers,
-    /// Transactions that ended, but above the high watermark: (marker, first offset).
-    unreplicated: VecDeque<(Offset, Offset)>,
     leader_epoch: i32,
     /// The latest epoch that a batch had.
     noted_epoch: i32,
@@ -34,6 +31,10 @@ pub(crate) struct Active {
     first_append_at: Option<Timestamp>,
     /// Bytes of the active segment when the last checkpoint was handed over.
     captured: u64,
+    /// Bytes of the active segment at the last maintenance pass.
+    idle_len: u64,
+    /// A producer wrote: where the stable part ends is to be worked out again.
+    unstable: bool,
     scratch: Scratch,
     /// Reused for batches that are changed before they are written, and for combined writes.
     pub(crate) buffer: Vec<u8>,
@@ -49,11 +50,12 @@ impl Active {
             writer,
             config,
             producers,
-            unreplicated: VecDeque::new(),
             leader_epoch,
             noted_epoch: leader_epoch,
             first_append_at,
             captured,
+            idle_len: 0,
+            unstable: false,
             scratch: Scratch::default(),
             buffer: Vec::new(),
         }
@@ -83,6 +85,21 @@ impl Active {
     /// Appends carry this epoch from now on.
     pub(crate) fn set_leader_epoch(&mut self, epoch: i32) {
         self.leader_epoch = epoch;
+    }
+
+    /// The largest timestamp in the active segment, as far as it is known.
+    pub(crate) fn max_timestamp(&self) -> Timestamp {
+        self.writer.max_timestamp()
+    }
+
+    /// Gives reserved space back when nothing was appended since the last call.
+    pub(crate) fn release_idle(&mut self, _now: Timestamp) -> Result<()> {
+        let len = self.writer.len();
+        if len == self.idle_len {
+            self.writer.trim()?;
+        }
+        self.idle_len = len;
+        Ok(())
     }
 
     /// Drops the writer's hold on its file.
@@ -182,19 +199,16 @@ impl Active {
         }
         let end = batches.last().map_or(self.segment().end(), BatchHeader::next_offset);
         self.writer.publish(end);
+        if std::mem::take(&mut self.unstable) {
+            self.refresh_unstable(shared);
+        }
         self.hand_over_checkpoint(shared);
         Ok(())
     }
 
     /// Works out again where the stable part ends, and wakes who waits for it.
     pub(crate) fn refresh_unstable(&mut self, shared: &Shared) {
-        let high_watermark = shared.high_watermark();
-        while self.unreplicated.front().is_some_and(|(marker, _)| *marker < high_watermark) {
-            self.unreplicated.pop_front();
-        }
-        let unreplicated = self.unreplicated.iter().map(|(_, first)| *first).min();
-        let first = self.producers.first_open_transaction().into_iter().chain(unreplicated).min();
-        shared.ends.set_first_unstable(first);
+        shared.ends.set_first_unstable(self.producers.first_unstable(shared.high_watermark()));
         shared.tails.stable.notify(shared.last_stable().get());
     }
 
@@ -244,21 +258,12 @@ impl Active {
         } else {
             None
         };
-        if let Some(ended) = self.producers.update(header, control) {
-            self.note_ended(shared, ended);
-        }
-        self.refresh_unstable(shared);
-    }
-
-    fn note_ended(&mut self, shared: &Shared, ended: CompletedTxn) {
-        if ended.last_offset >= shared.high_watermark() {
-            self.unreplicated.push_back((ended.last_offset, ended.first_offset));
-        }
-        if ended.aborted {
-            let open = self.producers.first_open_transaction();
-            let entry = AbortedTxn::from_completed(&ended, open);
+        if let Some(ended) = self.producers.update(header, control)
+            && let Some(entry) = transactions::aborted_entry(&ended, self.producers.first_open_transaction())
+        {
             self.segment().update_index(|index| index.aborted.push(entry));
         }
+        self.unstable = true;
     }
 
     /// Every so often tells the syncing threads of a point from which a recovery can begin.

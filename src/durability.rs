@@ -135,6 +135,12 @@ impl Durability {
         self.give_up(shared);
     }
 
+    /// Nothing more is synced: the topic is gone.
+    pub(crate) fn stop(&self) {
+        let mut work = self.quiet();
+        (work.roll, work.capture) = (None, None);
+    }
+
     /// Stops counting bytes that will never be durable: others must not wait for them.
     pub(crate) fn give_up(&self, shared: &Shared) {
         shared.budgets.unsynced.free(self.unsynced.swap(0, Ordering::Relaxed));
@@ -268,6 +274,12 @@ impl Health {
     /// Refuses writes for this reason from now on; the first reason stays.
     pub(crate) fn fail(&self, reason: Error) {
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.unwell.store(true, Ordering::Release);
+    }
+
+    /// Refuses everything for this reason, whatever was wrong before.
+    pub(crate) fn replace(&self, reason: Error) {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
         self.unwell.store(true, Ordering::Release);
     }
 

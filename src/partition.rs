@@ -118,13 +118,14 @@ impl Partition {
     /// A reader with other options.
     pub fn reader_with(&self, from: Offset, options: FetchOptions) -> Result<Reader> {
         self.shared.check_open()?;
-        let pin = self.shared.pins.reader(from, self.clock.now());
+        // The reader registers before its offset is checked: what it may still read stays from here on.
+        let reader = Reader::new(Arc::clone(&self.shared), from, options);
         let offsets = self.offsets();
         if from < offsets.start || from > offsets.end {
             let (start, end) = (offsets.start, offsets.end);
             return Err(ErrorKind::OffsetOutOfRange { requested: from, start, end }.into());
         }
-        Ok(Reader::new(Arc::clone(&self.shared), Arc::clone(&self.clock), from, options, pin))
+        Ok(reader)
     }
 
     /// Where it begins and ends at this moment.
@@ -247,12 +248,12 @@ impl Partition {
     /// Names the position of a consumer: tombstones above it are kept for it, for at most `reader_hold_max`.
     pub fn register_position(&self, name: &str, offset: Offset) -> Result<()> {
         self.shared.check_open()?;
-        self.shared.pins.register_position(name, offset, self.clock.now())
+        self.shared.pins.register_position(name, offset)
     }
 
-    /// Forgets the position of a consumer.
-    pub fn unregister_position(&self, name: &str) {
-        self.shared.pins.unregister(name);
+    /// Forgets the position of a consumer; whether there was one.
+    pub fn unregister_position(&self, name: &str) -> bool {
+        self.shared.pins.unregister_position(name)
     }
 
     /// The configuration in use: its topic's.

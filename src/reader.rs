@@ -173,9 +173,19 @@ impl Offsets {
 
 /// Whole batches from the one that holds `from` on.
 pub(crate) fn fetch(shared: &Shared, from: Offset, options: FetchOptions) -> Result<Fetch> {
+    fetch_from(shared, || Ok(shared.view.load()), from, options)
+}
+
+/// The same, from the view that the caller has to go on with.
+fn fetch_from(
+    shared: &Shared,
+    mut load: impl FnMut() -> Result<Arc<View>>,
+    from: Offset,
+    options: FetchOptions,
+) -> Result<Fetch> {
     loop {
         let cuts = shared.cuts.load(Ordering::Acquire);
-        let view = shared.view.load();
+        let view = load()?;
         let fetched = fetch_view(shared, &view, from, options);
         // A truncation in between may have shown bytes that are gone, or shown them as damage. It looks for leases
         // after it has changed the count (begin_cut).
@@ -319,7 +329,7 @@ pub(crate) fn offset_for(shared: &Shared, at: Timestamp) -> Result<Option<Offset
 pub struct Reader {
     shared: Arc<Shared>,
     options: FetchOptions,
-    pin: ReaderPin,
+    pin: ReaderPin<Arc<View>>,
     next: Offset,
     /// What was fetched and not read yet: the rest of one piece, then whole ones, the last one first.
     bytes: Bytes,
@@ -337,7 +347,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(shared: Arc<Shared>, from: Offset, options: FetchOptions, pin: ReaderPin) -> Reader {
+    pub(crate) fn new(shared: Arc<Shared>, from: Offset, options: FetchOptions) -> Reader {
+        let pin = shared.pins.reader(from);
         Reader {
             shared,
             options: FetchOptions { check_crc: true, ..options },
@@ -457,10 +468,10 @@ impl Reader {
                 self.bytes = bytes;
                 break;
             }
-            self.pin.check()?;
             self.next = self.next.max(self.fetched_to);
-            let fetched = fetch(&self.shared, self.next, self.options)?;
-            self.pin.advance(self.next);
+            let Reader { shared, pin, next, .. } = self;
+            let load = || pin.view_at(*next, || shared.view.load());
+            let fetched = fetch_from(shared, load, *next, self.options)?;
             if fetched.is_empty() && fetched.next_offset <= self.next {
                 return Ok(false);
             }

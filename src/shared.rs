@@ -1,28 +1,33 @@
 //! What the workers of a partition share: its place, its view, its ends, and the services around them.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
+use std::time::{Duration, Instant};
 
 use crate::active::Active;
 use crate::appender::Combiner;
 use crate::budget::{SpaceWatch, SyncQueue, SyncTarget, Unsynced};
-use crate::config::{Durability as DurabilityConfig, TopicConfig, WatermarkMode};
+use crate::config::{Cleanup, Durability as DurabilityConfig, TopicConfig, WatermarkMode};
 use crate::durability::{Capture, Durability, Health, Producers};
 use crate::epochs::Epochs;
 use crate::error::{Error, ErrorKind, Result};
 use file_name::{self, SegmentFileKind, Suffix};
-use crate::format::{Pending, SegmentState, State};
-use crate::offset::Offset;
+use crate::format::{Codec, Pending, SegmentState, State};
+use crate::offset::{Offset, Timestamp};
 use crate::pins::Pins;
+use crate::reader::Isolation;
+use crate::recovery::replay::Replay;
+use crate::recovery::survey::LogFile;
+use crate::recovery;
 use crate::segment::{Owner, Place, Segment};
 use crate::state::StateStore;
 use crate::stats::Counters;
 use crate::storage::Storage;
 use crate::storage::handles::Handles;
 use crate::storage::files;
-use crate::tail::Tail;
-use crate::view::ViewCell;
+use crate::tail::{Reached, Tail, WaitOutcome};
+use crate::view::{View, ViewCell};
 
 /// What all partitions of a log share.
 #[derive(Debug)]
@@ -42,6 +47,31 @@ pub(crate) struct Ends {
     high_watermark: AtomicU64,
     /// The first offset of a transaction that is open, or ended above the high watermark; `u64::MAX` for none.
     first_unstable: AtomicU64,
+}
+
+/// What the hot paths ask of the configuration.
+#[derive(Debug, Default)]
+struct Hot {
+    managed: AtomicBool,
+    checks_records: AtomicBool,
+    syncs_appends: AtomicBool,
+    codec: AtomicU8,
+}
+
+impl Hot {
+    fn new(config: &TopicConfig) -> Hot {
+        let hot = Hot::default();
+        hot.set(config);
+        hot
+    }
+
+    fn set(&self, config: &TopicConfig) {
+        let bounded = config.timestamp_before_max.is_some() || config.timestamp_after_max.is_some();
+        self.managed.store(config.watermark == WatermarkMode::Managed, Ordering::Release);
+        self.checks_records.store(bounded || config.cleanup != Cleanup::Delete, Ordering::Release);
+        self.syncs_appends.store(config.durability == DurabilityConfig::Sync, Ordering::Release);
+        self.codec.store(config.compression.id(), Ordering::Release);
+    }
 }
 
 /// Who waits for which end.
@@ -77,7 +107,7 @@ pub(crate) struct Shared {
     /// Counts truncations: before a file is cut and after. A read that saw it change is done again.
     pub(crate) cuts: AtomicU64,
     config: RwLock<Arc<TopicConfig>>,
-    managed: AtomicBool,
+    hot: Hot,
     active: Mutex<Active>,
     epochs: Mutex<Epochs>,
     graveyard: Mutex<Vec<Arc<Segment>>>,
@@ -154,7 +184,7 @@ impl Shared {
             maintenance: Mutex::new(()),
             cancel: AtomicU64::new(0),
             cuts: AtomicU64::new(0),
-            managed: AtomicBool::new(parts.config.watermark == WatermarkMode::Managed),
+            hot: Hot::new(&parts.config),
             config: RwLock::new(parts.config),
             active: Mutex::new(parts.active),
             epochs: Mutex::new(parts.epochs),
@@ -201,7 +231,7 @@ impl Shared {
     /// Takes another configuration into use.
     pub(crate) fn set_config(&self, config: Arc<TopicConfig>) {
         let mut active = self.lock_active();
-        self.managed.store(config.watermark == WatermarkMode::Managed, Ordering::Release);
+        self.hot.set(&config);
         self.place.mapped_reads.store(config.mapped_reads, Ordering::Relaxed);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&config);
         active.set_config(config);
@@ -218,7 +248,7 @@ impl Shared {
     #[inline]
     pub(crate) fn high_watermark(&self) -> Offset {
         let end = self.end();
-        if self.managed.load(Ordering::Acquire) {
+        if self.hot.managed.load(Ordering::Acquire) {
             Offset::new(self.ends.high_watermark.load(Ordering::Acquire)).min(end)
         } else {
             end
@@ -297,7 +327,7 @@ impl Shared {
             }
         }
         self.tails.end.notify(end.get());
-        if !self.managed.load(Ordering::Relaxed) {
+        if !self.hot.managed.load(Ordering::Relaxed) {
             self.tails.high_watermark.notify(end.get());
             self.tails.stable.notify(self.last_stable().get());
         }
@@ -382,6 +412,143 @@ impl Shared {
         Weak::clone(&self.me)
     }
 
+    /// Whether a batch's records have to be looked at before it is appended.
+    #[inline]
+    pub(crate) fn checks_records(&self) -> bool {
+        self.hot.checks_records.load(Ordering::Relaxed)
+    }
+
+    /// Whether an append is acknowledged after a sync.
+    #[inline]
+    pub(crate) fn syncs_appends(&self) -> bool {
+        self.hot.syncs_appends.load(Ordering::Relaxed)
+    }
+
+    /// How batches that are built here are compressed.
+    #[inline]
+    pub(crate) fn codec(&self) -> Codec {
+        Codec::from_id(self.hot.codec.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
+    /// Fails once the log is closed, or the topic deleted.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        match self.health.reason() {
+            Some(reason) if *reason.kind() == ErrorKind::Closed => Err(reason),
+            _ => Ok(()),
+        }
+    }
+
+    /// The lock under which a maintenance pass runs. Unlike [`lock_maintenance`](Self::lock_maintenance) it interrupts
+    /// nobody.
+    pub(crate) fn lock_pass(&self) -> MutexGuard<'_, ()> {
+        self.maintenance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until readers of this isolation see up to `target`.
+    pub(crate) fn wait(&self, isolation: Isolation, target: Offset, timeout: Option<Duration>) -> Result<WaitOutcome> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        self.tails.of(isolation).wait(target.get(), || self.waited_for(isolation), deadline)
+    }
+
+    /// The same as a future. It does not keep the partition.
+    pub(crate) fn future(&self, isolation: Isolation, target: Offset) -> Reached<impl Fn() -> Result<u64> + Send + Unpin + 'static> {
+        let me = self.weak();
+        let current = move || me.upgrade().ok_or(ErrorKind::Closed)?.waited_for(isolation);
+        Reached::new(Arc::clone(self.tails.of(isolation)), target.get(), current)
+    }
+
+    fn waited_for(&self, isolation: Isolation) -> Result<u64> {
+        self.check_open()?;
+        Ok(match isolation {
+            Isolation::End => self.end(),
+            Isolation::Durable => self.durability.end(),
+            Isolation::HighWatermark => self.high_watermark(),
+            Isolation::Committed => self.last_stable(),
+        }
+        .get())
+    }
+
+    /// How many buried segments wait for a reader to let go.
+    pub(crate) fn segments_held(&self) -> usize {
+        self.lock_graveyard().len()
+    }
+
+    /// Finds the aborted transactions of a segment again: its index file is not what it should be.
+    pub(crate) fn rebuild_aborted(&self, view: &View, segment: &Segment) -> Result<()> {
+        let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
+        let found = recovery::survey::look(&self.place, Some(&self.state.get()), false)?;
+        let mut replay = Replay::new(Epochs::default());
+        replay.producers_before(&self.place, &logs, &found.snapshots, segment.base(), None)?;
+        let mut aborted = Vec::new();
+        replay.replay(&self.place, &LogFile::of(segment), segment.base(), segment.end(), |entry| aborted.push(entry))?;
+        segment.set_aborted(aborted);
+        Ok(())
+    }
+
+    /// Gives back what is reserved ahead by a partition that nothing is appended to.
+    pub(crate) fn release_idle(&self, now: Timestamp) -> Result<()> {
+        self.lock_active().release_idle(now)
+    }
+
+    /// The topic is deleted: whoever holds a handle is told, and nothing is written any more.
+    pub(crate) fn abandon(&self) {
+        let _pass = self.lock_maintenance();
+        let mut active = self.lock_active();
+        let closed = Error::new(ErrorKind::Closed);
+        self.health.replace(closed.clone());
+        self.durability.give_up(self);
+        self.durability.stop();
+        active.let_go();
+        self.tails.close(&closed);
+        self.view.load().segments().iter().for_each(|segment| segment.close_file());
+    }
+
+    /// Makes everything durable, so that the next open has nothing to scan.
+    pub(crate) fn close(&self) -> Result<()> {
+        let _pass = self.lock_maintenance();
+        let failed = self.health.reason();
+        let mut active = self.lock_active();
+        let closed = if failed.is_some() || self.read_only { Ok(()) } else { self.settle(&mut active) };
+        active.let_go();
+        self.health.replace(Error::new(ErrorKind::Closed));
+        self.tails.close(&Error::new(ErrorKind::Closed));
+        self.view.load().segments().iter().for_each(|segment| segment.close_file());
+        match failed {
+            // Damage that was there before is told at open, not here.
+            Some(error) if *error.kind() == ErrorKind::Poisoned => Err(error),
+            _ => closed,
+        }
+    }
+
+    fn settle(&self, active: &mut Active) -> Result<()> {
+        self.durability.finish_roll(self)?;
+        active.trim()?;
+        let segment = Arc::clone(active.segment());
+        let end = segment.end();
+        self.durability.sync_to(self, end)?;
+        let producers = active.snapshot(end);
+        let old = self.state.get();
+        let unchanged = old.active_base == segment.base()
+            && old.durable_position == segment.len()
+            && old.durable_end == end
+            && old.log_start == self.ends.log_start()
+            && old.high_watermark == self.high_watermark();
+        if !unchanged {
+            segment.update_facts(|facts| facts.max_timestamp = facts.max_timestamp.max(active.max_timestamp()));
+            self.store_recovered(&segment, &producers)?;
+            self.update_state(|state| {
+                state.active_base = segment.base();
+                state.durable_end = end;
+                state.durable_position = segment.len();
+                state.producers_at = producers.snapshot.as_ref().map(|_| producers.at);
+            })?;
+            self.remove_old_snapshots();
+        }
+        self.store_epochs()?;
+        self.sync_state()?;
+        self.reap().map(|_| ())
+    }
+
     fn store_snapshot(&self, producers: &Producers) -> Result<()> {
         let Some(bytes) = &producers.snapshot else { return Ok(()) };
         let path = self.snapshot_path(producers.at);
@@ -392,13 +559,26 @@ impl Shared {
     pub(crate) fn store_epochs(&self) -> Result<()> {
         let Some(text) = self.lock_epochs().take_changed() else { return Ok(()) };
         let path = self.place.path(file_name::LEADER_EPOCHS);
-        let temporary = self.place.path(file_name::LEADER_EPOCHS_TEMP);
+        let temporary = self.place.path(&file_name::temporary(file_name::LEADER_EPOCHS));
         files::replace(&*self.place.storage, &self.place.dir, &path, &temporary, text.as_bytes())
+            .inspect_err(|_| self.lock_epochs().mark_changed())
     }
 
     /// Removes producer snapshots that no recovery needs: all but those at a segment's base and the one that `state` names.
     pub(crate) fn remove_old_snapshots(&self) {
-        crate::files::remove_old_snapshots(self);
+        let keep = self.state.get().producers_at;
+        let bases: Vec<Offset> = self.view.load().segments().iter().map(|segment| segment.base()).collect();
+        // A leftover costs a little space: the next one tries again.
+        let Ok(entries) = self.place.storage.list(&self.place.dir) else { return };
+        for entry in entries {
+            if let Some(ParsedName::Segment { base, kind: SegmentFileKind::Snapshot, suffix: Suffix::None }) =
+                file_name::parse(&entry.name)
+                && Some(base) != keep
+                && bases.binary_search(&base).is_err()
+            {
+                let _ = files::remove(&*self.place.storage, &self.place.path(&entry.name));
+            }
+        }
     }
 
     fn segment_state(&self, segment: &Segment, state: &State) -> SegmentState {
@@ -427,6 +607,15 @@ impl Shared {
 }
 
 impl Tails {
+    fn of(&self, isolation: Isolation) -> &Arc<Tail> {
+        match isolation {
+            Isolation::End => &self.end,
+            Isolation::Durable => &self.durable,
+            Isolation::HighWatermark => &self.high_watermark,
+            Isolation::Committed => &self.stable,
+        }
+    }
+
     /// Ends all waiting with this error.
     pub(crate) fn close(&self, error: &Error) {
         for tail in [&self.end, &self.durable, &self.high_watermark, &self.stable] {

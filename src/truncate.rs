@@ -174,6 +174,7 @@ fn adopt(
     shared.view.update(|_| Some(View::new(segments)));
     shared.durability.reset(shared, end);
     active.restart(shared, last, replay.producers);
+    shared.pins.truncated();
     shared.tails.truncated(end);
     Ok(())
 }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::format::{FormatError, OffsetIndexEntry, State};
 use crate::offset::{Offset, Timestamp};
-use crate::segment::Place;
+use crate::segment::{Place, Segment};
 use crate::segment::scan::{Check, Found, Scan, ScanError, zeros_follow};
 use crate::storage::{File, FileKind, OpenMode};
 
@@ -42,6 +42,19 @@ pub(crate) struct LogFile {
 }
 
 impl LogFile {
+    /// A segment of the view.
+    pub(crate) fn of(segment: &Segment) -> LogFile {
+        LogFile {
+            base: segment.base(),
+            len: segment.len(),
+            id: segment.facts().id,
+            end: segment.end(),
+            valid: segment.len(),
+            known: true,
+            suffix: segment.suffix(),
+        }
+    }
+
     pub(crate) fn seen(&self) -> SeenLog {
         SeenLog { base: self.base, end: self.end }
     }

@@ -242,6 +242,11 @@ impl Segment {
         change(&mut self.lock_facts());
     }
 
+    /// Its suffix at this moment.
+    pub(crate) fn suffix(&self) -> Suffix {
+        self.lock_slot().suffix
+    }
+
     /// The file's path at this moment.
     pub(crate) fn path(&self) -> PathBuf {
         self.place.segment_path(self.base, SegmentFileKind::Log, self.lock_slot().suffix)

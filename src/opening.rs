@@ -1,0 +1,353 @@
+//! Opening a log directory: what it is, its catalog, its partitions in parallel.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use crate::catalog::{Catalog, TopicEntry};
+use crate::config::{LogConfig, TopicConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::file_name::{self, LOCK, META, ParsedDir, ParsedName, SegmentFileKind, Suffix};
+use crate::format::{FormatError, Meta, TopicId, partition_metadata};
+use crate::kafka_dir::{self, Checkpoints, Shutdown};
+use crate::log::RecoveryReport;
+use crate::offset::Offset;
+use crate::recovery::{self, KafkaCheckpoints, PartitionReport, Request};
+use crate::segment::Place;
+use crate::shared::{Budgets, Shared};
+use crate::state::StateStore;
+use crate::storage::{FileKind, OpenMode, Storage, files};
+
+/// What opening a directory gives.
+pub(crate) struct Opened {
+    pub(crate) catalog: Catalog,
+    pub(crate) partitions: Vec<Arc<Shared>>,
+    pub(crate) report: RecoveryReport,
+}
+
+/// A partition's directory, and the topic it belongs to.
+#[derive(Clone, Debug)]
+struct Found {
+    topic: String,
+    id: u32,
+}
+
+/// Makes the directory when it is absent, and refuses one that has something else in it, untouched.
+pub(crate) fn check_directory(storage: &dyn Storage, dir: &Path) -> Result<()> {
+    match storage.info(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return create_dirs(storage, dir),
+        Err(e) => return Err(Error::io(e, dir)),
+        Ok(info) if info.kind != FileKind::Directory => return Err(Error::from(ErrorKind::NotALog).at_path(dir)),
+        Ok(_) => {}
+    }
+    if is_log(storage, dir)? { Ok(()) } else { Err(Error::from(ErrorKind::NotALog).at_path(dir)) }
+}
+
+/// Opens everything in a directory. Only here is decided whose it was.
+pub(crate) fn open_all(dir: &Path, config: &LogConfig, budgets: &Arc<Budgets>, read_only: bool) -> Result<Opened> {
+    let storage = &*budgets.storage;
+    if read_only && !is_log(storage, dir)? {
+        return Err(Error::from(ErrorKind::NotALog).at_path(dir));
+    }
+    let meta = load_meta(storage, dir)?;
+    let checkpoints = Checkpoints::load(storage, dir)?;
+    let mut catalog = Catalog::load(storage, dir)?.unwrap_or_default();
+    let found = partition_dirs(storage, dir)?;
+    let adopt = meta.is_none() || checkpoints.shutdown == Shutdown::Kafka || catalog.taking_over;
+    let clean = checkpoints.shutdown != Shutdown::Unclean || catalog.taking_over_clean;
+    let taken_over = adopt && !found.is_empty();
+    if !read_only {
+        prepare(dir, storage, &mut catalog, meta, (adopt, clean))?;
+    }
+    let found = settle_catalog(storage, dir, config, &mut catalog, found, read_only)?;
+    let requests = found.iter().map(|found| {
+        let entry = &catalog.topics[&found.topic];
+        let topic_config = Arc::new(entry.config.clone());
+        let kafka = KafkaCheckpoints { clean, ..checkpoints.of(&found.topic, found.id) };
+        Request { adopt, kafka, read_only, ..request(config, budgets, dir, &found.topic, found.id, &topic_config) }
+    });
+    let (partitions, mut report) = open_partitions(requests.collect(), config)?;
+    note_missing(&catalog, &found, &mut report);
+    report.taken_over = taken_over;
+    if !read_only {
+        (catalog.taking_over, catalog.taking_over_clean) = (false, false);
+        if Catalog::load(storage, dir)?.as_ref() != Some(&catalog) {
+            catalog.store(storage, dir)?;
+        }
+    }
+    Ok(Opened { catalog, partitions, report })
+}
+
+/// How a partition is opened that is known to be ours.
+pub(crate) fn request(
+    config: &LogConfig,
+    budgets: &Arc<Budgets>,
+    dir: &Path,
+    topic: &str,
+    id: u32,
+    topic_config: &Arc<TopicConfig>,
+) -> Request {
+    let path = dir.join(file_name::partition_dir(topic, id));
+    Request {
+        topic: topic.into(),
+        id,
+        place: Arc::new(Place::new(path, Arc::clone(&budgets.storage), Arc::clone(&budgets.handles))),
+        budgets: Arc::clone(budgets),
+        config: Arc::clone(topic_config),
+        mode: config.recovery,
+        allow_gaps: config.allow_gaps,
+        adopt: false,
+        kafka: KafkaCheckpoints::default(),
+        read_only: false,
+        now: config.clock.now(),
+    }
+}
+
+/// Makes the directory of a partition with its first segment and its `state`. The catalog decides whether it counts.
+pub(crate) fn make_partition(budgets: &Arc<Budgets>, dir: &Path, topic: &str, id: u32, topic_id: TopicId) -> Result<()> {
+    let storage = &budgets.storage;
+    let path = dir.join(file_name::partition_dir(topic, id));
+    match storage.create_dir(&path) {
+        // Left over from a creation that failed: nothing was ever acknowledged in it.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            remove_dir(&**storage, &path)?;
+            storage.create_dir(&path).map_err(|e| Error::io(e, &path))?;
+        }
+        made => made.map_err(|e| Error::io(e, &path))?,
+    }
+    let place = Arc::new(Place::new(path, Arc::clone(storage), Arc::clone(&budgets.handles)));
+    let metadata = partition_metadata::write(topic_id);
+    files::write_new(&**storage, &place.path(file_name::PARTITION_METADATA), metadata.as_bytes())?;
+    let log = place.segment_path(Offset::ZERO, SegmentFileKind::Log, Suffix::None);
+    storage.open(&log, OpenMode::CreateNew).map_err(|e| Error::io(e, &log))?;
+    StateStore::load(&place)?.1.update(|_| ())
+}
+
+/// Removes the directories of deleted topics, and then the topics from the catalog. The caller stores that.
+pub(crate) fn remove_deleted(storage: &dyn Storage, dir: &Path, catalog: &mut Catalog) -> Result<()> {
+    for (name, entry) in catalog.topics.iter().filter(|(_, entry)| entry.deleted) {
+        for id in &entry.partitions {
+            let path = dir.join(file_name::partition_dir(name, *id));
+            let gone = dir.join(file_name::deleted_partition_dir(name, *id, entry.id.bits()));
+            match storage.rename(&path, &gone) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(e, &path)),
+                _ => {}
+            }
+            remove_dir(storage, &gone)?;
+        }
+    }
+    storage.sync_dir(dir).map_err(|e| Error::io(e, dir))?;
+    catalog.topics.retain(|_, entry| !entry.deleted);
+    Ok(())
+}
+
+/// A random id for a topic.
+pub(crate) fn new_topic_id() -> TopicId {
+    TopicId::new(u128::from_be_bytes(random()))
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}
+
+fn create_dirs(storage: &dyn Storage, dir: &Path) -> Result<()> {
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty())
+        && storage.info(parent).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    {
+        create_dirs(storage, parent)?;
+    }
+    storage.create_dir(dir).map_err(|e| Error::io(e, dir))?;
+    match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => storage.sync_dir(parent).map_err(|e| Error::io(e, parent)),
+        None => Ok(()),
+    }
+}
+
+/// Whether a directory is a log, ours or Kafka's, or empty.
+fn is_log(storage: &dyn Storage, dir: &Path) -> Result<bool> {
+    let entries = storage.list(dir).map_err(|e| Error::io(e, dir))?;
+    let known = |name: &str| {
+        [META, file_name::TOPICS].contains(&name)
+            || [
+                file_name::LOG_START_CHECKPOINT,
+                file_name::RECOVERY_POINT_CHECKPOINT,
+                file_name::REPLICATION_CHECKPOINT,
+                file_name::CLEANER_CHECKPOINT,
+            ]
+            .contains(&name)
+    };
+    let temporary = file_name::temporary(META);
+    if entries.iter().all(|entry| entry.name == LOCK || entry.name == temporary) || entries.iter().any(|entry| known(&entry.name)) {
+        return Ok(true);
+    }
+    for found in partition_dirs(storage, dir)? {
+        let path = dir.join(file_name::partition_dir(&found.topic, found.id));
+        let names = storage.list(&path).map_err(|e| Error::io(e, &path))?;
+        let is_segment = |name: &str| {
+            matches!(file_name::parse(name), Some(ParsedName::Segment { kind: SegmentFileKind::Log, suffix: Suffix::None, .. }))
+        };
+        if names.iter().any(|entry| is_segment(&entry.name)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn load_meta(storage: &dyn Storage, dir: &Path) -> Result<Option<Meta>> {
+    let path = dir.join(META);
+    let Some(bytes) = files::read(storage, &path, 1 << 16)? else { return Ok(None) };
+    match Meta::decode(&bytes) {
+        Ok(meta) => Ok(Some(meta)),
+        Err(FormatError::BadVersion { found, supported }) => {
+            Err(Error::from(ErrorKind::UnsupportedVersion { found, supported }).at_path(&path))
+        }
+        Err(why) => Err(Error::corrupt(&path, 0, why.to_string())),
+    }
+}
+
+/// The first writes: from here on the directory is ours, and a crash is one.
+fn prepare(dir: &Path, storage: &dyn Storage, catalog: &mut Catalog, meta: Option<Meta>, adopt: (bool, bool)) -> Result<()> {
+    // Should a crash interrupt the taking over, the next open does it again.
+    (catalog.taking_over, catalog.taking_over_clean) = adopt;
+    if catalog.taking_over {
+        catalog.store(storage, dir)?;
+    }
+    if meta.is_none() {
+        let meta = Meta { log_id: random(), hash_secret: random() };
+        files::replace(storage, dir, &dir.join(META), &dir.join(file_name::temporary(META)), &meta.encode())?;
+    }
+    kafka_dir::begin(storage, dir)?;
+    remove_deleted(storage, dir, catalog)
+}
+
+/// Sweeps leftovers away, and takes directories that the catalog does not know into it.
+fn settle_catalog(
+    storage: &dyn Storage,
+    dir: &Path,
+    config: &LogConfig,
+    catalog: &mut Catalog,
+    found: Vec<Found>,
+    read_only: bool,
+) -> Result<Vec<Found>> {
+    let mut settled = Vec::new();
+    for found in found {
+        if catalog.topics.get(&found.topic).is_some_and(|entry| entry.deleted) {
+            continue;
+        }
+        let known = catalog.topics.get(&found.topic).is_some_and(|entry| entry.partitions.contains(&found.id));
+        if !known {
+            let path = dir.join(file_name::partition_dir(&found.topic, found.id));
+            if is_unfinished(storage, &path)? {
+                if !read_only {
+                    remove_dir(storage, &path)?;
+                }
+                continue;
+            }
+            let entry = catalog.topics.entry(found.topic.clone()).or_insert_with(|| {
+                let id = topic_id(storage, &path).unwrap_or_else(new_topic_id);
+                TopicEntry { adopted: true, ..TopicEntry::new(id, config.topic_defaults.clone()) }
+            });
+            entry.partitions.insert(found.id);
+        }
+        settled.push(found);
+    }
+    Ok(settled)
+}
+
+/// Whether a directory is what a creation leaves that was not committed: ours, and without a record.
+fn is_unfinished(storage: &dyn Storage, path: &Path) -> Result<bool> {
+    let mut ours = false;
+    let mut bytes = 0;
+    let mut logs = 0;
+    for entry in storage.list(path).map_err(|e| Error::io(e, path))? {
+        match file_name::parse(&entry.name) {
+            Some(ParsedName::State | ParsedName::StateTemp) => ours = true,
+            Some(ParsedName::Segment { kind: SegmentFileKind::Log, .. }) => {
+                let file = path.join(&entry.name);
+                bytes += storage.info(&file).map_err(|e| Error::io(e, &file))?.len;
+                logs += 1;
+            }
+            _ => {}
+        }
+    }
+    Ok(bytes == 0 && (ours || logs == 0))
+}
+
+fn topic_id(storage: &dyn Storage, path: &Path) -> Option<TopicId> {
+    let bytes = files::read(storage, &path.join(file_name::PARTITION_METADATA), 1 << 16).ok()??;
+    partition_metadata::parse(&bytes).ok()
+}
+
+fn partition_dirs(storage: &dyn Storage, dir: &Path) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for entry in storage.list(dir).map_err(|e| Error::io(e, dir))? {
+        if entry.kind == FileKind::Directory
+            && let Some(ParsedDir::Partition { topic, partition }) = file_name::parse_dir(&entry.name)
+        {
+            found.push(Found { topic: topic.to_owned(), id: partition });
+        }
+    }
+    found.sort_by(|a, b| (&a.topic, a.id).cmp(&(&b.topic, b.id)));
+    Ok(found)
+}
+
+fn remove_dir(storage: &dyn Storage, path: &Path) -> Result<()> {
+    let entries = match storage.list(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        listed => listed.map_err(|e| Error::io(e, path))?,
+    };
+    for entry in entries {
+        files::remove(storage, &path.join(entry.name))?;
+    }
+    storage.remove_dir(path).map_err(|e| Error::io(e, path))
+}
+
+type OpenResult = Result<(Arc<Shared>, PartitionReport)>;
+
+/// Opens partitions on several threads.
+fn open_partitions(requests: Vec<Request>, config: &LogConfig) -> Result<(Vec<Arc<Shared>>, RecoveryReport)> {
+    let threads = config.open_threads.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
+    let names: Vec<(String, u32)> = requests.iter().map(|request| (request.topic.to_string(), request.id)).collect();
+    let requests: Vec<Mutex<Option<Request>>> = requests.into_iter().map(|request| Mutex::new(Some(request))).collect();
+    let results: Vec<Mutex<Option<OpenResult>>> = requests.iter().map(|_| Mutex::new(None)).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let (Some(request), Some(result)) = (requests.get(at), results.get(at)) else { return };
+            let request = request.lock().unwrap_or_else(PoisonError::into_inner).take();
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = request.map(recovery::open);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads.min(requests.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut partitions = Vec::new();
+    let mut report = RecoveryReport::default();
+    for (result, (topic, id)) in results.into_iter().zip(names) {
+        match result.into_inner().unwrap_or_else(PoisonError::into_inner).expect("each partition was opened") {
+            Ok((shared, opened)) => {
+                partitions.push(shared);
+                report.partitions.push(opened);
+            }
+            Err(error) => report.failed.push((topic, id, error)),
+        }
+    }
+    Ok((partitions, report))
+}
+
+/// Partitions that the catalog knows, but that have no directory.
+fn note_missing(catalog: &Catalog, found: &[Found], report: &mut RecoveryReport) {
+    for (name, entry) in catalog.topics.iter().filter(|(_, entry)| !entry.deleted) {
+        for id in entry.partitions.iter().filter(|id| !found.iter().any(|f| f.topic == *name && f.id == **id)) {
+            report.failed.push((name.clone(), *id, ErrorKind::NotFound.into()));
+        }
+    }
+}
