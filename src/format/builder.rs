@@ -11,9 +11,8 @@ use crate::offset::{Offset, Timestamp};
 const MAX_BATCH_LEN: usize = i32::MAX as usize;
 const FIRST_CAPACITY: usize = 512;
 
-/// Makes batches from records, reusing its buffers: [`push`](BatchBuilder::push) records, [`finish`](
-/// BatchBuilder::finish) the batch, [`reset`](BatchBuilder::reset) for the next one. For a single batch,
-/// [`build`](BatchBuilder::build).
+/// Makes batches from records, reusing its buffers: [`push`](Self::push) records, [`finish`](Self::finish) the batch,
+/// [`reset`](Self::reset) for the next one. For a single batch, [`build`](Self::build).
 ///
 /// Unless told otherwise a batch is uncompressed, of [`TimestampType::CreateTime`], without producer, at base offset 0
 /// and leader epoch -1; the log assigns offsets and epoch when it is appended.
