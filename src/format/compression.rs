@@ -123,7 +123,7 @@ impl Scratch {
     }
 
     /// What was decompressed last.
-    pub(super) fn decompressed(&self) -> &[u8] {
+    pub(crate) fn decompressed(&self) -> &[u8] {
         self.output.as_slice()
     }
 }
