@@ -193,7 +193,7 @@ impl Active {
             if header.has_producer() {
                 let [head, body] = parts;
                 let at = (position - (self.writer.len() - (head.len() + body.len()) as u64)) as usize;
-                self.note_producer(shared, header, at, parts);
+                self.note_producer(header, at, parts);
             }
             position += header.size as u64;
         }
@@ -243,7 +243,7 @@ impl Active {
     }
 
     #[cold]
-    fn note_producer(&mut self, shared: &Shared, header: &BatchHeader, at: usize, parts: [&[u8]; 2]) {
+    fn note_producer(&mut self, header: &BatchHeader, at: usize, parts: [&[u8]; 2]) {
         let control = if header.attributes.is_control() {
             // The marker lies in the records, which a split of the header leaves whole.
             let joined;

@@ -203,7 +203,7 @@ fn drain_run(shared: &Shared, active: &mut Active, queue: &[Arc<Queued>]) -> usi
     if let Err(error) = ready {
         return alone(Err(error));
     }
-    let append_time = |now| (active.config().timestamp_type == TimestampType::LogAppendTime).then_some(now);
+    let own_time = active.config().timestamp_type == TimestampType::LogAppendTime;
     let mut at = end;
     let mut headers = Vec::with_capacity(queue.len());
     let mut buffer = std::mem::take(&mut active.buffer);
@@ -216,7 +216,7 @@ fn drain_run(shared: &Shared, active: &mut Active, queue: &[Arc<Queued>]) -> usi
             break;
         }
         let mut header = placed(&queued.header, at, active.leader_epoch());
-        push_patched(&mut buffer, &queued.bytes, &mut header, append_time(queued.now));
+        push_patched(&mut buffer, &queued.bytes, &mut header, own_time.then_some(queued.now));
         at = header.next_offset();
         headers.push(header);
     }
@@ -229,7 +229,7 @@ fn drain_run(shared: &Shared, active: &mut Active, queue: &[Arc<Queued>]) -> usi
         let appended = Appended {
             base_offset: header.base_offset,
             next_offset: header.next_offset(),
-            append_time: (active.config().timestamp_type == TimestampType::LogAppendTime).then_some(queued.now),
+            append_time: own_time.then_some(queued.now),
         };
         queued.result.set(written.clone().map(|()| appended)).expect("each is answered once");
     }

@@ -183,7 +183,7 @@ impl Durability {
         drop(work);
         self.done.notify_all();
         if result.is_ok() {
-            shared.durable_tail.notify(self.end().get());
+            shared.tails.durable.notify(self.end().get());
         }
         result
     }

@@ -132,6 +132,16 @@ impl Error {
         Error::new(ErrorKind::Corrupt(what.into())).at_path(path).at_position(position)
     }
 
+    /// A file of ours with bytes that are not what was written, or of a version that is not known here.
+    pub(crate) fn bad_file(path: &Path, why: &FormatError) -> Error {
+        match why {
+            FormatError::BadVersion { found, supported } => {
+                Error::new(ErrorKind::UnsupportedVersion { found: *found, supported: *supported }).at_path(path)
+            }
+            why => Error::corrupt(path, 0, why.to_string()),
+        }
+    }
+
     /// An error of the operating system. A full disk has its own kind.
     pub(crate) fn io(error: io::Error, path: &Path) -> Error {
         let kind = match error.kind() {

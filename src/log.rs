@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::budget::{SpaceWatch, SyncQueue, Unsynced};
 use crate::catalog::{Catalog, TopicEntry};
-use crate::config::{Clock, LogConfig, TopicConfig};
+use crate::config::{LogConfig, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::file_name::{self, LOCK, META};
-use crate::format::{Meta, TopicId};
+use crate::format::file_name::{self, LOCK};
 use crate::kafka_dir::{self, PartitionEnds};
 use crate::maintenance::{self, PassReport};
 use crate::offset::{Offset, Timestamp};
@@ -23,7 +22,7 @@ use crate::shared::Budgets;
 use crate::stats::LogStats;
 use crate::storage::handles::Handles;
 use crate::storage::{FileSystem, LockGuard, Storage, open_files_limit};
-use crate::tail::{WaitOutcome, thread_waker};
+use crate::tail::thread_waker;
 use crate::topic::Topic;
 
 /// One data directory with topics in it, owned by one process.

@@ -10,7 +10,7 @@ use crate::catalog::{Catalog, TopicEntry};
 use crate::config::{LogConfig, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, LOCK, META, ParsedDir, ParsedName, SegmentFileKind, Suffix};
-use crate::format::{FormatError, Meta, TopicId, partition_metadata};
+use crate::format::{Meta, TopicId, partition_metadata};
 use crate::kafka_dir::{self, Checkpoints, Shutdown};
 use crate::log::RecoveryReport;
 use crate::offset::Offset;
@@ -200,13 +200,7 @@ fn is_log(storage: &dyn Storage, dir: &Path) -> Result<bool> {
 fn load_meta(storage: &dyn Storage, dir: &Path) -> Result<Option<Meta>> {
     let path = dir.join(META);
     let Some(bytes) = files::read(storage, &path, 1 << 16)? else { return Ok(None) };
-    match Meta::decode(&bytes) {
-        Ok(meta) => Ok(Some(meta)),
-        Err(FormatError::BadVersion { found, supported }) => {
-            Err(Error::from(ErrorKind::UnsupportedVersion { found, supported }).at_path(&path))
-        }
-        Err(why) => Err(Error::corrupt(&path, 0, why.to_string())),
-    }
+    Meta::decode(&bytes).map(Some).map_err(|why| Error::bad_file(&path, &why))
 }
 
 /// The first writes: from here on the directory is ours, and a crash is one.

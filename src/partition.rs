@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::appender::{self, Appended, Input};
-use crate::config::{Clock, Durability, TopicConfig, WatermarkMode};
-use crate::durability;
+use crate::config::{Clock, TopicConfig, WatermarkMode};
 use crate::error::{ErrorKind, Result};
-use crate::format::{BatchBuilder, Codec, Record, RecordBatch};
+use crate::format::{BatchBuilder, Record, RecordBatch};
 use crate::offset::{Offset, Timestamp};
 use crate::pins::Pin;
 use crate::reader::{self, Fetch, FetchOptions, Isolation, Offsets, Reader};
@@ -18,6 +17,9 @@ use crate::shared::Shared;
 use crate::stats::PartitionStats;
 use crate::tail::WaitOutcome;
 use crate::truncate;
+
+/// What a thread keeps of the memory in which it builds batches.
+const BUILDER_KEEPS: usize = 1 << 20;
 
 thread_local! {
     /// Batches are built outside of every lock, in memory that each thread keeps.
@@ -46,7 +48,7 @@ impl Partition {
     /// Appends one batch at the end; its records get the offsets that follow. Nothing is encoded again, unless the
     /// topic's timestamps are the log's.
     ///
-    /// When this returns, the batch can be read and survives a kill of the process; under [`Durability::Sync`] it
+    /// When this returns, the batch can be read and survives a kill of the process; under [`Durability::Sync`](crate::Durability::Sync) it
     /// survives a power cut as well, else after at most the configured interval, or [`flush`](Self::flush).
     pub fn append(&self, batch: &RecordBatch) -> Result<Appended> {
         self.append_input(Input { bytes: batch.as_bytes(), header: batch.header() }, None)

@@ -12,7 +12,7 @@ use crate::config::{Cleanup, Durability as DurabilityConfig, TopicConfig, Waterm
 use crate::durability::{Capture, Durability, Health, Producers};
 use crate::epochs::Epochs;
 use crate::error::{Error, ErrorKind, Result};
-use file_name::{self, SegmentFileKind, Suffix};
+use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::format::{Codec, Pending, SegmentState, State};
 use crate::offset::{Offset, Timestamp};
 use crate::pins::Pins;

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::format::{self, State, file_name};
+use crate::format::state::decode_slot;
+use crate::format::{FormatError, State, file_name};
 use crate::segment::Place;
 use crate::storage::{File, OpenMode};
 
@@ -60,9 +61,10 @@ impl StateStore {
             Err(e) => return Err(Error::io(e, &path)),
         };
         let (left, right) = bytes.split_at(bytes.len() / 2);
-        let slots = [format::decode_slot(left), format::decode_slot(right)];
-        if let Some(error) = slots.iter().filter_map(|slot| slot.as_ref().err()).find(|e| e.is_unsupported_version()) {
-            return Err(Error::unsupported(error).at_path(&path));
+        let slots = [decode_slot(left), decode_slot(right)];
+        let newer = |error: &&FormatError| matches!(error, FormatError::BadVersion { .. });
+        if let Some(error) = slots.iter().filter_map(|slot| slot.as_ref().err()).find(newer) {
+            return Err(Error::bad_file(&path, error));
         }
         let newest = match &slots {
             [Ok(left), Ok(right)] => Some(usize::from(right.0 > left.0)),
@@ -146,7 +148,7 @@ impl StateStore {
     /// Writes a new file with larger slots and puts it in the place of the old one.
     fn replace(&self, path: &PathBuf, sequence: u64, state: &State) -> Result<usize> {
         let slot = state.needed_size().next_power_of_two().max(SLOT_MIN);
-        let temporary = self.place.path(file_name::STATE_TEMP);
+        let temporary = self.place.path(&file_name::temporary(file_name::STATE));
         let io = |e| Error::io(e, &temporary);
         match self.place.storage.remove_file(&temporary) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),

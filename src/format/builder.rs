@@ -11,9 +11,8 @@ use crate::offset::{Offset, Timestamp};
 const MAX_BATCH_LEN: usize = i32::MAX as usize;
 const FIRST_CAPACITY: usize = 512;
 
-/// Makes batches from records, reusing its buffers: [`push`](BatchBuilder::push) records, [`finish`](
-/// BatchBuilder::finish) the batch, [`reset`](BatchBuilder::reset) for the next one. For a single batch,
-/// [`build`](BatchBuilder::build).
+/// Makes batches from records, reusing its buffers: [`push`](Self::push) records, [`finish`](Self::finish) the batch,
+/// [`reset`](Self::reset) for the next one. For a single batch, [`build`](Self::build).
 ///
 /// Unless told otherwise a batch is uncompressed, of [`TimestampType::CreateTime`], without producer, at base offset 0
 /// and leader epoch -1; the log assigns offsets and epoch when it is appended.
@@ -73,8 +72,7 @@ impl BatchBuilder {
 
     /// Compresses with this codec. A codec that the build leaves out is an error in [`finish`](Self::finish).
     pub fn codec(mut self, codec: Codec) -> BatchBuilder {
-        self.codec = codec;
-        self.header.attributes = self.header.attributes.with_codec(codec);
+        self.set_codec(codec);
         self
     }
 
@@ -126,6 +124,12 @@ impl BatchBuilder {
         self.last_delta_min = delta;
         self.header.last_offset_delta = self.header.last_offset_delta.max(delta);
         self
+    }
+
+    /// Changes the codec between batches.
+    pub fn set_codec(&mut self, codec: Codec) {
+        self.codec = codec;
+        self.header.attributes = self.header.attributes.with_codec(codec);
     }
 
     /// Changes the producer and sequence number between batches.
@@ -226,6 +230,18 @@ impl BatchBuilder {
         self.header.last_offset_delta = 0;
         self.next_delta = 0;
         self.last_delta_min = 0;
+    }
+
+    /// Lets go of buffers that hold more than `bytes`; between batches.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        if self.records.len() > bytes.max(BATCH_HEADER_LEN) {
+            self.reset();
+            self.records.truncate(bytes.max(BATCH_HEADER_LEN));
+            self.records.shrink_to_fit();
+        }
+        if self.compressed.capacity() > bytes {
+            self.compressed = Vec::new();
+        }
     }
 
     /// Room for a record, and for the fields that are written in chunks of constant size.

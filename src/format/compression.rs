@@ -4,6 +4,7 @@
 mod gzip;
 #[cfg(feature = "lz4")]
 mod lz4;
+mod output;
 #[cfg(feature = "snappy")]
 mod snappy;
 #[cfg(feature = "zstd")]
@@ -11,6 +12,7 @@ mod zstd;
 
 use std::fmt;
 
+use self::output::Output;
 use super::FormatError;
 
 /// How the records of a batch are compressed. All but [`Codec::None`] need the feature of their name.
@@ -88,7 +90,7 @@ impl fmt::Display for Codec {
 /// [`DEFAULT_MAX_RATIO`](Scratch::DEFAULT_MAX_RATIO) times its compressed size; beyond that it is
 /// [`FormatError::TooLarge`]. Memory grows with what was decompressed, never by a size that a batch merely claims.
 pub struct Scratch {
-    buffer: Vec<u8>,
+    output: Output,
     decompressor: Decompressor,
     max_bytes: usize,
     max_ratio: usize,
@@ -104,34 +106,25 @@ impl Scratch {
 
     /// A scratch buffer with bounds of its own. Nothing is allocated yet.
     pub fn with_bounds(max_bytes: usize, max_ratio: usize) -> Scratch {
-        Scratch { buffer: Vec::new(), decompressor: Decompressor::default(), max_bytes, max_ratio }
+        Scratch { output: Output::default(), decompressor: Decompressor::default(), max_bytes, max_ratio }
     }
 
     /// Lets go of the buffer where it holds more than `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
-        self.buffer.clear();
-        self.buffer.shrink_to(bytes);
-    }
-
-    /// What was decompressed last.
-    pub(crate) fn decompressed(&self) -> &[u8] {
-        &self.buffer
+        self.output.shrink_to(bytes);
     }
 
     /// Decompresses into the buffer.
     pub(super) fn decompress(&mut self, codec: Codec, input: &[u8]) -> Result<&[u8], FormatError> {
         let limit = Scratch::FREE_BYTES.saturating_add(input.len().saturating_mul(self.max_ratio)).min(self.max_bytes);
-        self.buffer.clear();
-        self.decompressor.decompress(codec, input, &mut self.buffer, limit)?;
-        if self.buffer.len() > limit {
-            return Err(FormatError::TooLarge { limit });
-        }
-        Ok(&self.buffer)
+        self.output.start(limit);
+        self.decompressor.decompress(codec, input, &mut self.output)?;
+        Ok(self.output.as_slice())
     }
 
     /// What was decompressed last.
-    pub(super) fn decompressed(&self) -> &[u8] {
-        &self.buffer
+    pub(crate) fn decompressed(&self) -> &[u8] {
+        self.output.as_slice()
     }
 }
 
@@ -144,7 +137,7 @@ impl Default for Scratch {
 impl fmt::Debug for Scratch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scratch")
-            .field("capacity", &self.buffer.capacity())
+            .field("capacity", &self.output.capacity())
             .field("max_bytes", &self.max_bytes)
             .field("max_ratio", &self.max_ratio)
             .finish_non_exhaustive()
@@ -159,26 +152,29 @@ struct Decompressor {
 }
 
 impl Decompressor {
-    /// Fills the empty `out`, with no more than `limit` bytes or a few more.
-    fn decompress(&mut self, codec: Codec, input: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<(), FormatError> {
+    /// Fills `out`, which is empty, with no more than its limit.
+    fn decompress(&mut self, codec: Codec, input: &[u8], out: &mut Output) -> Result<(), FormatError> {
         match codec {
             #[cfg(feature = "gzip")]
-            Codec::Gzip => gzip::decompress(input, out, limit),
+            Codec::Gzip => gzip::decompress(input, out),
             #[cfg(feature = "snappy")]
-            Codec::Snappy => snappy::decompress(input, out, limit),
+            Codec::Snappy => snappy::decompress(input, out),
             #[cfg(feature = "lz4")]
-            Codec::Lz4 => lz4::decompress(input, out, limit),
+            Codec::Lz4 => lz4::decompress(input, out),
             #[cfg(feature = "zstd")]
-            Codec::Zstd => self.zstd.decompress(input, out, limit),
+            Codec::Zstd => self.zstd.decompress(input, out),
             Codec::None => {
-                out.extend_from_slice(input);
+                let room = out.split(input.len()).1;
+                let fits = room.len() == input.len();
+                if !fits {
+                    return Err(out.too_large());
+                }
+                room.copy_from_slice(input);
+                out.advance(input.len());
                 Ok(())
             }
             #[allow(unreachable_patterns, reason = "reached by the codecs that the build leaves out")]
-            _ => {
-                let _ = limit;
-                Err(FormatError::UnsupportedCodec(codec.name()))
-            }
+            _ => Err(FormatError::UnsupportedCodec(codec.name())),
         }
     }
 }
@@ -225,18 +221,4 @@ impl fmt::Debug for Compressor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Compressor").finish_non_exhaustive()
     }
-}
-
-/// Reads what a decoder gives until its end, or until it has given more than `limit` bytes.
-#[cfg(any(feature = "gzip", feature = "lz4"))]
-fn read_bounded(
-    reader: impl std::io::Read,
-    out: &mut Vec<u8>,
-    limit: usize,
-    name: &'static str,
-) -> Result<(), FormatError> {
-    use std::io::Read as _;
-    let bound = (limit as u64).saturating_add(1);
-    reader.take(bound).read_to_end(out).map_err(|_| FormatError::Decompress(name))?;
-    Ok(())
 }

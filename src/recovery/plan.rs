@@ -241,6 +241,3 @@ fn check_chain(seen: &Seen, log_start: Offset) -> Result<Vec<Range<Offset>>, Ref
     }
     Ok(gaps)
 }
-
-#[cfg(test)]
-mod tests;

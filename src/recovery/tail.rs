@@ -89,7 +89,7 @@ impl Tail {
         let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
         let mode = if opening.request.read_only { OpenMode::Read } else { OpenMode::Write };
         let file = place.storage.open(&path, mode).map_err(|e| Error::io(e, &path))?;
-        let known = opening.known_segment(&log).filter(|_| position > 0 || log.known);
+        let known = opening.known_segment(&log).filter(|_| position > 0 || log.known).copied();
         let max_timestamp = known.map_or(Timestamp::NONE, |known| known.max_timestamp);
         let interval = u64::from(opening.request.config.index_interval_bytes);
         let mut indexer =
@@ -119,7 +119,7 @@ impl Tail {
             times.extend(indexer.finish());
         }
         let log = LogFile { end: walk.end, valid: walk.position, ..log };
-        let made = segment(&place, &log, known, sealed);
+        let made = segment(&place, &log, known.as_ref(), sealed);
         made.update_facts(|facts| facts.max_timestamp = indexer.max_timestamp());
         made.update_index(|index| {
             if position == 0 {

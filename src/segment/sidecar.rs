@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::file_name::SegmentFileKind;
 use crate::format::{AbortedTxn, IndexSum, OffsetIndexEntry, TimeIndexEntry};
 use crate::offset::{Offset, Timestamp};
-use crate::storage::{File, OpenMode};
+use crate::storage::OpenMode;
 
 use super::index::{Entries, Indexer, SegmentIndex, Sums, before_time, floor_offset};
 use super::scan::{Check, Scan, ScanError};

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::BatchHeader;
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::offset::{Offset, Timestamp};
-use crate::storage::{File, OpenMode, Reserve};
+use crate::storage::{OpenMode, Reserve};
 
 use super::index::{Indexer, SegmentIndex};
 use super::{Facts, OpenData, Place, Segment};

@@ -4,6 +4,7 @@
 use byteorder::{BigEndian, ByteOrder};
 use snap::raw::{Decoder, Encoder, decompress_len, max_compress_len};
 
+use super::output::Output;
 use crate::format::FormatError;
 
 const NAME: &str = "snappy";
@@ -16,15 +17,15 @@ const BLOCK_LEN: usize = 32 << 10;
 /// Three bytes can stand for at most 64, so a block that claims to grow more than this lies.
 const MAX_RATIO: usize = 22;
 
-pub(super) fn decompress(input: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<(), FormatError> {
+pub(super) fn decompress(input: &[u8], out: &mut Output) -> Result<(), FormatError> {
     if !input.starts_with(MAGIC) {
-        return decompress_block(input, out, limit);
+        return decompress_block(input, out);
     }
     let mut rest = input.get(HEADER.len()..).ok_or(BAD)?;
     while !rest.is_empty() {
         let (length, after) = rest.split_first_chunk::<4>().ok_or(BAD)?;
         let (block, after) = after.split_at_checked(BigEndian::read_u32(length) as usize).ok_or(BAD)?;
-        decompress_block(block, out, limit)?;
+        decompress_block(block, out)?;
         rest = after;
     }
     Ok(())
@@ -45,17 +46,16 @@ pub(super) fn compress(input: &[u8], out: &mut Vec<u8>) -> Result<(), FormatErro
     Ok(())
 }
 
-/// Appends a decompressed block, unless that passes `limit`.
-fn decompress_block(block: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<(), FormatError> {
+/// Adds a decompressed block. The length that it claims is only believed as far as its bytes could make it true.
+fn decompress_block(block: &[u8], out: &mut Output) -> Result<(), FormatError> {
     let length = decompress_len(block).map_err(|_| BAD)?;
     if length > block.len().saturating_mul(MAX_RATIO) {
         return Err(BAD);
     }
-    let start = out.len();
-    if length > limit.saturating_sub(start) {
-        return Err(FormatError::TooLarge { limit });
+    if length > out.left() {
+        return Err(out.too_large());
     }
-    out.resize(start + length, 0);
-    let written = Decoder::new().decompress(block, out.get_mut(start..).unwrap_or_default()).map_err(|_| BAD)?;
+    let written = Decoder::new().decompress(block, out.split(length).1).map_err(|_| BAD)?;
+    out.advance(written);
     if written == length { Ok(()) } else { Err(BAD) }
 }

@@ -2,30 +2,34 @@
 
 use zstd::zstd_safe::{CCtx, CompressionLevel, DCtx, compress_bound, get_error_name};
 
+use super::output::Output;
 use crate::format::FormatError;
 
 const NAME: &str = "zstd";
 /// What zstd says when the output buffer is too small. Its codes have no names in the bindings.
 const TOO_SMALL: &str = "Destination buffer is too small";
-const FIRST_CAPACITY: usize = 16 << 10;
+const FIRST_ROOM: usize = 16 << 10;
 
 #[derive(Default)]
 pub(super) struct Decompressor(Option<DCtx<'static>>);
 
 impl Decompressor {
     /// Decompresses in one go, so that the frame's window, a claim of up to 128 MiB, is never allocated. The content
-    /// size may be missing, and would be a claim as well: the buffer grows until the content fits.
-    pub(super) fn decompress(&mut self, input: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<(), FormatError> {
+    /// size may be missing, and would be a claim as well: the room grows until the content fits.
+    pub(super) fn decompress(&mut self, input: &[u8], out: &mut Output) -> Result<(), FormatError> {
         let context = self.0.get_or_insert_with(DCtx::create);
-        let mut capacity = out.capacity().max(input.len().saturating_mul(4)).max(FIRST_CAPACITY).min(limit);
+        let mut wanted = out.capacity().max(input.len().saturating_mul(4)).max(FIRST_ROOM);
         loop {
-            out.clear();
-            out.reserve(capacity);
-            match context.decompress(out, input) {
-                Ok(_) => return Ok(()),
+            let room = out.split(wanted).1;
+            let is_all = room.len() < wanted;
+            match context.decompress(room, input) {
+                Ok(written) => {
+                    out.advance(written);
+                    return Ok(());
+                }
                 Err(code) if get_error_name(code) != TOO_SMALL => return Err(FormatError::Decompress(NAME)),
-                Err(_) if out.capacity() >= limit => return Err(FormatError::TooLarge { limit }),
-                Err(_) => capacity = out.capacity().saturating_mul(2).min(limit),
+                Err(_) if is_all => return Err(out.too_large()),
+                Err(_) => wanted = wanted.saturating_mul(2),
             }
         }
     }

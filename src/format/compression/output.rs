@@ -1,0 +1,62 @@
+//! Where a batch is decompressed to.
+
+use crate::format::FormatError;
+
+/// Decompressed bytes, never more than a limit. The memory behind them is kept, and was filled with zeros once.
+#[derive(Default)]
+pub(super) struct Output {
+    bytes: Vec<u8>,
+    len: usize,
+    limit: usize,
+}
+
+impl Output {
+    /// Empties it, and sets another limit.
+    pub(super) fn start(&mut self, limit: usize) {
+        self.len = 0;
+        self.limit = limit;
+    }
+
+    /// What was decompressed.
+    pub(super) fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// What was decompressed so far, and room for as many bytes more as are wanted, or up to the limit.
+    pub(super) fn split(&mut self, wanted: usize) -> (&[u8], &mut [u8]) {
+        let end = self.len.saturating_add(wanted).min(self.limit);
+        if end > self.bytes.len() {
+            self.bytes.resize(end, 0);
+        }
+        let (done, room) = self.bytes.split_at_mut_checked(self.len).unwrap_or_default();
+        (done, room.get_mut(..end - self.len).unwrap_or_default())
+    }
+
+    /// As many bytes of the room were written.
+    pub(super) fn advance(&mut self, written: usize) {
+        self.len += written;
+        assert!(self.len <= self.bytes.len(), "what was written had room");
+    }
+
+    /// How many bytes may still come.
+    #[cfg(any(feature = "gzip", feature = "snappy", feature = "lz4"))]
+    pub(super) fn left(&self) -> usize {
+        self.limit - self.len
+    }
+
+    /// The error when more come than that.
+    pub(super) fn too_large(&self) -> FormatError {
+        FormatError::TooLarge { limit: self.limit }
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Empties it, and lets go of memory beyond so many bytes.
+    pub(super) fn shrink_to(&mut self, bytes: usize) {
+        self.len = 0;
+        self.bytes.truncate(bytes);
+        self.bytes.shrink_to(bytes);
+    }
+}
