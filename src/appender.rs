@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::active::Active;
 use crate::config::{Cleanup, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{self, BatchHeader, BatchView, Batches, FormatError, Scratch, TimestampType};
+use crate::format::{self, BATCH_HEADER_LEN, BatchHeader, BatchView, Batches, FormatError, Scratch, TimestampType};
 use crate::offset::{Offset, Timestamp};
 use crate::shared::Shared;
 
@@ -17,8 +17,6 @@ use crate::shared::Shared;
 const COMBINE_BATCH: usize = 32 << 10;
 /// A combined write is not larger than this.
 const COMBINE_MAX: usize = 1 << 20;
-/// Base offset, length and leader epoch: what an append sets, outside the CRC.
-const PATCHED: usize = 16;
 
 /// Where an append went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,7 +78,7 @@ pub(crate) fn append_at(shared: &Shared, bytes: &[u8], now: Timestamp) -> Result
     admit(shared, bytes.len() as u64)?;
     let headers = check_given(bytes, shared.config().max_batch_bytes)?;
     let (Some(first), Some(last)) = (headers.first(), headers.last()) else {
-        return Err(Error::from(FormatError::Truncated { needed: format::BATCH_HEADER_LEN, available: bytes.len() }));
+        return Err(Error::from(FormatError::Truncated { needed: BATCH_HEADER_LEN, available: bytes.len() }));
     };
     let mut active = shared.lock_active();
     shared.check_writable()?;
@@ -149,11 +147,11 @@ fn write_one(shared: &Shared, active: &mut Active, input: Input<'_>, at: Offset,
         active.buffer = buffer;
         written?;
     } else {
-        let mut head = [0; PATCHED];
-        head.copy_from_slice(&input.bytes[..PATCHED]);
+        let (head, records) = input.bytes.split_at(BATCH_HEADER_LEN);
+        let mut head: [u8; BATCH_HEADER_LEN] = head.try_into().expect("a batch has a header");
         format::patch_offset(&mut head, at);
         format::patch_leader_epoch(&mut head, header.leader_epoch);
-        active.write(shared, [&head, &input.bytes[PATCHED..]], &[header], now)?;
+        active.write(shared, [&head, records], &[header], now)?;
     }
     Ok(Appended { base_offset: at, next_offset: header.next_offset(), append_time })
 }

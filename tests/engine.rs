@@ -1,0 +1,137 @@
+//! The engine on a real file system: append, read, roll, retain, truncate, reopen.
+
+use std::time::Duration;
+
+use stratalog::{FetchOptions, Isolation, Log, LogConfig, Offset, Partition, Record, TopicConfig, WaitOutcome};
+
+fn config() -> LogConfig {
+    LogConfig::new().min_free_bytes(0).maintenance_interval(None)
+}
+
+fn small() -> TopicConfig {
+    TopicConfig::new().segment_bytes(4096).index_interval_bytes(256)
+}
+
+fn append(partition: &Partition, range: std::ops::Range<u64>) {
+    for n in range {
+        let (key, value) = (format!("key-{}", n % 7), format!("value-{n}"));
+        let appended = partition.append_records([Record::new(&key, &value)]).unwrap();
+        assert_eq!(appended.base_offset, Offset::new(n));
+    }
+}
+
+fn read(partition: &Partition, from: u64) -> Vec<(u64, String)> {
+    let mut reader = partition.reader(Offset::new(from)).unwrap();
+    let mut found = Vec::new();
+    while let Some(record) = reader.next_record().unwrap() {
+        found.push((record.offset.get(), String::from_utf8(record.value.unwrap().to_vec()).unwrap()));
+    }
+    found
+}
+
+fn expected(range: std::ops::Range<u64>) -> Vec<(u64, String)> {
+    range.map(|n| (n, format!("value-{n}"))).collect()
+}
+
+#[test]
+fn records_are_read_back_in_order_across_segments_and_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, small()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    append(&partition, 0..500);
+    assert!(partition.stats().segments > 5);
+    assert_eq!(read(&partition, 0), expected(0..500));
+    assert_eq!(read(&partition, 123), expected(123..500));
+    log.close().unwrap();
+
+    let log = Log::open(dir.path(), config()).unwrap();
+    assert_eq!(log.recovery_report().partitions[0].scanned_bytes, 0, "a clean close leaves nothing to scan");
+    let partition = log.partition("t", 0).unwrap();
+    assert_eq!(read(&partition, 250), expected(250..500));
+    append(&partition, 500..600);
+    drop((partition, log));
+
+    let log = Log::open(dir.path(), config()).unwrap();
+    assert!(log.recovery_report().partitions[0].scanned_bytes > 0, "after a kill the tail is scanned");
+    let partition = log.partition("t", 0).unwrap();
+    assert_eq!(read(&partition, 0), expected(0..600));
+    append(&partition, 600..610);
+    assert_eq!(read(&partition, 590), expected(590..610));
+}
+
+#[test]
+fn a_fetch_crosses_segments_and_always_tells_where_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, small()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    append(&partition, 0..300);
+    let all = partition.fetch(Offset::ZERO, FetchOptions::default()).unwrap();
+    assert_eq!(all.next_offset, Offset::new(300));
+    assert!(all.chunks().count() > 3);
+    let mut options = FetchOptions::default();
+    options.max_bytes = 1;
+    let one = partition.fetch(Offset::new(17), options).unwrap();
+    assert_eq!((one.batches().count(), one.next_offset), (1, Offset::new(18)));
+    let end = partition.fetch(Offset::new(300), FetchOptions::default()).unwrap();
+    assert!(end.is_empty() && end.next_offset == Offset::new(300));
+    assert!(partition.fetch(Offset::new(301), FetchOptions::default()).is_err());
+}
+
+#[test]
+fn truncation_and_reset_are_kept_over_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, small()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    append(&partition, 0..300);
+    assert_eq!(partition.truncate(Offset::new(123)).unwrap(), Offset::new(123));
+    assert_eq!(read(&partition, 0), expected(0..123));
+    append(&partition, 123..200);
+    drop((partition, log));
+    let log = Log::open(dir.path(), config()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    assert_eq!(read(&partition, 0), expected(0..200));
+    partition.reset_to(Offset::new(5000)).unwrap();
+    assert_eq!(partition.offsets().start, Offset::new(5000));
+    append(&partition, 5000..5100);
+    drop((partition, log));
+    let log = Log::open(dir.path(), config()).unwrap();
+    assert_eq!(read(&log.partition("t", 0).unwrap(), 5000), expected(5000..5100));
+}
+
+#[test]
+fn waiting_ends_when_the_record_is_there_and_when_it_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, small()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let waiting = {
+        let partition = partition.clone();
+        std::thread::spawn(move || partition.wait_for(Offset::new(9), Duration::from_secs(60)).unwrap())
+    };
+    append(&partition, 0..10);
+    assert!(matches!(waiting.join().unwrap(), WaitOutcome::Reached(_)));
+    assert!(matches!(partition.wait_durable(Offset::new(10), Duration::from_secs(60)).unwrap(), WaitOutcome::Reached(_)));
+    let mut durable = FetchOptions::default();
+    durable.isolation = Isolation::Durable;
+    assert_eq!(partition.fetch(Offset::ZERO, durable).unwrap().next_offset, Offset::new(10));
+}
+
+#[test]
+fn what_is_deleted_before_an_offset_stays_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, small()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    append(&partition, 0..300);
+    partition.delete_before(Offset::new(200)).unwrap();
+    assert_eq!(read(&partition, 200), expected(200..300));
+    assert!(partition.reader(Offset::new(199)).is_err());
+    drop((partition, log));
+    let log = Log::open(dir.path(), config()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    assert_eq!(partition.offsets().start, Offset::new(200));
+    assert_eq!(read(&partition, 200), expected(200..300));
+}
