@@ -4,6 +4,8 @@
 pub(crate) mod files;
 mod fs;
 pub(crate) mod handles;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 
 pub use fs::FileSystem;
 pub(crate) use fs::open_files_limit;
