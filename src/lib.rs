@@ -3,7 +3,12 @@
 pub mod error;
 pub mod format;
 pub mod offset;
+#[allow(dead_code)]
+mod producers;
 pub mod storage;
+#[allow(dead_code)]
+mod transactions;
 
 pub use error::{Error, ErrorKind, Result};
 pub use offset::{Offset, Timestamp};
+pub use transactions::AbortedRange;
