@@ -1,5 +1,7 @@
 //! stratalog: an embeddable storage engine for compacted, partitioned logs.
 
+#[allow(dead_code)]
+mod epochs;
 pub mod error;
 pub mod format;
 pub mod offset;
