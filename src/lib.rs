@@ -6,6 +6,8 @@ pub mod error;
 pub mod format;
 pub mod offset;
 #[allow(dead_code)]
+mod pins;
+#[allow(dead_code)]
 mod producers;
 pub mod storage;
 #[allow(dead_code)]
@@ -13,4 +15,5 @@ mod transactions;
 
 pub use error::{Error, ErrorKind, Result};
 pub use offset::{Offset, Timestamp};
+pub use pins::Pin;
 pub use transactions::AbortedRange;

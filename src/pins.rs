@@ -1,0 +1,387 @@
+//! Who relies on what a compaction would remove: open readers, registered positions, and the owner's pins.
+//!
+//! # What is promised about tombstones, and to whom
+//!
+//! Removing a record that a newer one of its key supersedes harms nobody: the newer one is still ahead of everyone who
+//! saw the older. A tombstone is the one record that goes without a successor. Who has read an older value of the key
+//! and has not reached the tombstone would keep that value for ever, so (I5) a tombstone stays while such a one may be
+//! on the way. That is promised to
+//!
+//! - an open reader, from the moment it is made until it is dropped or moves to another place by a new pin;
+//! - a position registered under a name, from the first compaction that begins after it was registered.
+//!
+//! One that stands in the way of a removal, and stands at the same place still when a compaction finds it there
+//! `reader_hold_max` or more later, does not hold tombstones any longer. It is marked when a tombstone that it has not
+//! passed goes, not before, and is then told [`LostTombstones`](ErrorKind::LostTombstones) instead of any further
+//! record. Who waits at the end of the log is in nobody's way. Who fetches without a position, or comes back after the
+//! log was closed (nothing here is stored), has only the time until the tombstone's horizon, as in Kafka.
+//!
+//! # Why nobody slips through
+//!
+//! A compaction settles which tombstones go when it begins, and publishes its output some time later: by then there may
+//! be readers that it has not asked. Everything here is under one lock, so each reader is made
+//!
+//! - before the compaction begins: it bounds what may go;
+//! - after the output is published: it never sees an older value, as the same swap, or one before, removed them all;
+//! - in between. It might read an older value from the old segments, and then miss the tombstone in the new ones. So it
+//!   keeps the view of the segments that it begins with until it is past everything that may go: the tombstone is in
+//!   the same view as the older value. Segments that have left the published view stay readable for those who hold it.
+//!
+//! A position has no view to keep. One that was registered, or set back, in between is marked if it has not passed the
+//! tombstone by the time of the publication; it has only just begun.
+//!
+//! Marks are set before the new view is published, and read after a view was loaded: who sees a view without the
+//! tombstone sees the mark.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::offset::{Offset, Timestamp};
+
+/// How many positions a partition may have.
+const MAX_POSITIONS: usize = 10_000;
+/// How long the name of a position may be, in bytes.
+const MAX_NAME: usize = 249;
+const NOT_LOST: u64 = u64::MAX;
+
+/// The readers, positions and pins of a partition.
+#[derive(Debug, Default)]
+pub(crate) struct Pins {
+    registry: Arc<Mutex<Registry>>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    /// Readers, pins and passes are numbered in the order in which they come.
+    last_id: u64,
+    readers: BTreeMap<u64, Standing>,
+    positions: BTreeMap<Box<str>, Standing>,
+    owner: BTreeSet<(Offset, u64)>,
+    pass: Option<RunningPass>,
+}
+
+/// A compaction between the choice of its tombstones and its end.
+#[derive(Clone, Copy, Debug)]
+struct RunningPass {
+    id: u64,
+    floor: Offset,
+}
+
+/// A reader or position, as compactions see it.
+#[derive(Debug)]
+struct Standing {
+    place: Arc<Place>,
+    /// Below this a reader keeps the view that it began with.
+    hold_until: Offset,
+    /// Where a compaction found it in its way, and when it was first found at that place.
+    seen: Option<(Offset, Timestamp)>,
+}
+
+/// Where a reader stands. Moving on takes no lock.
+#[derive(Debug)]
+struct Place {
+    /// The offset that is read next.
+    next: AtomicU64,
+    /// Where it stood when it lost a tombstone.
+    lost_from: AtomicU64,
+}
+
+impl Pins {
+    /// A reader that goes from `offset` on, seeing views of type `V`.
+    pub(crate) fn reader<V: Clone>(&self, offset: Offset) -> ReaderPin<V> {
+        let mut registry = self.lock();
+        let id = registry.next_id();
+        let hold_until = registry.pass.map_or(Offset::ZERO, |pass| pass.floor);
+        let standing = Standing::at(offset, hold_until);
+        let place = Arc::clone(&standing.place);
+        registry.readers.insert(id, standing);
+        ReaderPin { registry: Arc::clone(&self.registry), id, place, hold_until, held: None }
+    }
+
+    /// A pin of the owner's.
+    pub(crate) fn pin(&self, offset: Offset) -> Pin {
+        let mut registry = self.lock();
+        let id = registry.next_id();
+        registry.owner.insert((offset, id));
+        Pin { registry: Arc::clone(&self.registry), id, offset }
+    }
+
+    /// Nothing from here on may be compacted.
+    pub(crate) fn owner_bound(&self) -> Option<Offset> {
+        self.lock().owner.first().map(|(offset, _)| *offset)
+    }
+
+    /// Registers a position, or moves one: what lies below `offset` was read. Tombstones from there on are kept for it.
+    ///
+    /// `Ok` says that nothing was missed below `offset`, if everything since the last call was read.
+    /// [`LostTombstones`](ErrorKind::LostTombstones) says that something was, and is said until the position is
+    /// [removed](Pins::unregister_position): its reader has to start over. A new position beyond 10,000, or a name
+    /// longer than 249 bytes, is [`InvalidConfig`](ErrorKind::InvalidConfig).
+    pub(crate) fn register_position(&self, name: &str, offset: Offset) -> Result<()> {
+        let mut registry = self.lock();
+        if let Some(known) = registry.positions.get(name) {
+            known.place.check()?;
+            known.place.set(offset);
+            return Ok(());
+        }
+        if name.len() > MAX_NAME {
+            return Err(ErrorKind::InvalidConfig("the name of a position has at most 249 bytes".into()).into());
+        }
+        if registry.positions.len() >= MAX_POSITIONS {
+            return Err(ErrorKind::InvalidConfig("a partition has at most 10000 registered positions".into()).into());
+        }
+        registry.positions.insert(name.into(), Standing::at(offset, Offset::ZERO));
+        Ok(())
+    }
+
+    /// Forgets a position. Returns whether there was one.
+    pub(crate) fn unregister_position(&self, name: &str) -> bool {
+        self.lock().positions.remove(name).is_some()
+    }
+
+    /// Begins a compaction that may remove tombstones below `below`: finds out which of them nobody needs. It has to be
+    /// called before anything is decided about tombstones, and what it returns kept until all output is published.
+    ///
+    /// A compaction runs alone in its partition; one at a time.
+    pub(crate) fn begin_pass(&self, below: Offset, now: Timestamp, reader_hold_max: Duration) -> TombstonePass<'_> {
+        let mut registry = self.lock();
+        assert!(registry.pass.is_none(), "one compaction at a time");
+        let hold_max = i64::try_from(reader_hold_max.as_millis()).unwrap_or(i64::MAX);
+        let mut holder: Option<Holder> = None;
+        for (_, name, standing) in registry.all() {
+            let Some((offset, since)) = standing.look(below, now) else { continue };
+            if now.millis_since(since) < hold_max && holder.as_ref().is_none_or(|lowest| offset < lowest.offset) {
+                let name = name.map(str::to_owned);
+                holder = Some(Holder { name, offset, holds_until: since.plus_millis(hold_max) });
+            }
+        }
+        let floor = holder.as_ref().map_or(below, |holder| holder.offset);
+        let id = registry.next_id();
+        registry.pass = Some(RunningPass { id, floor });
+        TombstonePass { pins: self, id, floor, holder }
+    }
+
+    /// The log was cut back. A reader that still keeps a view from before cannot go on with that, nor safely with
+    /// another: it is told that it lost tombstones.
+    pub(crate) fn truncated(&self) {
+        let registry = self.lock();
+        for standing in registry.readers.values().filter(|standing| standing.place.get() < standing.hold_until) {
+            standing.place.lose();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        lock(&self.registry)
+    }
+}
+
+/// The choice of tombstones of one compaction. While it lives, new readers keep the view that they begin with.
+#[derive(Debug)]
+pub(crate) struct TombstonePass<'a> {
+    pins: &'a Pins,
+    id: u64,
+    floor: Offset,
+    holder: Option<Holder>,
+}
+
+/// Who keeps tombstones from going.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Holder {
+    /// The name of a position; `None` for a reader.
+    pub(crate) name: Option<String>,
+    /// The offset that it reads next.
+    pub(crate) offset: Offset,
+    /// When it holds no longer, should it stay there: a compaction is worth while then.
+    pub(crate) holds_until: Timestamp,
+}
+
+/// Who lost tombstones.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct LostReader {
+    /// The name of a position; `None` for a reader.
+    pub(crate) name: Option<String>,
+    /// Where it stood.
+    pub(crate) from: Offset,
+}
+
+impl TombstonePass<'_> {
+    /// Tombstones from here on stay, whatever their horizon.
+    pub(crate) fn floor(&self) -> Offset {
+        self.floor
+    }
+
+    /// Who stands there, when it is not the bound that was asked for.
+    pub(crate) fn holder(&self) -> Option<&Holder> {
+        self.holder.as_ref()
+    }
+
+    /// Calls `publish`, which makes visible an output that lacks tombstones up to the offset `highest`, below the
+    /// floor. Who has not passed that offset, and is not held to be on the way any more, is marked before.
+    ///
+    /// An output that lacks no tombstone is published without this.
+    pub(crate) fn publish<R>(&self, highest: Offset, publish: impl FnOnce() -> R) -> (R, Vec<LostReader>) {
+        assert!(highest < self.floor, "a tombstone above the floor has to stay");
+        let mut registry = self.pins.lock();
+        let mut lost = Vec::new();
+        for (reader, name, standing) in registry.all() {
+            // A reader that was made since the pass began keeps a view with the tombstones.
+            let keeps_view = reader.is_some_and(|id| id > self.id);
+            if !keeps_view && !standing.place.is_lost() && standing.place.get() <= highest {
+                lost.push(LostReader { name: name.map(str::to_owned), from: standing.place.lose() });
+            }
+        }
+        (publish(), lost)
+    }
+}
+
+impl Drop for TombstonePass<'_> {
+    fn drop(&mut self) {
+        self.pins.lock().pass = None;
+    }
+}
+
+/// A reader's place in the log.
+#[derive(Debug)]
+pub(crate) struct ReaderPin<V> {
+    registry: Arc<Mutex<Registry>>,
+    id: u64,
+    place: Arc<Place>,
+    hold_until: Offset,
+    held: Option<V>,
+}
+
+impl<V: Clone> ReaderPin<V> {
+    /// Moves on to `next`: everything below was read. Returns the view to go on with, the current one as `load` has it
+    /// or the one that has to be kept. Called again before each further look at the log.
+    ///
+    /// [`LostTombstones`](ErrorKind::LostTombstones), now and for ever after, when a compaction did not wait for this
+    /// reader.
+    pub(crate) fn view_at(&mut self, next: Offset, load: impl FnOnce() -> V) -> Result<V> {
+        assert!(next >= self.place.get(), "to go back takes another pin");
+        self.place.set(next);
+        let view = match self.held.take() {
+            Some(held) if next < self.hold_until => held,
+            _ => load(),
+        };
+        // Not before the view is loaded: see the head of this file.
+        self.place.check()?;
+        self.held = (next < self.hold_until).then(|| view.clone());
+        Ok(view)
+    }
+}
+
+impl<V> Drop for ReaderPin<V> {
+    fn drop(&mut self) {
+        lock(&self.registry).readers.remove(&self.id);
+    }
+}
+
+/// Keeps compactions below an offset for as long as it lives: from a compaction that begins after it was made on,
+/// nothing at or above the offset is compacted. What is below is compacted as ever.
+///
+/// It is for an owner whose own state still refers to records by offset, such as a state machine that has a snapshot of
+/// everything below. It is not stored: after the log was opened anew it has to be made again before the first
+/// maintenance.
+#[derive(Debug)]
+pub struct Pin {
+    registry: Arc<Mutex<Registry>>,
+    id: u64,
+    offset: Offset,
+}
+
+impl Pin {
+    /// The offset.
+    pub fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    /// Moves the pin to another offset, without a moment in between in which there is none.
+    pub fn move_to(&mut self, offset: Offset) {
+        let mut registry = lock(&self.registry);
+        registry.owner.remove(&(self.offset, self.id));
+        registry.owner.insert((offset, self.id));
+        self.offset = offset;
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        lock(&self.registry).owner.remove(&(self.offset, self.id));
+    }
+}
+
+impl Registry {
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// The readers with their ids and the positions with their names.
+    fn all(&mut self) -> impl Iterator<Item = (Option<u64>, Option<&str>, &mut Standing)> {
+        let readers = self.readers.iter_mut().map(|(id, standing)| (Some(*id), None, standing));
+        let positions = self.positions.iter_mut().map(|(name, standing)| (None, Some(&**name), standing));
+        readers.chain(positions)
+    }
+}
+
+impl Standing {
+    fn at(next: Offset, hold_until: Offset) -> Standing {
+        let place = Place { next: AtomicU64::new(next.get()), lost_from: AtomicU64::new(NOT_LOST) };
+        Standing { place: Arc::new(place), hold_until, seen: None }
+    }
+
+    /// A compaction below `below` looks at it: where it stands in the way, and since when.
+    fn look(&mut self, below: Offset, now: Timestamp) -> Option<(Offset, Timestamp)> {
+        let next = self.place.get();
+        self.seen = match self.seen {
+            _ if next >= below || self.place.is_lost() => None,
+            // A clock that was set back does not make the wait longer.
+            Some((at, since)) if at == next => Some((at, since.min(now))),
+            _ => Some((next, now)),
+        };
+        self.seen
+    }
+}
+
+impl Place {
+    #[inline]
+    fn get(&self) -> Offset {
+        Offset::new(self.next.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn set(&self, next: Offset) {
+        self.next.store(next.get(), Ordering::Release);
+    }
+
+    #[inline]
+    fn is_lost(&self) -> bool {
+        self.lost_from.load(Ordering::Acquire) != NOT_LOST
+    }
+
+    /// Only under the lock.
+    fn lose(&self) -> Offset {
+        let from = self.get();
+        self.lost_from.store(from.get(), Ordering::Release);
+        from
+    }
+
+    #[inline]
+    fn check(&self) -> Result<()> {
+        match self.lost_from.load(Ordering::Acquire) {
+            NOT_LOST => Ok(()),
+            from => Err(Error::new(ErrorKind::LostTombstones { from: Offset::new(from) })),
+        }
+    }
+}
+
+fn lock(registry: &Mutex<Registry>) -> MutexGuard<'_, Registry> {
+    // Nothing panics half way through a change, but for a caller's closure, and then nothing is half changed.
+    registry.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
