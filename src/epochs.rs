@@ -128,6 +128,7 @@ mod tests {
         let mut epochs = epochs(&[(0, 0), (3, 10)]);
         assert_eq!(epochs.latest(), Some(3));
         assert!(epochs.take_changed().is_some());
+        epochs.assign(3, Offset::new(10));
         epochs.assign(3, Offset::new(50));
         epochs.assign(-1, Offset::new(60));
         assert_eq!(epochs.take_changed(), None);

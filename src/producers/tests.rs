@@ -126,6 +126,16 @@ fn every_snapshot_of_kafka_comes_back_byte_for_byte() {
 }
 
 #[test]
+fn a_snapshot_of_too_many_producers_keeps_those_that_wrote_last() {
+    let entry = ProducerEntry::NEW.to_snapshot(0);
+    let entries: Vec<_> = (0..MAX_PRODUCERS as i64 + 2)
+        .map(|id| ProducerSnapshotEntry { producer_id: id, last_offset: Offset::from_i64(id), ..entry })
+        .collect();
+    let producers = Producers::from_snapshot(&entries);
+    assert_eq!((producers.len(), producers.entries.keys().next()), (MAX_PRODUCERS, Some(&2)));
+}
+
+#[test]
 fn batches_without_a_producer_and_foreign_control_records_are_passed_over() {
     let mut log = Log::new();
     log.data(DATA, -1, -1, 3);
@@ -248,6 +258,8 @@ fn only_idle_producers_expire_and_none_leave_nothing_behind() {
     log.producers.remove_expired(Timestamp::from_millis(19), Duration::from_millis(10));
     assert_eq!(log.known(), [2, 3]);
     log.producers.remove_expired(Timestamp::from_millis(i64::MAX), Duration::MAX);
+    assert_eq!(log.known(), [2, 3], "nobody has been idle for ever");
+    log.producers.remove_expired(Timestamp::from_millis(i64::MAX), Duration::ZERO);
     assert_eq!(log.known(), [2], "the open transaction stays");
     assert_eq!(log.open(), Some(10));
     log.marker(Marker::Commit, 2, 0);

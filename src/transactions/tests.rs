@@ -83,6 +83,7 @@ fn a_range_covers_its_producers_transactional_batches_before_the_marker() {
     assert!(range.covers(&data(1, 10).header));
     assert!(range.covers(&data(1, 18).header));
     assert!(!range.covers(&data(1, 8).header));
+    assert!(!range.covers(&data(1, 19).header));
     assert!(!range.covers(&data(1, 21).header));
     assert!(!range.covers(&data(2, 12).header));
     assert!(!range.covers(&batch(PLAIN, 1, 12, None).header));
@@ -101,6 +102,7 @@ fn collecting_stops_where_no_later_transaction_can_reach_into_the_range() {
     assert_eq!(collect(0, 3), (vec![range(1, 0, 5), range(2, 2, 9)], 2));
     assert_eq!(collect(0, 2), (vec![range(1, 0, 5)], 1));
     assert_eq!(collect(6, 12), (vec![range(2, 2, 9), range(3, 11, 13)], 3));
+    assert_eq!(collect(6, 11), (vec![range(2, 2, 9)], 3));
     assert_eq!(collect(5, 6), (vec![range(1, 0, 5), range(2, 2, 9)], 2), "the marker's own offset counts");
     assert_eq!(collect(30, 40), (vec![], 4));
 }
