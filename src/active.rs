@@ -42,7 +42,12 @@ pub(crate) struct Active {
 
 impl Active {
     /// The end of a partition as recovery left it.
-    pub(crate) fn new(segment: Arc<Segment>, config: Arc<TopicConfig>, producers: Producers, leader_epoch: i32) -> Active {
+    pub(crate) fn new(
+        segment: Arc<Segment>,
+        config: Arc<TopicConfig>,
+        producers: Producers,
+        leader_epoch: i32,
+    ) -> Active {
         let first_append_at = Some(segment.facts().first_append_at).filter(|at| *at != Timestamp::NONE);
         let captured = segment.len();
         let writer = SegmentWriter::resume(segment, u64::from(config.index_interval_bytes), reserve(&config));
@@ -135,7 +140,13 @@ impl Active {
     }
 
     /// Rolls when the next batch does not fit the active segment any more. An empty one takes any batch.
-    pub(crate) fn make_room(&mut self, shared: &Shared, header: &BatchHeader, at: Offset, now: Timestamp) -> Result<()> {
+    pub(crate) fn make_room(
+        &mut self,
+        shared: &Shared,
+        header: &BatchHeader,
+        at: Offset,
+        now: Timestamp,
+    ) -> Result<()> {
         if self.writer.len() > 0 && !self.fits(0, header, at, now) {
             self.roll(shared, now)?;
         }
@@ -175,7 +186,13 @@ impl Active {
     /// Writes bytes that hold these batches, already with their offsets and epochs, and makes them readable.
     ///
     /// Nothing has changed after an error, except that a failed roll back poisons the partition.
-    pub(crate) fn write(&mut self, shared: &Shared, parts: [&[u8]; 2], batches: &[BatchHeader], now: Timestamp) -> Result<()> {
+    pub(crate) fn write(
+        &mut self,
+        shared: &Shared,
+        parts: [&[u8]; 2],
+        batches: &[BatchHeader],
+        now: Timestamp,
+    ) -> Result<()> {
         let mut position = self.writer.len();
         if let Err(error) = self.writer.write(parts) {
             if *error.kind() == ErrorKind::Poisoned {

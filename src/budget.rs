@@ -165,6 +165,11 @@ impl SyncQueue {
         self.changed.notify_one();
     }
 
+    /// The next partition whose time has come; does not wait.
+    pub(crate) fn take_due(&self) -> Option<Arc<dyn SyncTarget>> {
+        self.lock().take_due(Instant::now())
+    }
+
     /// The next partition to sync; waits for one. `None` once the queue is closed.
     pub(crate) fn next(&self) -> Option<Arc<dyn SyncTarget>> {
         let mut due = self.lock();
@@ -172,24 +177,14 @@ impl SyncQueue {
             if due.closed {
                 return None;
             }
-            if let Some(target) = due.urgent.pop_front() {
-                if let Some(target) = target.upgrade() {
-                    return Some(target);
-                }
-                continue;
-            }
             let now = Instant::now();
-            let Some(at) = due.later.front().map(|(at, _)| *at) else {
-                due = self.changed.wait(due).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            if at <= now {
-                if let Some(target) = due.later.pop_front().and_then(|(_, target)| target.upgrade()) {
-                    return Some(target);
-                }
-                continue;
+            if let Some(target) = due.take_due(now) {
+                return Some(target);
             }
-            due = self.changed.wait_timeout(due, at - now).unwrap_or_else(PoisonError::into_inner).0;
+            due = match due.later.front().map(|(at, _)| at.saturating_duration_since(now)) {
+                None => self.changed.wait(due).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => self.changed.wait_timeout(due, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
     }
 
@@ -201,6 +196,22 @@ impl SyncQueue {
 
     fn lock(&self) -> MutexGuard<'_, Due> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Due {
+    fn take_due(&mut self, now: Instant) -> Option<Arc<dyn SyncTarget>> {
+        while let Some(target) = self.urgent.pop_front() {
+            if let Some(target) = target.upgrade() {
+                return Some(target);
+            }
+        }
+        while self.later.front().is_some_and(|(at, _)| *at <= now) {
+            if let Some(target) = self.later.pop_front().and_then(|(_, target)| target.upgrade()) {
+                return Some(target);
+            }
+        }
+        None
     }
 }
 

@@ -198,6 +198,8 @@ impl Durability {
     }
 
     fn sync_once(&self, shared: &Shared, roll: Option<&Roll>) -> Result<Offset> {
+        // A `state` that was read but is not durable may come back as the one before it, with an operation to redo.
+        shared.settle_state()?;
         if let Some(roll) = roll {
             self.complete_roll(shared, roll)?;
         }
@@ -286,7 +288,11 @@ impl Health {
     /// Fails when writes are refused.
     #[inline]
     pub(crate) fn check(&self) -> Result<()> {
-        if self.unwell.load(Ordering::Acquire) { Err(self.reason().expect("a reason comes before the flag")) } else { Ok(()) }
+        if self.unwell.load(Ordering::Acquire) {
+            Err(self.reason().expect("a reason comes before the flag"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Fails when a sync has failed.

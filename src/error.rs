@@ -192,7 +192,11 @@ impl Clone for Error {
             kind: self.0.kind.clone(),
             path: self.0.path.clone(),
             position: self.0.position,
-            source: self.0.source.as_ref().map(|e| e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error)),
+            source: self
+                .0
+                .source
+                .as_ref()
+                .map(|e| e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error)),
         }))
     }
 }
@@ -246,12 +250,16 @@ impl fmt::Display for ErrorKind {
         use ErrorKind::*;
         match self {
             Io(kind) => write!(f, "{kind}"),
-            DiskFull => f.write_str("the disk is full or below its free-space watermark; free some room and append again"),
+            DiskFull => {
+                f.write_str("the disk is full or below its free-space watermark; free some room and append again")
+            }
             Corrupt(what) => write!(f, "damaged: {what}"),
             InvalidBatch(error) => write!(f, "not a valid record batch: {error}"),
             BatchTooLarge { size, max } => write!(f, "a batch of {size} bytes is over max_batch_bytes = {max}"),
             MissingKey => f.write_str("a compacted topic takes no record without a key"),
-            TimestampOutOfBounds { timestamp, now } => write!(f, "timestamp {timestamp} is too far from the time of the append, {now}"),
+            TimestampOutOfBounds { timestamp, now } => {
+                write!(f, "timestamp {timestamp} is too far from the time of the append, {now}")
+            }
             OffsetOutOfRange { requested, start, end } => write!(f, "offset {requested} is not in [{start}, {end})"),
             UnexpectedOffset { given, end } => write!(f, "offset {given} was given, but the log ends at {end}"),
             Backpressure { unsynced, limit } => write!(f, "{unsynced} bytes wait to be synced, the bound is {limit}"),
@@ -260,7 +268,9 @@ impl fmt::Display for ErrorKind {
             ReadOnly => f.write_str("opened read-only"),
             Locked => f.write_str("in use by another process, or by another handle in this one"),
             NotALog => f.write_str("not an empty directory and not a log"),
-            UnsupportedVersion { found, supported } => write!(f, "version {found}, but only versions up to {supported} are known here"),
+            UnsupportedVersion { found, supported } => {
+                write!(f, "version {found}, but only versions up to {supported} are known here")
+            }
             UnsupportedCodec(name) => write!(f, "this build leaves out {name}: switch on the feature `{name}`"),
             InvalidName(why) => write!(f, "invalid topic name: {why}"),
             InvalidConfig(why) => write!(f, "invalid configuration: {why}"),
@@ -268,8 +278,12 @@ impl fmt::Display for ErrorKind {
             NotFound => f.write_str("no such topic or partition"),
             MissingSegment(range) => write!(f, "the segment with offsets [{}, {}) is missing", range.start, range.end),
             Overlap(range) => write!(f, "two segments hold offsets [{}, {})", range.start, range.end),
-            TruncateBelowCompacted { lowest } => write!(f, "compaction relied on records up to {lowest}: truncate there or above, or use truncate_lossy"),
-            LostTombstones { from } => write!(f, "deletions after offset {from} were removed before they were read: start over"),
+            TruncateBelowCompacted { lowest } => {
+                write!(f, "compaction relied on records up to {lowest}: truncate there or above, or use truncate_lossy")
+            }
+            LostTombstones { from } => {
+                write!(f, "deletions after offset {from} were removed before they were read: start over")
+            }
             Truncated => f.write_str("the log was truncated below the offset waited for"),
         }
     }

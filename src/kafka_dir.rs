@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::format::checkpoint;
-use crate::format::file_name::{self, CLEAN_SHUTDOWN, CLEANER_CHECKPOINT, LOG_START_CHECKPOINT, RECOVERY_POINT_CHECKPOINT, REPLICATION_CHECKPOINT};
 use crate::format::OffsetCheckpoint;
+use crate::format::checkpoint;
+use crate::format::file_name::{
+    self, CLEAN_SHUTDOWN, CLEANER_CHECKPOINT, LOG_START_CHECKPOINT, RECOVERY_POINT_CHECKPOINT, REPLICATION_CHECKPOINT,
+};
 use crate::offset::Offset;
 use crate::recovery::KafkaCheckpoints;
 use crate::storage::{Storage, files};
@@ -108,7 +110,9 @@ pub(crate) fn hand_back(storage: &dyn Storage, dir: &Path, partitions: &[Partiti
     let write = |name: &str, offset: &dyn Fn(&PartitionEnds) -> Option<Offset>| {
         let entries: Vec<OffsetCheckpoint> = partitions
             .iter()
-            .filter_map(|p| offset(p).map(|offset| OffsetCheckpoint { topic: p.topic.clone(), partition: p.partition, offset }))
+            .filter_map(|p| {
+                offset(p).map(|offset| OffsetCheckpoint { topic: p.topic.clone(), partition: p.partition, offset })
+            })
             .collect();
         let text = checkpoint::write_offsets(&entries);
         files::replace(storage, dir, &dir.join(name), &dir.join(file_name::temporary(name)), text.as_bytes())
@@ -117,5 +121,11 @@ pub(crate) fn hand_back(storage: &dyn Storage, dir: &Path, partitions: &[Partiti
     write(RECOVERY_POINT_CHECKPOINT, &|p| Some(p.end))?;
     write(REPLICATION_CHECKPOINT, &|p| Some(p.high_watermark))?;
     write(CLEANER_CHECKPOINT, &|p| p.cleaned_to)?;
-    files::replace(storage, dir, &dir.join(CLEAN_SHUTDOWN), &dir.join(file_name::temporary(CLEAN_SHUTDOWN)), OUR_SHUTDOWN)
+    files::replace(
+        storage,
+        dir,
+        &dir.join(CLEAN_SHUTDOWN),
+        &dir.join(file_name::temporary(CLEAN_SHUTDOWN)),
+        OUR_SHUTDOWN,
+    )
 }

@@ -35,7 +35,8 @@ mod view;
 
 pub use appender::Appended;
 pub use config::{
-    Backpressure, Cleanup, Clock, Durability, LogConfig, ManualClock, RecoveryMode, SystemClock, TopicConfig, WatermarkMode,
+    Backpressure, Cleanup, Clock, Durability, LogConfig, ManualClock, RecoveryMode, SystemClock, TopicConfig,
+    WatermarkMode,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use format::{BatchBuilder, Codec, Header, Record, RecordBatch, RecordView, TimestampType};
@@ -48,6 +49,8 @@ pub use reader::{Fetch, FetchOptions, FileRegion, Isolation, Offsets, Reader};
 pub use recovery::{Cut, PartitionReport};
 pub use route::partition_for_key;
 pub use stats::{LogStats, PartitionStats};
+#[cfg(any(test, feature = "sim"))]
+pub use storage::sim;
 pub use tail::WaitOutcome;
 pub use topic::Topic;
 pub use transactions::AbortedRange;

@@ -212,7 +212,8 @@ impl Log {
             }
             let mut anew = registrations.is_empty();
             if anew {
-                registrations.extend(what.iter().map(|(p, offset)| p.shared.tails.end.register((*offset + 1).get(), &waker)));
+                registrations
+                    .extend(what.iter().map(|(p, offset)| p.shared.tails.end.register((*offset + 1).get(), &waker)));
             } else {
                 for registration in &registrations {
                     anew |= registration.check(&waker)?;
@@ -322,7 +323,8 @@ impl LogInner {
         if exists && (!join || ids.iter().any(|id| changed.topics[name].partitions.contains(id))) {
             return Err(ErrorKind::AlreadyExists.into());
         }
-        let entry = changed.topics.entry(name.to_owned()).or_insert_with(|| TopicEntry::new(opening::new_topic_id(), config));
+        let entry =
+            changed.topics.entry(name.to_owned()).or_insert_with(|| TopicEntry::new(opening::new_topic_id(), config));
         entry.partitions.extend(ids);
         let storage = &*self.budgets.storage;
         for id in ids {
@@ -394,6 +396,11 @@ impl LogInner {
 
     fn maintain(&self, now: Timestamp, budget: Budget) -> MaintenanceReport {
         let began = Instant::now();
+        if self.config.sync_threads == 0 {
+            while let Some(partition) = self.budgets.sync_queue.take_due() {
+                partition.sync_now();
+            }
+        }
         let mut report = MaintenanceReport::default();
         let mut next = self.next_pass.lock().unwrap_or_else(PoisonError::into_inner);
         let partitions = self.partitions();
@@ -494,8 +501,10 @@ impl Stop {
     /// Waits for `interval`, or less when told to stop; whether it was.
     fn wait(&self, interval: Duration) -> bool {
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let (stopped, _) =
-            self.changed.wait_timeout_while(stopped, interval, |stopped| !*stopped).unwrap_or_else(PoisonError::into_inner);
+        let (stopped, _) = self
+            .changed
+            .wait_timeout_while(stopped, interval, |stopped| !*stopped)
+            .unwrap_or_else(PoisonError::into_inner);
         *stopped
     }
 

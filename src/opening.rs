@@ -55,9 +55,9 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, budgets: &Arc<Budgets>, r
     let checkpoints = Checkpoints::load(storage, dir)?;
     let mut catalog = Catalog::load(storage, dir)?.unwrap_or_default();
     let found = partition_dirs(storage, dir)?;
-    let adopt = meta.is_none() || checkpoints.shutdown == Shutdown::Kafka || catalog.taking_over;
+    let foreign = meta.is_none() && !found.is_empty();
+    let adopt = foreign || checkpoints.shutdown == Shutdown::Kafka || catalog.taking_over;
     let clean = checkpoints.shutdown != Shutdown::Unclean || catalog.taking_over_clean;
-    let taken_over = adopt && !found.is_empty();
     if !read_only {
         prepare(dir, storage, &mut catalog, meta, (adopt, clean))?;
     }
@@ -70,7 +70,7 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, budgets: &Arc<Budgets>, r
     });
     let (partitions, mut report) = open_partitions(requests.collect(), config)?;
     note_missing(&catalog, &found, &mut report);
-    report.taken_over = taken_over;
+    report.taken_over = adopt;
     if !read_only {
         (catalog.taking_over, catalog.taking_over_clean) = (false, false);
         if Catalog::load(storage, dir)?.as_ref() != Some(&catalog) {
@@ -106,7 +106,13 @@ pub(crate) fn request(
 }
 
 /// Makes the directory of a partition with its first segment and its `state`. The catalog decides whether it counts.
-pub(crate) fn make_partition(budgets: &Arc<Budgets>, dir: &Path, topic: &str, id: u32, topic_id: TopicId) -> Result<()> {
+pub(crate) fn make_partition(
+    budgets: &Arc<Budgets>,
+    dir: &Path,
+    topic: &str,
+    id: u32,
+    topic_id: TopicId,
+) -> Result<()> {
     let storage = &budgets.storage;
     let path = dir.join(file_name::partition_dir(topic, id));
     match storage.create_dir(&path) {
@@ -180,15 +186,19 @@ fn is_log(storage: &dyn Storage, dir: &Path) -> Result<bool> {
             ]
             .contains(&name)
     };
-    let temporary = file_name::temporary(META);
-    if entries.iter().all(|entry| entry.name == LOCK || entry.name == temporary) || entries.iter().any(|entry| known(&entry.name)) {
+    // What the first open leaves when it is interrupted.
+    let begun = [LOCK.to_owned(), file_name::temporary(META), file_name::temporary(file_name::TOPICS)];
+    if entries.iter().all(|entry| begun.contains(&entry.name)) || entries.iter().any(|entry| known(&entry.name)) {
         return Ok(true);
     }
     for found in partition_dirs(storage, dir)? {
         let path = dir.join(file_name::partition_dir(&found.topic, found.id));
         let names = storage.list(&path).map_err(|e| Error::io(e, &path))?;
         let is_segment = |name: &str| {
-            matches!(file_name::parse(name), Some(ParsedName::Segment { kind: SegmentFileKind::Log, suffix: Suffix::None, .. }))
+            matches!(
+                file_name::parse(name),
+                Some(ParsedName::Segment { kind: SegmentFileKind::Log, suffix: Suffix::None, .. })
+            )
         };
         if names.iter().any(|entry| is_segment(&entry.name)) {
             return Ok(true);
@@ -204,7 +214,13 @@ fn load_meta(storage: &dyn Storage, dir: &Path) -> Result<Option<Meta>> {
 }
 
 /// The first writes: from here on the directory is ours, and a crash is one.
-fn prepare(dir: &Path, storage: &dyn Storage, catalog: &mut Catalog, meta: Option<Meta>, adopt: (bool, bool)) -> Result<()> {
+fn prepare(
+    dir: &Path,
+    storage: &dyn Storage,
+    catalog: &mut Catalog,
+    meta: Option<Meta>,
+    adopt: (bool, bool),
+) -> Result<()> {
     // Should a crash interrupt the taking over, the next open does it again.
     (catalog.taking_over, catalog.taking_over_clean) = adopt;
     if catalog.taking_over {

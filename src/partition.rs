@@ -157,7 +157,11 @@ impl Partition {
     }
 
     /// Resolves once the record at `offset` is visible to readers of this isolation.
-    pub fn visible(&self, offset: Offset, isolation: Isolation) -> impl Future<Output = Result<Offset>> + Send + 'static {
+    pub fn visible(
+        &self,
+        offset: Offset,
+        isolation: Isolation,
+    ) -> impl Future<Output = Result<Offset>> + Send + 'static {
         self.shared.future(isolation, offset + 1)
     }
 
@@ -212,7 +216,9 @@ impl Partition {
     pub fn set_high_watermark(&self, offset: Offset) -> Result<()> {
         self.shared.check_writable()?;
         if self.shared.config().watermark != WatermarkMode::Managed {
-            return Err(ErrorKind::InvalidConfig("the topic's high watermark is the log end, not managed".into()).into());
+            return Err(
+                ErrorKind::InvalidConfig("the topic's high watermark is the log end, not managed".into()).into()
+            );
         }
         let offsets = self.offsets();
         if offset > offsets.end || offset < offsets.start {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BATCH_HEADER_LEN, BatchHeader, BatchView, Batches, Codec, RecordView, Records, Scratch, SuspendedRecords};
+use crate::format::{
+    BATCH_HEADER_LEN, BatchHeader, BatchView, Batches, Codec, RecordView, Records, Scratch, SuspendedRecords,
+};
 use crate::offset::{Offset, Timestamp};
 use crate::pins::ReaderPin;
 use crate::segment::{OpenData, Segment};
@@ -204,7 +206,15 @@ fn fetch_view(shared: &Shared, view: &View, from: Offset, options: FetchOptions)
         // What the failed sync left in the page cache may not be on disk.
         limit = limit.min(offsets.durable);
     }
-    let mut fetch = Fetch { first: Bytes::new(), more: Vec::new(), region: None, from, next_offset: from, offsets, aborted: Vec::new() };
+    let mut fetch = Fetch {
+        first: Bytes::new(),
+        more: Vec::new(),
+        region: None,
+        from,
+        next_offset: from,
+        offsets,
+        aborted: Vec::new(),
+    };
     let mut size = 0;
     for segment in view.from(from) {
         if segment.base() >= limit || size >= options.max_bytes && size > 0 {
@@ -256,7 +266,9 @@ fn check_crcs(segment: &Segment, position: u64, bytes: &[u8]) -> Result<()> {
     loop {
         let at = position + batches.position() as u64;
         let Some(batch) = batches.next() else { return Ok(()) };
-        batch.and_then(|batch| batch.check_crc()).map_err(|why| Error::corrupt(&segment.path(), at, why.to_string()))?;
+        batch
+            .and_then(|batch| batch.check_crc())
+            .map_err(|why| Error::corrupt(&segment.path(), at, why.to_string()))?;
     }
 }
 
@@ -302,7 +314,8 @@ pub(crate) fn offset_for(shared: &Shared, at: Timestamp) -> Result<Option<Offset
         let mut from = segment.floor_time(at)?.max(start);
         while let Some(slice) = segment.slice(from, end, 1 << 16, true)? {
             for batch in Batches::new(&slice.bytes) {
-                let corrupt = |why: crate::format::FormatError| Error::corrupt(&segment.path(), slice.position, why.to_string());
+                let corrupt =
+                    |why: crate::format::FormatError| Error::corrupt(&segment.path(), slice.position, why.to_string());
                 let batch = batch.map_err(corrupt)?;
                 if batch.header().max_timestamp < at {
                     continue;
@@ -403,7 +416,11 @@ impl Reader {
             }
         }
         let Some(suspended) = self.records.take() else { return Ok(None) };
-        let bytes = if self.compressed { self.scratch.decompressed() } else { self.batch.get(BATCH_HEADER_LEN..).unwrap_or_default() };
+        let bytes = if self.compressed {
+            self.scratch.decompressed()
+        } else {
+            self.batch.get(BATCH_HEADER_LEN..).unwrap_or_default()
+        };
         let mut records = suspended.resume(bytes);
         match records.next() {
             Some(Ok(record)) => {
@@ -435,11 +452,12 @@ impl Reader {
         }
         let batch = BatchView::parse(&self.batch)?;
         let header = *batch.header();
-        if header.attributes.is_control() || self.aborted.iter().any(|range| range.covers(&header)) {
+        if header.attributes.is_control() || transactions::is_aborted(&self.aborted, &header) {
             self.next = self.next.max(header.next_offset());
             return Ok(true);
         }
-        let entered = batch.records(&mut self.scratch).and_then(|records| records.skip_to(self.next)).map(Records::suspend);
+        let entered =
+            batch.records(&mut self.scratch).and_then(|records| records.skip_to(self.next)).map(Records::suspend);
         match entered {
             Ok(records) => self.records = Some(records),
             Err(why) => {

@@ -29,7 +29,13 @@ pub(crate) struct Plan {
 }
 
 /// Decides what is to go: a prefix of the sealed segments, none that reaches above the high watermark.
-pub(crate) fn plan(sealed: &[Aged], active: Aged, high_watermark: Offset, config: &TopicConfig, now: Timestamp) -> Plan {
+pub(crate) fn plan(
+    sealed: &[Aged],
+    active: Aged,
+    high_watermark: Offset,
+    config: &TopicConfig,
+    now: Timestamp,
+) -> Plan {
     if config.cleanup == Cleanup::Compact {
         return Plan::default();
     }

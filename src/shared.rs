@@ -17,15 +17,15 @@ use crate::format::{Codec, Pending, SegmentState, State};
 use crate::offset::{Offset, Timestamp};
 use crate::pins::Pins;
 use crate::reader::Isolation;
+use crate::recovery;
 use crate::recovery::replay::Replay;
 use crate::recovery::survey::LogFile;
-use crate::recovery;
 use crate::segment::{Owner, Place, Segment};
 use crate::state::StateStore;
 use crate::stats::Counters;
 use crate::storage::Storage;
-use crate::storage::handles::Handles;
 use crate::storage::files;
+use crate::storage::handles::Handles;
 use crate::tail::{Reached, Tail, WaitOutcome};
 use crate::view::{View, ViewCell};
 
@@ -355,6 +355,11 @@ impl Shared {
         })
     }
 
+    /// Makes the `state` that was read at open durable.
+    pub(crate) fn settle_state(&self) -> Result<()> {
+        self.state.settle()
+    }
+
     /// Makes both copies of the `state` file durable.
     pub(crate) fn sync_state(&self) -> Result<()> {
         self.state.sync()
@@ -451,7 +456,11 @@ impl Shared {
     }
 
     /// The same as a future. It does not keep the partition.
-    pub(crate) fn future(&self, isolation: Isolation, target: Offset) -> Reached<impl Fn() -> Result<u64> + Send + Unpin + 'static> {
+    pub(crate) fn future(
+        &self,
+        isolation: Isolation,
+        target: Offset,
+    ) -> Reached<impl Fn() -> Result<u64> + Send + Unpin + 'static> {
         let me = self.weak();
         let current = move || me.upgrade().ok_or(ErrorKind::Closed)?.waited_for(isolation);
         Reached::new(Arc::clone(self.tails.of(isolation)), target.get(), current)
@@ -478,9 +487,10 @@ impl Shared {
         let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
         let found = recovery::survey::look(&self.place, Some(&self.state.get()), false)?;
         let mut replay = Replay::new(Epochs::default());
-        replay.producers_before(&self.place, &logs, &found.snapshots, segment.base(), None)?;
+        replay.producers_before(&self.place, &logs, &found.snapshots, segment.base(), segment.base(), None)?;
         let mut aborted = Vec::new();
-        replay.replay(&self.place, &LogFile::of(segment), segment.base(), segment.end(), |entry| aborted.push(entry))?;
+        replay
+            .replay(&self.place, &LogFile::of(segment), segment.base(), segment.end(), |entry| aborted.push(entry))?;
         segment.set_aborted(aborted);
         Ok(())
     }
@@ -586,8 +596,11 @@ impl Shared {
         let sums = segment.sums();
         let active = segment.base() == state.active_base;
         // Of the active segment only what is durable is told.
-        let (end, len) =
-            if active { (state.durable_end.max(segment.base()), state.durable_position) } else { (segment.end(), segment.len()) };
+        let (end, len) = if active {
+            (state.durable_end.max(segment.base()), state.durable_position)
+        } else {
+            (segment.end(), segment.len())
+        };
         SegmentState {
             base: segment.base(),
             end,

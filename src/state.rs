@@ -99,7 +99,7 @@ impl StateStore {
         let mut state = inner.state.clone();
         change(&mut state);
         if state == inner.state && inner.slot != 0 {
-            return Ok(());
+            return self.settle_slot(&mut inner);
         }
         let path = self.place.path(file_name::STATE);
         let sequence = inner.sequence + 1;
@@ -115,22 +115,40 @@ impl StateStore {
             }
         }
         let slot = inner.slot;
-        let bytes = state.encode(sequence, slot).ok_or_else(|| Error::from(crate::error::ErrorKind::DiskFull).at_path(&path))?;
+        let bytes = state
+            .encode(sequence, slot)
+            .ok_or_else(|| Error::from(crate::error::ErrorKind::DiskFull).at_path(&path))?;
         let io = |e| Error::io(e, &path);
+        self.settle_slot(&mut inner)?;
         let file = self.place.storage.open(&path, OpenMode::Write).map_err(io)?;
-        if !inner.settled {
-            // What was read may be in the page cache only, even after a sync that succeeds (I8): write it again.
-            let read = inner.state.encode(inner.sequence, slot).unwrap_or_default();
-            file.write_at(&read, (1 - inner.first) * slot as u64).map_err(io)?;
-            file.sync().map_err(io)?;
-            inner.settled = true;
-        }
         file.write_at(&bytes, inner.first * slot as u64).map_err(io)?;
         file.sync().map_err(io)?;
         file.write_at(&bytes, (1 - inner.first) * slot as u64).map_err(io)?;
         inner.first = 1 - inner.first;
         inner.sequence = sequence;
         inner.state = state;
+        Ok(())
+    }
+
+    /// Makes what was read durable: whoever wrote it may have been killed before the sync. Nothing is done on its word
+    /// before this.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.slot == 0 { Ok(()) } else { self.settle_slot(&mut inner) }
+    }
+
+    fn settle_slot(&self, inner: &mut Inner) -> Result<()> {
+        if inner.settled {
+            return Ok(());
+        }
+        let path = self.place.path(file_name::STATE);
+        let io = |e| Error::io(e, &path);
+        let file = self.place.storage.open(&path, OpenMode::Write).map_err(io)?;
+        // It may be in the page cache only, even after a sync that succeeds (I8): write it again.
+        let read = inner.state.encode(inner.sequence, inner.slot).unwrap_or_default();
+        file.write_at(&read, (1 - inner.first) * inner.slot as u64).map_err(io)?;
+        file.sync().map_err(io)?;
+        inner.settled = true;
         Ok(())
     }
 

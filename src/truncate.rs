@@ -155,7 +155,7 @@ fn cut_back(shared: &Shared, active: &mut crate::active::Active, to: Offset) -> 
 
     let found = look(&shared.place, Some(&state), false)?;
     let mut replay = Replay::new(Default::default());
-    replay.producers_before(&shared.place, &found.logs, &found.snapshots, to, None)?;
+    replay.producers_before(&shared.place, &found.logs, &found.snapshots, to, shared.high_watermark(), None)?;
     shared.lock_epochs().truncate_from_end(to);
     shared.store_epochs()?;
     shared.ends.set_high_watermark(shared.high_watermark().min(to));
@@ -229,7 +229,9 @@ fn redo_truncate(place: &Arc<Place>, to: Offset, in_use: bool) -> Result<LogEnd>
         file.set_len(position).map_err(at)?;
         file.sync().map_err(at)?;
     }
-    for kind in [SegmentFileKind::OffsetIndex, SegmentFileKind::TimeIndex, SegmentFileKind::TxnIndex, SegmentFileKind::Digest] {
+    for kind in
+        [SegmentFileKind::OffsetIndex, SegmentFileKind::TimeIndex, SegmentFileKind::TxnIndex, SegmentFileKind::Digest]
+    {
         files::remove(&*place.storage, &place.segment_path(base, kind, Suffix::None))?;
     }
     place.sync_dir()?;

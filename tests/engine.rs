@@ -113,7 +113,10 @@ fn waiting_ends_when_the_record_is_there_and_when_it_is_durable() {
     };
     append(&partition, 0..10);
     assert!(matches!(waiting.join().unwrap(), WaitOutcome::Reached(_)));
-    assert!(matches!(partition.wait_durable(Offset::new(10), Duration::from_secs(60)).unwrap(), WaitOutcome::Reached(_)));
+    assert!(matches!(
+        partition.wait_durable(Offset::new(10), Duration::from_secs(60)).unwrap(),
+        WaitOutcome::Reached(_)
+    ));
     let mut durable = FetchOptions::default();
     durable.isolation = Isolation::Durable;
     assert_eq!(partition.fetch(Offset::ZERO, durable).unwrap().next_offset, Offset::new(10));

@@ -198,6 +198,7 @@ impl Opening {
 
     fn act(&mut self, files: &mut Files, step: Step) -> Result<()> {
         let place = Arc::clone(&self.request.place);
+        self.store.settle()?;
         match step {
             Step::Redo(pending) => {
                 self.report.redone = true;
@@ -296,7 +297,12 @@ impl Opening {
     }
 
     /// Scans the tail, puts the partition together, and records what has changed.
-    fn finish(mut self, files: Files, log_start: Offset, gaps: Vec<Range<Offset>>) -> Result<(Arc<Shared>, PartitionReport)> {
+    fn finish(
+        mut self,
+        files: Files,
+        log_start: Offset,
+        gaps: Vec<Range<Offset>>,
+    ) -> Result<(Arc<Shared>, PartitionReport)> {
         let tail = match Tail::scan(&mut self, files.clone()) {
             Ok(tail) => tail,
             Err(error) if error.is_corruption() => return self.degrade(error),
@@ -404,7 +410,8 @@ impl Opening {
             let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
             let damaged = error.path() == Some(path.as_path());
             let len = if damaged { error.position().unwrap_or(0).min(log.len) } else { log.len };
-            let walk = survey::walk(&*file, log.base, (0, len), log.base, crate::segment::scan::Check::Header, |_| Ok(()))?;
+            let walk =
+                survey::walk(&*file, log.base, (0, len), log.base, crate::segment::scan::Check::Header, |_| Ok(()))?;
             let whole = matches!(walk.stop, survey::Stop::End) && !damaged;
             let log = LogFile { end: walk.end, valid: walk.position, ..log };
             segments.push(segment(place, &log, None, whole));
@@ -415,7 +422,15 @@ impl Opening {
         match segments.pop() {
             // Nothing can be read: an empty end stands for the log, so that it can be asked about.
             None => {
-                let log = LogFile { base: log_start, len: 0, id: 0, end: log_start, valid: 0, known: false, suffix: Suffix::None };
+                let log = LogFile {
+                    base: log_start,
+                    len: 0,
+                    id: 0,
+                    end: log_start,
+                    valid: 0,
+                    known: false,
+                    suffix: Suffix::None,
+                };
                 segments.push(segment(place, &log, None, false));
             }
             // The last one is the end of what can be read; it is never written.
@@ -445,7 +460,15 @@ impl Opening {
             {
                 let path = place.path(&entry.name);
                 let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
-                logs.push(LogFile { base, len: info.len, id: info.id, end: base, valid: 0, known: false, suffix: Suffix::None });
+                logs.push(LogFile {
+                    base,
+                    len: info.len,
+                    id: info.id,
+                    end: base,
+                    valid: 0,
+                    known: false,
+                    suffix: Suffix::None,
+                });
             }
         }
         logs.sort_by_key(|log| log.base);
@@ -462,7 +485,8 @@ impl Opening {
                     known.durable_end = known.durable_end.min(files.logs.last().map_or(to, |last| last.end));
                 }
                 known.pending = Pending::None;
-                known.active_base = known.active_base.min(files.logs.last().map_or(known.active_base, |last| last.base));
+                known.active_base =
+                    known.active_base.min(files.logs.last().map_or(known.active_base, |last| last.base));
             }
             seen.leftovers = false;
             seen.logs = files.logs.iter().map(LogFile::seen).collect();
@@ -472,7 +496,8 @@ impl Opening {
                     files.logs.retain(|log| !replaced.contains(&log.base));
                     let path = self.request.place.segment_path(swap, SegmentFileKind::Log, Suffix::Swap);
                     let info = self.request.place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
-                    let end = seen.swaps.iter().find(|seen| seen.base == swap).and_then(|seen| seen.end).unwrap_or(swap);
+                    let end =
+                        seen.swaps.iter().find(|seen| seen.base == swap).and_then(|seen| seen.end).unwrap_or(swap);
                     files.logs.push(LogFile {
                         base: swap,
                         len: info.len,

@@ -141,7 +141,9 @@ pub(crate) fn plan(seen: &Seen) -> Result<Step, Refusal> {
     let log_start = seen.origin.log_start();
     if seen.logs.is_empty() {
         return match &seen.origin {
-            Origin::State(known) => Err(Refusal::Missing(known.log_start..known.durable_end.max(known.active_base + 1))),
+            Origin::State(known) => {
+                Err(Refusal::Missing(known.log_start..known.durable_end.max(known.active_base + 1)))
+            }
             Origin::Lost { .. } | Origin::Kafka { .. } => Ok(Step::Create(log_start.unwrap_or_default())),
         };
     }

@@ -46,13 +46,16 @@ impl Replay {
     }
 
     /// Brings the producers to their state before `at`: from the newest snapshot that can be read, and the batches
-    /// since. `exact` is the snapshot that is known to belong to `at`; `Some(None)`: there were no producers then.
+    /// since. Snapshots do not tell of transactions that have ended, so the one has to lie at or below `settled`, from
+    /// where on they may still be taken back. `exact` is the snapshot that is known to belong to `at`; `Some(None)`: there
+    /// were no producers then.
     pub(crate) fn producers_before(
         &mut self,
         place: &Arc<Place>,
         logs: &[LogFile],
         snapshots: &[Offset],
         at: Offset,
+        settled: Offset,
         exact: Option<Option<Offset>>,
     ) -> Result<()> {
         self.producers = Producers::default();
@@ -60,7 +63,7 @@ impl Replay {
             return Ok(());
         }
         let mut from = logs.first().map_or(at, |first| first.base);
-        for snapshot in snapshots.iter().rev().filter(|snapshot| **snapshot <= at) {
+        for snapshot in snapshots.iter().rev().filter(|snapshot| **snapshot <= at.min(settled)) {
             if let Some(producers) = load_snapshot(place, *snapshot)? {
                 (self.producers, from) = (producers, *snapshot);
                 break;

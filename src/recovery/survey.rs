@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
-use crate::format::{FormatError, OffsetIndexEntry, State};
+use crate::format::{FormatError, OffsetIndexEntry, Pending, State};
 use crate::offset::{Offset, Timestamp};
-use crate::segment::{Place, Segment};
 use crate::segment::scan::{Check, Found, Scan, ScanError, zeros_follow};
+use crate::segment::{Place, Segment};
 use crate::storage::{File, FileKind, OpenMode};
 
 use super::plan::{SeenLog, SeenSwap};
@@ -156,7 +156,10 @@ pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, trust_index: bool)
     for base in swaps {
         files.swaps.push(SeenSwap { base, end: swap_end(place, base) });
     }
-    find_ends(place, &mut files.logs, state, trust_index)?;
+    // What a pending operation leaves is anything: it is redone before the chain is looked at.
+    if state.is_none_or(|state| state.pending == Pending::None) {
+        find_ends(place, &mut files.logs, state, trust_index)?;
+    }
     Ok(files)
 }
 
@@ -168,7 +171,8 @@ fn log_file(place: &Place, base: Offset) -> Result<LogFile> {
 
 /// Where a swap ends; `None` when it cannot be read to its end.
 fn swap_end(place: &Place, base: Offset) -> Option<Offset> {
-    let file = place.storage.open(&place.segment_path(base, SegmentFileKind::Log, Suffix::Swap), OpenMode::Read).ok()?;
+    let file =
+        place.storage.open(&place.segment_path(base, SegmentFileKind::Log, Suffix::Swap), OpenMode::Read).ok()?;
     let len = file.info().ok()?.len;
     let walk = walk(&*file, base, (0, len), base, Check::Crc, |_| Ok(())).ok()?;
     matches!(walk.stop, Stop::End).then_some(walk.end)
@@ -186,8 +190,11 @@ fn find_ends(place: &Place, logs: &mut [LogFile], state: Option<&State>, trust_i
             if log.base > state.active_base {
                 continue;
             }
-            let known = state.segments.binary_search_by_key(&log.base, |s| s.base).ok().and_then(|at| state.segments.get(at));
-            if let Some(known) = known.filter(|known| known.len == log.len && known.id == log.id && log.base < state.active_base) {
+            let known =
+                state.segments.binary_search_by_key(&log.base, |s| s.base).ok().and_then(|at| state.segments.get(at));
+            if let Some(known) =
+                known.filter(|known| known.len == log.len && known.id == log.id && log.base < state.active_base)
+            {
                 (log.end, log.valid, log.known) = (known.end, known.len, true);
                 continue;
             }
@@ -200,7 +207,8 @@ fn find_ends(place: &Place, logs: &mut [LogFile], state: Option<&State>, trust_i
         (log.end, log.valid) = (walk.end, walk.position);
         // Only the last file can have a torn tail; how much of it is good is found when it is scanned.
         if at != last && !matches!(walk.stop, Stop::End) {
-            let what = if let Stop::Bad(why) = walk.stop { why.to_string() } else { "zeros where batches should be".into() };
+            let what =
+                if let Stop::Bad(why) = walk.stop { why.to_string() } else { "zeros where batches should be".into() };
             return Err(Error::corrupt(&path, walk.position, what));
         }
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::config::RecoveryMode;
+use crate::config::{RecoveryMode, WatermarkMode};
 use crate::epochs::Epochs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, SegmentFileKind, Suffix, segment_file};
@@ -50,7 +50,7 @@ impl Tail {
         let mut tail = Tail { segments: Vec::new(), replay: Replay::new(load_epochs(&place)?), no_room: None };
         let exact = opening.known_state().filter(|_| start.at > 0 || start.position > 0 || files.logs.len() == 1);
         let exact = exact.filter(|state| state.durable_end == start.offset).map(|state| state.producers_at);
-        tail.replay.producers_before(&place, &files.logs, &files.snapshots, start.offset, exact)?;
+        tail.replay.producers_before(&place, &files.logs, &files.snapshots, start.offset, opening.settled(), exact)?;
         for log in &files.logs[..start.at] {
             let known = opening.known_segment(log);
             let sealed = segment(&place, log, known, true);
@@ -59,13 +59,18 @@ impl Tail {
         }
         let mut at = start.at;
         while at < files.logs.len() {
-            let (position, offset) = if at == start.at { (start.position, start.offset) } else { (0, files.logs[at].base) };
+            let (position, offset) =
+                if at == start.at { (start.position, start.offset) } else { (0, files.logs[at].base) };
             let goes_on = tail.scan_segment(opening, &mut files.logs, at, position, offset)?;
             at += 1;
             if !goes_on {
                 break;
             }
         }
+        tail.replay.epochs.truncate_from_end(tail.end());
+        let config = &opening.request.config;
+        tail.replay.producers.set_max(config.max_producers);
+        tail.replay.producers.remove_expired(opening.request.now, config.producer_expiration);
         if !opening.request.read_only {
             for log in files.logs.drain(at..).rev() {
                 opening.put_aside(log.base, Suffix::None)?;
@@ -92,8 +97,11 @@ impl Tail {
         let known = opening.known_segment(&log).filter(|_| position > 0 || log.known).copied();
         let max_timestamp = known.map_or(Timestamp::NONE, |known| known.max_timestamp);
         let interval = u64::from(opening.request.config.index_interval_bytes);
-        let mut indexer =
-            if position == 0 { Indexer::new(log.base, interval) } else { Indexer::resume(log.base, interval, max_timestamp, offset) };
+        let mut indexer = if position == 0 {
+            Indexer::new(log.base, interval)
+        } else {
+            Indexer::resume(log.base, interval, max_timestamp, offset)
+        };
         let (mut offsets, mut times, mut aborted) = (Vec::new(), Vec::new(), Vec::new());
         let walk = walk(&*file, log.base, (position, log.len), offset, Check::Crc, |found| {
             if let Some((entry, time)) = indexer.note(found.batch.header(), found.position) {
@@ -147,11 +155,23 @@ impl Opening {
                 begin(logs.partition_point(|log| log.base <= point).saturating_sub(1))
             }
             FoundState::Good(state) if !salvage => {
-                let at = logs.iter().position(|log| log.base == state.active_base).expect("the plan found the active segment");
+                let at = logs
+                    .iter()
+                    .position(|log| log.base == state.active_base)
+                    .expect("the plan found the active segment");
                 // A file shorter than it was is caught by the plan; one that was cut to nothing begins anew.
                 Start { at, position: state.durable_position, offset: state.durable_end.max(logs[at].base) }
             }
             _ => begin(0),
+        }
+    }
+
+    /// What lies below is replicated: no transaction that ended there is taken back.
+    fn settled(&self) -> Offset {
+        match (self.request.config.watermark, self.known_state()) {
+            (WatermarkMode::LogEnd, _) => Offset::MAX,
+            (WatermarkMode::Managed, Some(state)) => state.high_watermark,
+            (WatermarkMode::Managed, None) => self.request.kafka.high_watermark.unwrap_or_default(),
         }
     }
 
@@ -218,7 +238,8 @@ fn keep_aside(place: &Place, file: &dyn File, log: &LogFile, position: u64) -> R
     let (name, path) = unused_broken_name(place, log.base)?;
     let at = |e| Error::io(e, &path);
     let kept = place.storage.open(&path, OpenMode::CreateNew).map_err(at)?;
-    let copied = files::copy(file, position..log.len, |bytes, from| kept.write_at(bytes, from - position)).and_then(|()| kept.sync());
+    let copied = files::copy(file, position..log.len, |bytes, from| kept.write_at(bytes, from - position))
+        .and_then(|()| kept.sync());
     if let Err(error) = copied {
         files::remove(&*place.storage, &path)?;
         return Err(at(error));

@@ -56,7 +56,8 @@ impl SegmentIndex {
     /// Bytes of the larger of offset and time index once all is stored.
     pub(crate) fn bytes(&self) -> u64 {
         let entries = self.entries();
-        (u64::from(entries.offsets) * OffsetIndexEntry::LEN as u64).max(u64::from(entries.times) * TimeIndexEntry::LEN as u64)
+        (u64::from(entries.offsets) * OffsetIndexEntry::LEN as u64)
+            .max(u64::from(entries.times) * TimeIndexEntry::LEN as u64)
     }
 }
 
@@ -91,7 +92,11 @@ impl Indexer {
     /// Takes note of a batch that is written at `position`. An entry comes before the batch that made it due is
     /// counted, so the first entry never describes position 0.
     #[inline]
-    pub(crate) fn note(&mut self, header: &BatchHeader, position: u64) -> Option<(OffsetIndexEntry, Option<TimeIndexEntry>)> {
+    pub(crate) fn note(
+        &mut self,
+        header: &BatchHeader,
+        position: u64,
+    ) -> Option<(OffsetIndexEntry, Option<TimeIndexEntry>)> {
         if header.max_timestamp > self.largest.0 {
             self.largest = (header.max_timestamp, header.last_offset());
         }

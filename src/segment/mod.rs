@@ -171,7 +171,11 @@ pub(crate) struct Slice {
 
 /// What a walk over buffered bytes found.
 enum Walk {
-    Found { start: usize, end: usize, next: Offset },
+    Found {
+        start: usize,
+        end: usize,
+        next: Offset,
+    },
     /// The batch at or after the offset reaches past the limit.
     PastLimit,
     /// All batches lie before the offset, and the bytes end with the last one.
@@ -334,7 +338,13 @@ impl Segment {
 
     /// Whole batches from the one that holds `from`, or the first after it, on: as many as fit `max_bytes`, but one in
     /// any case where `at_least_one`; none that reaches past `limit`.
-    pub(crate) fn slice(&self, from: Offset, limit: Offset, max_bytes: usize, at_least_one: bool) -> Result<Option<Slice>> {
+    pub(crate) fn slice(
+        &self,
+        from: Offset,
+        limit: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<Option<Slice>> {
         let data = self.open()?;
         let readable = self.len();
         let mut position = self.floor_position(&data, from)?;
@@ -345,7 +355,11 @@ impl Segment {
             match walk(&window, from, limit, max_bytes) {
                 Ok(Walk::Found { start, end, .. }) if !at_least_one && end - start > max_bytes => return Ok(None),
                 Ok(Walk::Found { start, end, next }) => {
-                    return Ok(Some(Slice { bytes: window.slice(start..end), position: position + start as u64, next }));
+                    return Ok(Some(Slice {
+                        bytes: window.slice(start..end),
+                        position: position + start as u64,
+                        next,
+                    }));
                 }
                 Ok(Walk::PastLimit) => return Ok(None),
                 Ok(Walk::End) if window.len() as u64 == readable - position => return Ok(None),
@@ -469,7 +483,12 @@ impl Mapped {
 }
 
 /// Finds the batches to return in bytes that begin at a batch.
-fn walk(bytes: &[u8], from: Offset, limit: Offset, max_bytes: usize) -> std::result::Result<Walk, (usize, FormatError)> {
+fn walk(
+    bytes: &[u8],
+    from: Offset,
+    limit: Offset,
+    max_bytes: usize,
+) -> std::result::Result<Walk, (usize, FormatError)> {
     let mut at = 0;
     let mut found: Option<(usize, Offset)> = None;
     let whole = |found: Option<(usize, Offset)>, end, otherwise| {

@@ -80,7 +80,8 @@ impl Segment {
             return Ok(Some(recent));
         }
         let Some(bytes) = self.load(ABORTED, sum) else { return Ok(None) };
-        let stored: std::result::Result<Vec<_>, _> = bytes.chunks_exact(AbortedTxn::LEN).map(AbortedTxn::decode).collect();
+        let stored: std::result::Result<Vec<_>, _> =
+            bytes.chunks_exact(AbortedTxn::LEN).map(AbortedTxn::decode).collect();
         Ok(stored.ok().map(|stored| [stored, recent].concat()))
     }
 
@@ -147,7 +148,8 @@ impl Segment {
         let (offsets, times, aborted, sums) = {
             let index = self.read_index();
             let up_to = up_to.unwrap_or_else(|| index.entries());
-            let new = |up_to: u32, sum: Option<IndexSum>| up_to.saturating_sub(sum.unwrap_or_default().entries) as usize;
+            let new =
+                |up_to: u32, sum: Option<IndexSum>| up_to.saturating_sub(sum.unwrap_or_default().entries) as usize;
             let offsets: Vec<u8> =
                 index.offsets.iter().take(new(up_to.offsets, index.stored.offsets)).flat_map(|e| e.encode()).collect();
             let times: Vec<u8> =
@@ -160,7 +162,9 @@ impl Segment {
             offsets: Some(self.append_entries(OFFSETS, sums.offsets.unwrap_or_default(), &offsets)?),
             times: Some(self.append_entries(TIMES, sums.times.unwrap_or_default(), &times)?),
             aborted: match sums.aborted {
-                Some(sum) if sum.entries > 0 || !aborted.is_empty() => Some(self.append_entries(ABORTED, sum, &aborted)?),
+                Some(sum) if sum.entries > 0 || !aborted.is_empty() => {
+                    Some(self.append_entries(ABORTED, sum, &aborted)?)
+                }
                 unchanged => unchanged,
             },
         };
@@ -200,7 +204,8 @@ impl Segment {
         }
         let cache = if sidecar.kind == OFFSETS.kind { &data.offsets } else { &data.times };
         let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cached) = cache.as_ref().filter(|cached| cached.bytes.len() == sum.entries as usize * sidecar.entry) {
+        if let Some(cached) = cache.as_ref().filter(|cached| cached.bytes.len() == sum.entries as usize * sidecar.entry)
+        {
             return Ok(Some(cached.bytes.clone()));
         }
         *cache = None;

@@ -36,7 +36,12 @@ pub(crate) struct SegmentWriter {
 
 impl SegmentWriter {
     /// Makes a new segment's file, empty. The caller makes its name durable.
-    pub(crate) fn create(place: &Arc<Place>, base: Offset, index_interval: u64, reserve: Option<Reserve>) -> Result<SegmentWriter> {
+    pub(crate) fn create(
+        place: &Arc<Place>,
+        base: Offset,
+        index_interval: u64,
+        reserve: Option<Reserve>,
+    ) -> Result<SegmentWriter> {
         let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
         let io = |e| Error::io(e, &path);
         let file = place.storage.open(&path, OpenMode::CreateNew).map_err(io)?;

@@ -50,7 +50,11 @@ pub(crate) fn remove(storage: &dyn Storage, path: &Path) -> Result<()> {
 }
 
 /// Hands the bytes in a range of a file to `write`, piece by piece, each with its position.
-pub(crate) fn copy(file: &dyn File, range: Range<u64>, mut write: impl FnMut(&[u8], u64) -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn copy(
+    file: &dyn File,
+    range: Range<u64>,
+    mut write: impl FnMut(&[u8], u64) -> io::Result<()>,
+) -> io::Result<()> {
     let mut buffer = vec![0; (1 << 20).min(range.end.saturating_sub(range.start)) as usize];
     let mut at = range.start;
     while at < range.end {

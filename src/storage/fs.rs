@@ -185,7 +185,9 @@ impl FsFile {
         let Some(window) = guard.as_mut() else { return false };
         let Some(start) = position.checked_sub(window.start) else { return false };
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        let Some(mut target) = window.map.get_mut(start as usize..(start as usize).saturating_add(len)) else { return false };
+        let Some(mut target) = window.map.get_mut(start as usize..(start as usize).saturating_add(len)) else {
+            return false;
+        };
         for part in parts {
             let (head, rest) = target.split_at_mut(part.len());
             head.copy_from_slice(part);
@@ -217,7 +219,8 @@ impl File for FsFile {
         if self.write_window(parts, position) {
             return Ok(());
         }
-        let slices: Vec<IoSlice<'_>> = parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
+        let slices: Vec<IoSlice<'_>> =
+            parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
         let written = retry(|| rustix::io::pwritev(&self.file, &slices, position).map_err(io::Error::from))?;
         let mut skip = written;
         let mut at = position + written as u64;
@@ -308,7 +311,9 @@ impl FsFile {
         if !self.map || !blocks_are_kept(&self.file) {
             return Ok(false);
         }
-        match retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), position, len).map_err(io::Error::from)) {
+        match retry(|| {
+            rustix::fs::fallocate(&self.file, FallocateFlags::empty(), position, len).map_err(io::Error::from)
+        }) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::Unsupported => return Ok(false),
             Err(e) => return Err(e),
@@ -318,7 +323,8 @@ impl FsFile {
         // SAFETY: the file has blocks up to `position + len` now, and is not cut below that while the window is there:
         // `set_len` and `release` drop it first, and nobody else writes an active segment (the log's lock). Reads of the
         // same pages go through `read_at`, so no reference to these bytes exists but the window's own.
-        let map = unsafe { MmapOptions::new().offset(start).len((position + len - start) as usize).map_mut(&self.file)? };
+        let map =
+            unsafe { MmapOptions::new().offset(start).len((position + len - start) as usize).map_mut(&self.file)? };
         // Pages that cannot be had for writing are found out here, not by a signal later.
         if map.advise(memmap2::Advice::PopulateWrite).is_err() {
             return Ok(true);
@@ -359,7 +365,9 @@ fn kind(kind: fs::FileType) -> FileKind {
     } else if kind.is_dir() {
         FileKind::Directory
     } else {
-        debug_assert!(kind.is_symlink() || kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device());
+        debug_assert!(
+            kind.is_symlink() || kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device()
+        );
         FileKind::Other
     }
 }

@@ -90,6 +90,8 @@ struct Disk {
     fault: Option<Fault>,
     /// Bytes that still fit; `None` for no limit.
     free: Option<u64>,
+    /// What was done, when it is recorded.
+    trace: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -168,6 +170,16 @@ impl SimStorage {
         disk.stop_after.is_some_and(|stop| disk.operations >= stop)
     }
 
+    /// Records what is done from now on.
+    pub fn record(&self) {
+        self.lock_disk().trace = Some(Vec::new());
+    }
+
+    /// What was done since [`record`](Self::record), one line for each operation.
+    pub fn trace(&self) -> Vec<String> {
+        self.lock_disk().trace.clone().unwrap_or_default()
+    }
+
     /// Has a call fail; `None` for no fault.
     pub fn set_fault(&self, fault: Option<Fault>) {
         let mut disk = self.lock_disk();
@@ -207,9 +219,11 @@ impl SimStorage {
             for node in names.values() {
                 match node {
                     Node::File(id) => {
-                        let content = disk.inodes.get(id).map(|inode| inode.after(crash, &mut draw)).unwrap_or_default();
+                        let content =
+                            disk.inodes.get(id).map(|inode| inode.after(crash, &mut draw)).unwrap_or_default();
                         let content = Arc::new(content);
-                        left.inodes.insert(*id, Inode { cached: Arc::clone(&content), durable: content, pending: Vec::new() });
+                        left.inodes
+                            .insert(*id, Inode { cached: Arc::clone(&content), durable: content, pending: Vec::new() });
                     }
                     Node::Dir(id) => reachable.push(dir_key(*id)),
                 }
@@ -266,7 +280,9 @@ impl SimStorage {
         while let Some((path, key)) = reachable.pop() {
             for (name, node) in disk.dirs.get(&key).iter().flat_map(|dir| &dir.cached) {
                 match node {
-                    Node::File(id) => files.push((path.join(name), disk.inodes.get(id).map_or(0, |f| f.cached.len() as u64))),
+                    Node::File(id) => {
+                        files.push((path.join(name), disk.inodes.get(id).map_or(0, |f| f.cached.len() as u64)))
+                    }
                     Node::Dir(id) => reachable.push((path.join(name), dir_key(*id))),
                 }
             }
@@ -395,8 +411,10 @@ impl Change {
                 }
             }
             _ => {
-                let garbage: Vec<u8> = (0..len).map(|_| draw.next() as u8).collect();
-                Change::Write { position: *position, bytes: garbage.into() }.apply(content);
+                // Only blocks that the file did not have yet can hold anything: what is overwritten is old or new.
+                let new = (content.len() as u64).max(*position);
+                let garbage: Vec<u8> = (new..position + len).map(|_| draw.next() as u8).collect();
+                Change::Write { position: new, bytes: garbage.into() }.apply(content);
             }
         }
     }
@@ -410,9 +428,12 @@ fn grow(content: &mut Vec<u8>, len: u64) {
 
 impl Disk {
     /// Counts an operation, and fails it where it is to fail.
-    fn begin(&mut self, call: Call) -> io::Result<()> {
+    fn begin(&mut self, call: Call, what: impl FnOnce() -> String) -> io::Result<()> {
         self.check_running()?;
         self.operations += 1;
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{} {call:?} {}", self.operations, what()));
+        }
         let count = self.calls.entry(call).or_default();
         *count += 1;
         let count = *count;
@@ -423,7 +444,11 @@ impl Disk {
             Some(_) => count,
             None => total,
         };
-        if reached == fault.after + 1 || fault.forever && reached > fault.after { Err(fault.error.into()) } else { Ok(()) }
+        if reached == fault.after + 1 || fault.forever && reached > fault.after {
+            Err(fault.error.into())
+        } else {
+            Ok(())
+        }
     }
 
     fn check_running(&self) -> io::Result<()> {
@@ -519,6 +544,8 @@ fn split(path: &Path) -> io::Result<(&Path, &str)> {
 struct SimFile {
     storage: SimStorage,
     id: u64,
+    /// The name under which it was opened.
+    name: String,
 }
 
 #[derive(Debug)]
@@ -546,7 +573,7 @@ impl Storage for SimStorage {
                 if disk.dir(parent)?.cached.contains_key(name) {
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
-                disk.begin(Call::Create)?;
+                disk.begin(Call::Create, || path.display().to_string())?;
                 disk.last_id += 1;
                 let id = disk.last_id;
                 disk.inodes.insert(id, Inode::default());
@@ -554,7 +581,7 @@ impl Storage for SimStorage {
                 id
             }
         };
-        Ok(Arc::new(SimFile { storage: self.clone(), id }))
+        Ok(Arc::new(SimFile { storage: self.clone(), id, name: path.display().to_string() }))
     }
 
     fn info(&self, path: &Path) -> io::Result<FileInfo> {
@@ -586,7 +613,7 @@ impl Storage for SimStorage {
         if disk.dir(parent)?.cached.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        disk.begin(Call::Dir)?;
+        disk.begin(Call::Dir, || dir.display().to_string())?;
         disk.last_id += 1;
         let id = disk.last_id;
         disk.dirs.insert(dir_key(id), Dir::default());
@@ -598,7 +625,7 @@ impl Storage for SimStorage {
         if !disk.dir(dir)?.cached.is_empty() {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
-        disk.begin(Call::Dir)?;
+        disk.begin(Call::Dir, || dir.display().to_string())?;
         let (parent, name) = split(dir)?;
         disk.change_names(parent, NameChange::Remove(name.to_owned()))
     }
@@ -611,14 +638,14 @@ impl Storage for SimStorage {
         if matches!((node, disk.dir(to_dir)?.cached.get(to)), (Node::Dir(_), Some(_))) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        disk.begin(Call::Rename)?;
+        disk.begin(Call::Rename, || format!("{from} to {to}"))?;
         disk.change_names(from_dir, NameChange::Rename(from.to_owned(), to.to_owned(), node))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.lock_disk();
         let id = disk.file(path)?;
-        disk.begin(Call::Remove)?;
+        disk.begin(Call::Remove, || path.display().to_string())?;
         let (parent, name) = split(path)?;
         let len = disk.inode(id).cached.len() as u64;
         disk.give_space(len);
@@ -628,7 +655,7 @@ impl Storage for SimStorage {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.lock_disk();
         disk.dir(dir)?;
-        disk.begin(Call::SyncDir)?;
+        disk.begin(Call::SyncDir, || dir.display().to_string())?;
         let dir = disk.dir_mut(dir)?;
         dir.durable = dir.cached.clone();
         dir.pending.clear();
@@ -671,7 +698,7 @@ impl File for SimFile {
     fn write_vectored_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
         let bytes = parts.concat();
         let mut disk = self.storage.lock_disk();
-        let failed = disk.begin(Call::Write).err();
+        let failed = disk.begin(Call::Write, || format!("{} at {position}, {} bytes", self.name, bytes.len())).err();
         let written = if failed.is_some() { &bytes[..bytes.len() / 2] } else { &bytes[..] };
         if disk.check_running().is_ok() || failed.is_none() {
             disk.change(self.id, Change::Write { position, bytes: written.into() })?;
@@ -687,13 +714,13 @@ impl File for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut disk = self.storage.lock_disk();
-        disk.begin(Call::SetLen)?;
+        disk.begin(Call::SetLen, || format!("{} to {len}", self.name))?;
         disk.change(self.id, Change::SetLen(len))
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut disk = self.storage.lock_disk();
-        let synced = disk.begin(Call::Sync);
+        let synced = disk.begin(Call::Sync, || self.name.clone());
         let running = disk.check_running().is_ok();
         let inode = disk.inode(self.id);
         if synced.is_ok() {
