@@ -216,6 +216,7 @@ impl Active {
         }
         let end = batches.last().map_or(self.segment().end(), BatchHeader::next_offset);
         self.writer.publish(end);
+        shared.ends.set_log_end(end);
         if std::mem::take(&mut self.unstable) {
             self.refresh_unstable(shared);
         }
@@ -237,6 +238,7 @@ impl Active {
     /// Begins anew in `segment`, after a truncation.
     pub(crate) fn restart(&mut self, shared: &Shared, segment: Arc<Segment>, producers: Producers) {
         let config = Arc::clone(&self.config);
+        shared.ends.set_log_end(segment.end());
         *self = Active::new(segment, config, producers, self.leader_epoch);
         self.refresh_unstable(shared);
     }

@@ -44,6 +44,7 @@ pub(crate) struct Budgets {
 #[derive(Debug)]
 pub(crate) struct Ends {
     log_start: AtomicU64,
+    log_end: AtomicU64,
     high_watermark: AtomicU64,
     /// The first offset of a transaction that is open, or ended above the high watermark; `u64::MAX` for none.
     first_unstable: AtomicU64,
@@ -133,9 +134,10 @@ pub(crate) struct Parts {
 }
 
 impl Ends {
-    fn new(log_start: Offset, high_watermark: Offset) -> Ends {
+    fn new(log_start: Offset, high_watermark: Offset, log_end: Offset) -> Ends {
         Ends {
             log_start: AtomicU64::new(log_start.get()),
+            log_end: AtomicU64::new(log_end.get()),
             high_watermark: AtomicU64::new(high_watermark.get()),
             first_unstable: AtomicU64::new(u64::MAX),
         }
@@ -149,6 +151,17 @@ impl Ends {
 
     pub(crate) fn set_log_start(&self, offset: Offset) {
         self.log_start.store(offset.get(), Ordering::Release);
+    }
+
+    /// The log end offset: stored after the bytes and the end of the active segment.
+    #[inline]
+    pub(crate) fn log_end(&self) -> Offset {
+        Offset::new(self.log_end.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    pub(crate) fn set_log_end(&self, offset: Offset) {
+        self.log_end.store(offset.get(), Ordering::Release);
     }
 
     pub(crate) fn raise_log_start(&self, offset: Offset) {
@@ -172,8 +185,8 @@ impl Shared {
             id: parts.id,
             place: parts.place,
             budgets: parts.budgets,
+            ends: Ends::new(parts.log_start, parts.high_watermark, parts.view.load().end()),
             view: parts.view,
-            ends: Ends::new(parts.log_start, parts.high_watermark),
             tails: Tails::default(),
             durability: Durability::new(parts.durable_end),
             health: Health::default(),
@@ -241,7 +254,7 @@ impl Shared {
     /// The log end offset.
     #[inline]
     pub(crate) fn end(&self) -> Offset {
-        self.view.load().end()
+        self.ends.log_end()
     }
 
     /// The high watermark: the owner's, or the log end where nobody manages one.
@@ -296,17 +309,16 @@ impl Shared {
     /// Removes the files of buried segments that nobody reads any more; returns how many are left.
     pub(crate) fn reap(&self) -> Result<usize> {
         let mut graveyard = self.lock_graveyard();
-        let mut left = Vec::new();
-        for segment in graveyard.drain(..) {
+        let mut failed = None;
+        graveyard.retain(|segment| {
             // Only a holder can make another one, and this is the last.
-            if Arc::strong_count(&segment) == 1 && segment.is_unleased() {
-                crate::swap::remove_buried(&segment)?;
-            } else {
-                left.push(segment);
-            }
-        }
-        *graveyard = left;
-        Ok(graveyard.len())
+            let held = Arc::strong_count(segment) > 1 || !segment.is_unleased();
+            let removed = if held { Ok(()) } else { crate::swap::remove_buried(segment) };
+            let stays = held || removed.is_err();
+            failed = failed.take().or(removed.err());
+            stays
+        });
+        failed.map_or(Ok(graveyard.len()), Err)
     }
 
     fn lock_graveyard(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
@@ -326,10 +338,14 @@ impl Shared {
                 self.budgets.sync_queue.push(me, interval);
             }
         }
-        self.tails.end.notify(end.get());
+        // Orders the new end before the look at the waiters.
+        fence(Ordering::SeqCst);
+        self.tails.end.notify_fenced(end.get());
         if !self.hot.managed.load(Ordering::Relaxed) {
-            self.tails.high_watermark.notify(end.get());
-            self.tails.stable.notify(self.last_stable().get());
+            self.tails.high_watermark.notify_fenced(end.get());
+            if self.tails.stable.has_waiters() {
+                self.tails.stable.notify_fenced(self.last_stable().get());
+            }
         }
     }
 

@@ -57,9 +57,21 @@ impl Tail {
     pub(crate) fn notify(&self, reached: u64) {
         // Orders the caller's store of the end before the look at the waiters.
         fence(Ordering::SeqCst);
-        if self.registered.load(Ordering::Relaxed) > 0 {
+        self.notify_fenced(reached);
+    }
+
+    /// The same, after a full fence of the caller's.
+    #[inline]
+    pub(crate) fn notify_fenced(&self, reached: u64) {
+        if self.has_waiters() {
             self.wake(reached);
         }
+    }
+
+    /// Whether anybody waits.
+    #[inline]
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.registered.load(Ordering::Relaxed) > 0
     }
 
     #[cold]

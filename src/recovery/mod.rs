@@ -105,7 +105,8 @@ pub struct Cut {
 /// A partition being opened.
 struct Opening {
     request: Request,
-    store: StateStore,
+    /// Until the partition is put together.
+    store: Option<StateStore>,
     state: FoundState,
     report: PartitionReport,
     /// What a salvage moved out of the way changes the durable ends.
@@ -130,7 +131,7 @@ pub(crate) fn open(request: Request) -> Result<(Arc<Shared>, PartitionReport)> {
         error: None,
         took: Duration::ZERO,
     };
-    let mut opening = Opening { request, store, state, report, salvaged: false };
+    let mut opening = Opening { request, store: Some(store), state, report, salvaged: false };
     let opened = match opening.settle() {
         Ok((files, log_start, gaps)) => opening.finish(files, log_start, gaps),
         Err(error) if error.is_corruption() => opening.degrade(error),
@@ -144,6 +145,10 @@ pub(crate) fn open(request: Request) -> Result<(Arc<Shared>, PartitionReport)> {
 }
 
 impl Opening {
+    fn store(&self) -> &StateStore {
+        self.store.as_ref().expect("the partition is not put together yet")
+    }
+
     /// Carries out steps until the chain can be opened.
     fn settle(&mut self) -> Result<(Files, Offset, Vec<Range<Offset>>)> {
         loop {
@@ -198,12 +203,12 @@ impl Opening {
 
     fn act(&mut self, files: &mut Files, step: Step) -> Result<()> {
         let place = Arc::clone(&self.request.place);
-        self.store.settle()?;
+        self.store().settle()?;
         match step {
             Step::Redo(pending) => {
                 self.report.redone = true;
-                truncate::redo(&place, &self.store, pending, false)?;
-                self.state = FoundState::Good(self.store.get());
+                truncate::redo(&place, self.store(), pending, false)?;
+                self.state = FoundState::Good(self.store().get());
                 Ok(())
             }
             Step::DropSwap(base) => self.put_aside(base, Suffix::Swap),
@@ -257,7 +262,7 @@ impl Opening {
             let start = files.logs.first().map_or(from, |first| first.base);
             let end = files.logs.last().map_or(start, |last| last.end);
             let base = files.logs.last().map_or(start, |last| last.base);
-            self.rewrite_ends(start.max(self.store.get().log_start), base, end)?;
+            self.rewrite_ends(start.max(self.store().get().log_start), base, end)?;
             if files.logs.is_empty() {
                 return Err(error);
             }
@@ -265,7 +270,7 @@ impl Opening {
         }
         in_the_way.iter().rev().try_for_each(|base| self.put_aside(*base, Suffix::None))?;
         let Some(last) = files.logs.iter().rev().find(|log| log.base < from) else { return Err(error) };
-        self.rewrite_ends(self.store.get().log_start, last.base, last.end)
+        self.rewrite_ends(self.store().get().log_start, last.base, last.end)
     }
 
     /// Has `state` tell of what is left after a salvage.
@@ -273,14 +278,14 @@ impl Opening {
         if self.request.adopt {
             return Ok(());
         }
-        self.store.update(|state| {
+        self.store().update(|state| {
             state.log_start = log_start;
             state.active_base = active_base;
             state.durable_end = state.durable_end.min(end);
             state.durable_position = 0;
             state.pending = Pending::None;
         })?;
-        self.state = FoundState::Good(self.store.get());
+        self.state = FoundState::Good(self.store().get());
         Ok(())
     }
 
@@ -311,7 +316,7 @@ impl Opening {
         let log_start = log_start.min(tail.end());
         self.report.adopted_gaps = gaps.clone();
         let no_room = tail.no_room.clone();
-        let shared = self.assemble(tail, log_start)?;
+        let shared = self.assemble(tail, log_start);
         if let Some(error) = no_room {
             shared.health.fail(error);
         }
@@ -356,7 +361,7 @@ impl Opening {
         Ok(())
     }
 
-    fn assemble(&self, tail: Tail, log_start: Offset) -> Result<Arc<Shared>> {
+    fn assemble(&mut self, tail: Tail, log_start: Offset) -> Arc<Shared> {
         let request = &self.request;
         let end = tail.end();
         let high_watermark = match &self.state {
@@ -366,7 +371,7 @@ impl Opening {
         let segments = tail.segments;
         let active_segment = Arc::clone(segments.last().expect("a chain has a segment"));
         let active = Active::new(active_segment, Arc::clone(&request.config), tail.replay.producers, -1);
-        Ok(Shared::new(Parts {
+        Shared::new(Parts {
             topic: Arc::clone(&request.topic),
             id: request.id,
             place: Arc::clone(&request.place),
@@ -378,13 +383,13 @@ impl Opening {
             high_watermark: high_watermark.min(end),
             active,
             epochs: tail.replay.epochs,
-            state: StateStore::load(&request.place)?.1,
+            state: self.store.take().expect("a partition is put together once"),
             read_only: request.read_only,
-        }))
+        })
     }
 
     /// Opens what lies below the damage, for reading only.
-    fn degrade(self, error: Error) -> Result<(Arc<Shared>, PartitionReport)> {
+    fn degrade(mut self, error: Error) -> Result<(Arc<Shared>, PartitionReport)> {
         let log_start = match self.known_state() {
             Some(state) => state.log_start,
             None => self.request.kafka.log_start.unwrap_or_default(),
@@ -393,7 +398,7 @@ impl Opening {
         let replay = replay::Replay::new(Epochs::default());
         let tail = Tail { segments, replay, no_room: None };
         let start = tail.segments.first().map_or(log_start, |first| first.base()).max(log_start).min(tail.end());
-        let shared = self.assemble(tail, start)?;
+        let shared = self.assemble(tail, start);
         shared.health.fail(error);
         Ok((shared, self.report))
     }
