@@ -29,6 +29,8 @@ pub(crate) struct Active {
     noted_epoch: i32,
     /// Wall time of the active segment's first append.
     first_append_at: Option<Timestamp>,
+    /// When the active segment is old enough to be sealed.
+    due: Option<Timestamp>,
     /// Bytes of the active segment when the last checkpoint was handed over.
     captured: u64,
     /// Bytes of the active segment at the last maintenance pass.
@@ -48,22 +50,26 @@ impl Active {
         producers: Producers,
         leader_epoch: i32,
     ) -> Active {
-        let first_append_at = Some(segment.facts().first_append_at).filter(|at| *at != Timestamp::NONE);
+        let first_append_at =
+            Some(segment.facts().first_append_at).filter(|at| *at != Timestamp::NONE && !segment.is_empty());
         let captured = segment.len();
         let writer = SegmentWriter::resume(segment, u64::from(config.index_interval_bytes), reserve(&config));
-        Active {
+        let mut active = Active {
             writer,
             config,
             producers,
             leader_epoch,
             noted_epoch: leader_epoch,
             first_append_at,
+            due: None,
             captured,
             idle_len: 0,
             unstable: false,
             scratch: Scratch::default(),
             buffer: Vec::new(),
-        }
+        };
+        active.due = active.work_out_due();
+        active
     }
 
     pub(crate) fn config(&self) -> &Arc<TopicConfig> {
@@ -73,6 +79,7 @@ impl Active {
     pub(crate) fn set_config(&mut self, config: Arc<TopicConfig>) {
         self.writer.set_reserve(reserve(&config));
         self.config = config;
+        self.due = self.work_out_due();
     }
 
     pub(crate) fn segment(&self) -> &Arc<Segment> {
@@ -119,24 +126,29 @@ impl Active {
 
     /// Wall time at which the active segment is old enough to be sealed; `None` while it is empty.
     pub(crate) fn roll_due(&self) -> Option<Timestamp> {
+        self.due
+    }
+
+    fn work_out_due(&self) -> Option<Timestamp> {
         let mut age = self.config.segment_age;
         if self.config.cleanup != Cleanup::Delete {
             age = age.min(self.config.max_compaction_lag.unwrap_or(age));
         }
         let millis = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-        self.first_append_at.filter(|_| self.writer.len() > 0).map(|at| at.plus_millis(millis))
+        self.first_append_at.map(|at| at.plus_millis(millis))
     }
 
     /// Whether a batch goes into the active segment, behind `pending` bytes that are about to be written.
     pub(crate) fn fits(&self, pending: usize, header: &BatchHeader, at: Offset, now: Timestamp) -> bool {
         let segment = self.writer.segment();
         let len = self.writer.len() + pending as u64;
-        let index_room = u64::from(self.config.segment_index_bytes).saturating_sub(segment.index_bytes());
-        let entries = (pending as u64 + header.size as u64) / u64::from(self.config.index_interval_bytes.max(1)) + 2;
+        // An entry for what is pending, one for this batch, one at the seal.
+        let entries =
+            u64::from(self.writer.index_entries()) + pending as u64 / u64::from(self.config.index_interval_bytes) + 3;
         len + header.size as u64 <= self.config.segment_bytes
             && at.since(segment.base()) + u64::from(header.last_offset_delta) <= SPAN_MAX
-            && entries * TimeIndexEntry::LEN as u64 <= index_room
-            && self.roll_due().is_none_or(|due| due > now)
+            && entries * TimeIndexEntry::LEN as u64 <= u64::from(self.config.segment_index_bytes)
+            && self.due.is_none_or(|due| due > now)
     }
 
     /// Rolls when the next batch does not fit the active segment any more. An empty one takes any batch.
@@ -176,7 +188,7 @@ impl Active {
             let segments = view.segments().iter().cloned().chain([active]).collect();
             Some(View::new(segments))
         });
-        self.first_append_at = None;
+        (self.first_append_at, self.due) = (None, None);
         self.captured = 0;
         shared.counters.rolls.add(1);
         shared.sync_soon();
@@ -202,6 +214,7 @@ impl Active {
         }
         if self.first_append_at.is_none() {
             self.first_append_at = Some(now);
+            self.due = self.work_out_due();
             self.segment().update_facts(|facts| facts.first_append_at = now);
         }
         for header in batches {

@@ -27,6 +27,8 @@ pub(crate) struct SegmentWriter {
     data: Option<Arc<OpenData>>,
     indexer: Indexer,
     len: u64,
+    /// At least as many as either index has.
+    index_entries: u32,
     /// Space is reserved up to here; zeros lie between the data and it.
     reserved: u64,
     window: u64,
@@ -61,7 +63,19 @@ impl SegmentWriter {
         } else {
             Indexer::resume(segment.base(), index_interval, segment.facts().max_timestamp, segment.end())
         };
-        SegmentWriter { segment, data: None, indexer, len, reserved: len, window: WINDOW_MIN, small_writes: 0, reserve }
+        let entries = segment.index_entries();
+        let index_entries = entries.offsets.max(entries.times);
+        SegmentWriter {
+            segment,
+            data: None,
+            indexer,
+            len,
+            index_entries,
+            reserved: len,
+            window: WINDOW_MIN,
+            small_writes: 0,
+            reserve,
+        }
     }
 
     pub(crate) fn segment(&self) -> &Arc<Segment> {
@@ -73,6 +87,11 @@ impl SegmentWriter {
         self.len
     }
 
+    /// At least as many entries as either of its indexes has.
+    pub(crate) fn index_entries(&self) -> u32 {
+        self.index_entries
+    }
+
     /// How space ahead is to be reserved from now on.
     pub(crate) fn set_reserve(&mut self, reserve: Option<Reserve>) {
         self.reserve = reserve;
@@ -82,23 +101,26 @@ impl SegmentWriter {
     /// before; when even that fails the error is `Poisoned`.
     pub(crate) fn write(&mut self, parts: [&[u8]; 2]) -> Result<()> {
         let size = parts[0].len() + parts[1].len();
-        let data = self.data()?;
+        let data = self.take_data()?;
         self.reserve_for(&data, size);
         let written = data.file.write_vectored_at(&parts, self.len);
-        match written {
+        let written = match written {
             Ok(()) => {
                 self.len += size as u64;
                 self.reserved = self.reserved.max(self.len);
                 Ok(())
             }
             Err(e) => Err(self.roll_back(&data, e)),
-        }
+        };
+        self.data = Some(data);
+        written
     }
 
     /// Takes note of a batch in the bytes written last, for the indexes.
     #[inline]
     pub(crate) fn note(&mut self, header: &BatchHeader, position: u64) {
         if let Some((offset, time)) = self.indexer.note(header, position) {
+            self.index_entries += 1;
             self.segment.update_index(|index| {
                 index.offsets.push(offset);
                 index.times.extend(time);
@@ -122,8 +144,10 @@ impl SegmentWriter {
     pub(crate) fn trim(&mut self) -> Result<()> {
         self.small_writes = 0;
         if self.reserved > self.len {
-            let data = self.data()?;
-            data.file.release(self.len).map_err(|e| Error::io(e, &self.segment.path()))?;
+            let data = self.take_data()?;
+            let released = data.file.release(self.len);
+            self.data = Some(data);
+            released.map_err(|e| Error::io(e, &self.segment.path()))?;
             self.reserved = self.len;
         }
         Ok(())
@@ -148,13 +172,13 @@ impl SegmentWriter {
         self.segment
     }
 
-    fn data(&mut self) -> Result<Arc<OpenData>> {
-        if let Some(data) = &self.data {
-            return Ok(Arc::clone(data));
+    /// The open file, to be put back after its use.
+    #[inline]
+    fn take_data(&mut self) -> Result<Arc<OpenData>> {
+        match self.data.take() {
+            Some(data) => Ok(data),
+            None => self.segment.open_for_writing(),
         }
-        let data = self.segment.open_for_writing()?;
-        self.data = Some(Arc::clone(&data));
-        Ok(data)
     }
 
     /// Reserves space ahead of small writes. A full disk, or a file system that cannot, is no error here: the write
