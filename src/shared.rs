@@ -27,6 +27,7 @@ use crate::storage::Storage;
 use crate::storage::files;
 use crate::storage::handles::Handles;
 use crate::tail::{Reached, Tail, WaitOutcome};
+use crate::truncate::{self, Holders};
 use crate::view::{View, ViewCell};
 
 /// What all partitions of a log share.
@@ -382,8 +383,8 @@ impl Shared {
     }
 
     /// Carries out what `state` says is pending.
-    pub(crate) fn redo(&self, pending: Pending, in_use: bool) -> Result<()> {
-        crate::truncate::redo(&self.place, &self.state, pending, in_use)
+    pub(crate) fn redo(&self, pending: Pending, holders: Holders) -> Result<()> {
+        truncate::redo(&self.place, &self.state, pending, holders)
     }
 
     /// A file is cut, or replaced, from now on: a read that is under way is done again.

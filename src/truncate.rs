@@ -2,14 +2,15 @@
 //!
 //! `state` says first what is to be done; a crash at any point has recovery do it again from its first step.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::Pending;
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
+use crate::format::{Pending, State};
 use crate::offset::Offset;
 use crate::recovery::replay::Replay;
-use crate::recovery::survey::{LogFile, look, walk};
+use crate::recovery::survey::{LogFile, Stop, look, walk};
 use crate::segment::index::SegmentIndex;
 use crate::segment::scan::Check;
 use crate::segment::{Facts, Place, Segment};
@@ -62,7 +63,7 @@ pub(crate) fn reset(shared: &Shared, to: Offset) -> Result<()> {
             segment.close_file();
         }
         active.let_go();
-        shared.redo(Pending::Reset(to), false)?;
+        shared.redo(Pending::Reset(to), Holders::Partition)?;
         let segment = reopen(&shared.place, to, to, 0)?;
         shared.ends.set_log_start(to);
         shared.lock_epochs().truncate_from_end(Offset::ZERO);
@@ -76,13 +77,11 @@ pub(crate) fn reset(shared: &Shared, to: Offset) -> Result<()> {
 }
 
 /// Carries out on disk what `state` says is pending, from its first step, and says that it is done.
-///
-/// `in_use`: somebody may hold the file of the segment that is cut, so its beginning becomes a new file.
-pub(crate) fn redo(place: &Arc<Place>, store: &StateStore, pending: Pending, in_use: bool) -> Result<()> {
+pub(crate) fn redo(place: &Arc<Place>, store: &StateStore, pending: Pending, holders: Holders) -> Result<()> {
     match pending {
         Pending::None => Ok(()),
         Pending::Truncate(to) => {
-            let LogEnd { base, end, position } = redo_truncate(place, to, in_use)?;
+            let LogEnd { base, end, position } = redo_truncate(place, &store.get(), to, holders)?;
             store.update(|state| {
                 state.pending = Pending::None;
                 state.active_base = base;
@@ -147,7 +146,8 @@ fn cut_back(shared: &Shared, active: &mut crate::active::Active, to: Offset) -> 
     }
     active.let_go();
     let in_use = view.from(to).first().is_some_and(|segment| segment.base() < to && !segment.may_be_cut());
-    shared.redo(Pending::Truncate(to), in_use)?;
+    let holders = if in_use { Holders::Readers } else { Holders::Partition };
+    shared.redo(Pending::Truncate(to), holders)?;
     let state = shared.state();
     let mut segments: Vec<Arc<Segment>> =
         view.segments().iter().filter(|segment| segment.base() < state.active_base).cloned().collect();
@@ -180,6 +180,7 @@ fn adopt(
 }
 
 /// Where a log ends after a truncation.
+#[derive(Clone, Copy)]
 struct LogEnd {
     /// The base of the active segment.
     base: Offset,
@@ -188,8 +189,19 @@ struct LogEnd {
     position: u64,
 }
 
+/// Who has the files of a partition that is cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Holders {
+    /// Nobody: it is being opened. What lies above the durable watermark may be torn, or in the page cache only.
+    Nobody,
+    /// The partition itself, which wrote all that it reads.
+    Partition,
+    /// Readers, too: the segment that is cut becomes a new file.
+    Readers,
+}
+
 /// Deletes the segments above `to` and cuts the one that holds it.
-fn redo_truncate(place: &Arc<Place>, to: Offset, in_use: bool) -> Result<LogEnd> {
+fn redo_truncate(place: &Arc<Place>, state: &State, to: Offset, holders: Holders) -> Result<LogEnd> {
     let mut bases = Vec::new();
     for entry in place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))? {
         match file_name::parse(&entry.name) {
@@ -201,33 +213,32 @@ fn redo_truncate(place: &Arc<Place>, to: Offset, in_use: bool) -> Result<LogEnd>
         }
     }
     bases.sort();
-    let keep = bases.partition_point(|base| *base <= to).saturating_sub(1);
-    for base in bases.iter().skip(keep + 1).rev() {
-        swap::remove_segment_files(place, *base)?;
-    }
-    place.sync_dir()?;
-    let Some(base) = bases.get(keep).copied().filter(|base| *base <= to) else {
+    let mut keep = bases.partition_point(|base| *base <= to.min(state.active_base)).saturating_sub(1);
+    let Some(mut cut) =
+        bases.get(keep).filter(|base| **base <= to).map(|base| measure(place, state, *base, to)).transpose()?
+    else {
+        bases.iter().try_for_each(|base| swap::remove_segment_files(place, *base))?;
         create(place, to)?;
         place.sync_dir()?;
         return Ok(LogEnd { base: to, end: to, position: 0 });
     };
-    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
-    let at = |e| Error::io(e, &path);
-    let file = place.storage.open(&path, OpenMode::Write).map_err(at)?;
-    let len = file.info().map_err(at)?.len;
-    let (mut end, mut position) = (base, 0);
-    walk(&*file, base, (0, len), base, Check::Header, |found| {
-        if found.batch.header().next_offset() <= to {
-            end = found.batch.header().next_offset();
-            position = found.position + found.batch.header().size as u64;
-        }
-        Ok(())
-    })?;
-    if in_use {
-        replace_by_prefix(place, &*file, base, position)?;
+    // A segment that was begun after the last `state` counts only where the one before it is whole.
+    while let Some(next) = bases.get(keep + 1).copied().filter(|next| *next <= to && cut.whole && *next == cut.end.end)
+    {
+        settle(place, state, &cut, holders)?;
+        cut = measure(place, state, next, to)?;
+        keep += 1;
+    }
+    for base in bases.iter().skip(keep + 1).rev() {
+        swap::remove_segment_files(place, *base)?;
+    }
+    place.sync_dir()?;
+    let LogEnd { base, position, .. } = cut.end;
+    if holders == Holders::Readers {
+        replace_by_prefix(place, &*cut.file, base, position)?;
     } else {
-        file.set_len(position).map_err(at)?;
-        file.sync().map_err(at)?;
+        cut.file.set_len(position).map_err(|e| Error::io(e, &cut.path))?;
+        settle(place, state, &cut, holders)?;
     }
     for kind in
         [SegmentFileKind::OffsetIndex, SegmentFileKind::TimeIndex, SegmentFileKind::TxnIndex, SegmentFileKind::Digest]
@@ -235,7 +246,64 @@ fn redo_truncate(place: &Arc<Place>, to: Offset, in_use: bool) -> Result<LogEnd>
         files::remove(&*place.storage, &place.segment_path(base, kind, Suffix::None))?;
     }
     place.sync_dir()?;
-    Ok(LogEnd { base, end, position })
+    Ok(cut.end)
+}
+
+/// A segment, and where it is to end.
+struct Measured {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    end: LogEnd,
+    /// It ends there already.
+    whole: bool,
+}
+
+/// Finds the last batch of a segment that lies below `to` whole. Damage below the durable watermark is an error: nothing
+/// durable is cut for it.
+fn measure(place: &Place, state: &State, base: Offset, to: Offset) -> Result<Measured> {
+    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+    let at = |e| Error::io(e, &path);
+    let file = place.storage.open(&path, OpenMode::Write).map_err(at)?;
+    let len = file.info().map_err(at)?.len;
+    let mut end = LogEnd { base, end: base, position: 0 };
+    let walk = walk(&*file, base, (0, len), base, Check::Crc, |found| {
+        if found.batch.header().next_offset() <= to {
+            end.end = found.batch.header().next_offset();
+            end.position = found.position + found.batch.header().size as u64;
+        }
+        Ok(())
+    })
+    .map_err(|e| e.at_path(&path))?;
+    if let Stop::Bad(why) = &walk.stop
+        && walk.position < durable_part(state, base, len)
+    {
+        return Err(Error::corrupt(&path, walk.position, why.to_string()));
+    }
+    let whole = matches!(walk.stop, Stop::End) && end.position == len;
+    Ok(Measured { path, file, end, whole })
+}
+
+/// How much of a segment is known to be durable.
+fn durable_part(state: &State, base: Offset, len: u64) -> u64 {
+    match base.cmp(&state.active_base) {
+        std::cmp::Ordering::Less => len,
+        std::cmp::Ordering::Equal => state.durable_position,
+        std::cmp::Ordering::Greater => 0,
+    }
+}
+
+/// Makes what is left of a segment durable. At open what is read may be in the page cache only, even after a sync that
+/// succeeds (I8): it is written again.
+fn settle(place: &Place, state: &State, cut: &Measured, holders: Holders) -> Result<()> {
+    let at = |e| Error::io(e, &cut.path);
+    let LogEnd { base, position, .. } = cut.end;
+    let durable = durable_part(state, base, position);
+    if holders == Holders::Nobody && durable < position {
+        files::copy(&*cut.file, durable..position, |bytes, at| cut.file.write_at(bytes, at)).map_err(at)?;
+    }
+    cut.file.sync().map_err(at)?;
+    // The name may be newer than the last sync of the directory.
+    place.sync_dir()
 }
 
 /// Puts a copy of a segment's first bytes in its place; who holds the old file goes on seeing all of it.

@@ -22,7 +22,7 @@ use crate::segment::{Facts, Place, Segment};
 use crate::shared::{Budgets, Parts, Shared};
 use crate::state::{Found as FoundState, StateStore};
 use crate::storage::{OpenMode, files};
-use crate::truncate;
+use crate::truncate::{self, Holders};
 use crate::view::{View, ViewCell};
 
 use self::plan::{Known, Origin, Refusal, Seen, Step, plan};
@@ -207,7 +207,7 @@ impl Opening {
         match step {
             Step::Redo(pending) => {
                 self.report.redone = true;
-                truncate::redo(&place, self.store(), pending, false)?;
+                truncate::redo(&place, self.store(), pending, Holders::Nobody)?;
                 self.state = FoundState::Good(self.store().get());
                 Ok(())
             }

@@ -1,0 +1,212 @@
+//! Topics, partitions, configurations, watermarks, epochs, transactions, read-only opens.
+
+mod common;
+
+use common::{append, expected, quiet, read, small};
+use stratalog::format::{Marker, end_marker};
+use stratalog::{
+    Cleanup, Durability, ErrorKind, FetchOptions, Isolation, Log, Offset, Record, RecordBatch, Timestamp, TopicConfig,
+    WatermarkMode,
+};
+
+#[test]
+fn topics_partitions_and_configurations_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    let topic = log.create_topic("orders", 3, small()).unwrap();
+    log.create_partition("events", 7, TopicConfig::new()).unwrap();
+    assert_eq!(*log.create_topic("orders", 1, small()).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    topic.set_config(small().cleanup(Cleanup::Compact)).unwrap();
+    topic.add_partitions(5).unwrap();
+    assert_eq!(log.partition("orders", 4).unwrap().config().cleanup, Cleanup::Compact);
+    drop((topic, log));
+
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    let names: Vec<String> = log.topics().iter().map(|topic| topic.name().to_owned()).collect();
+    assert_eq!(names, ["events", "orders"]);
+    assert_eq!(log.topic("orders").unwrap().partitions().len(), 5);
+    assert_eq!(log.topic("orders").unwrap().config().unwrap(), small().cleanup(Cleanup::Compact));
+    assert!(log.partition("events", 7).is_some() && log.partition("events", 0).is_none());
+    let partition = log.partition("orders", 0).unwrap();
+    let keyless = partition.append_records([Record::keyless("value")]).unwrap_err();
+    assert_eq!(*keyless.kind(), ErrorKind::MissingKey);
+}
+
+#[test]
+fn a_deleted_topic_is_gone_and_its_name_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    log.create_topic("t", 2, small()).unwrap();
+    let old = log.partition("t", 1).unwrap();
+    append(&old, 100);
+    log.delete_topic("t").unwrap();
+    assert!(log.topic("t").is_none());
+    assert_eq!(*old.append_records([Record::new("k", "v")]).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(*old.fetch(Offset::ZERO, FetchOptions::default()).unwrap_err().kind(), ErrorKind::Closed);
+    log.create_topic("t", 1, small()).unwrap();
+    append(&log.partition("t", 0).unwrap(), 10);
+    drop((old, log));
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    assert_eq!(read(&log.partition("t", 0).unwrap(), 0), expected(0..10));
+    assert!(log.partition("t", 1).is_none());
+}
+
+#[test]
+fn keys_go_where_kafka_sends_them_and_others_in_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    let topic = log.create_topic("t", 4, small()).unwrap();
+    for n in 0..100 {
+        let key = format!("key-{n}");
+        let (partition, _) = topic.append(Record::new(&key, "v")).unwrap();
+        assert_eq!(partition, stratalog::partition_for_key(key.as_bytes(), 4));
+    }
+    let turns: Vec<u32> = (0..8).map(|_| topic.append(Record::keyless("v")).unwrap().0).collect();
+    assert_eq!(turns, [0, 1, 2, 3, 0, 1, 2, 3]);
+}
+
+#[test]
+fn a_managed_high_watermark_starts_at_the_one_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    log.create_topic("t", 1, small().watermark(WatermarkMode::Managed)).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    append(&partition, 100);
+    let mut replicated = FetchOptions::default();
+    replicated.isolation = Isolation::HighWatermark;
+    assert!(partition.fetch(Offset::ZERO, replicated).unwrap().is_empty());
+    partition.set_high_watermark(Offset::new(60)).unwrap();
+    let mut reader = partition.reader_with(Offset::ZERO, replicated).unwrap();
+    let mut count = 0;
+    while reader.next_record().unwrap().is_some() {
+        count += 1;
+    }
+    assert_eq!(count, 60);
+    assert!(partition.set_high_watermark(Offset::new(101)).is_err());
+    drop(reader);
+    log.close().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    assert_eq!(log.partition("t", 0).unwrap().offsets().high_watermark, Offset::new(60));
+}
+
+#[test]
+fn leader_epochs_tell_where_each_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    log.create_topic("t", 1, small()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    partition.set_leader_epoch(3).unwrap();
+    append(&partition, 40);
+    partition.set_leader_epoch(5).unwrap();
+    append(&partition, 40);
+    assert!(partition.set_leader_epoch(4).is_err());
+    let check = |partition: &stratalog::Partition| {
+        assert_eq!(partition.end_offset_for_epoch(3), Some((3, Offset::new(40))));
+        assert_eq!(partition.end_offset_for_epoch(4), Some((3, Offset::new(40))));
+        assert_eq!(partition.end_offset_for_epoch(5), Some((5, Offset::new(80))));
+        assert_eq!(partition.end_offset_for_epoch(6), None);
+    };
+    check(&partition);
+    drop((partition, log));
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    check(&partition);
+    partition.truncate(Offset::new(20)).unwrap();
+    assert_eq!(partition.end_offset_for_epoch(3), Some((3, Offset::new(20))));
+    log.close().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    assert_eq!(log.partition("t", 0).unwrap().end_offset_for_epoch(5), None);
+}
+
+fn transactional(id: i64, sequence: i32, value: &str) -> RecordBatch {
+    let mut builder = RecordBatch::builder().producer(id, 0, sequence).transactional(true);
+    builder.push(&Record::new("key", value), Timestamp::from_millis(1_700_000_000_000)).unwrap();
+    builder.build().unwrap()
+}
+
+#[test]
+fn readers_of_committed_records_see_neither_open_nor_aborted_transactions() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    log.create_topic("t", 1, small()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let now = Timestamp::from_millis(1_700_000_000_000);
+    partition.append_records([Record::new("key", "plain")]).unwrap();
+    for sequence in 0..30 {
+        partition.append(&transactional(1, sequence, "committed")).unwrap();
+        partition.append(&transactional(2, sequence, "aborted")).unwrap();
+    }
+    assert_eq!(partition.offsets().last_stable, Offset::new(1));
+    partition.append(&end_marker(Marker::Commit, 1, 0, 0, now).unwrap()).unwrap();
+    partition.append(&end_marker(Marker::Abort, 2, 0, 0, now).unwrap()).unwrap();
+    partition.append(&transactional(1, 30, "open")).unwrap();
+    let check = |partition: &stratalog::Partition| {
+        assert_eq!(partition.offsets().last_stable, Offset::new(63));
+        let mut committed = FetchOptions::default();
+        committed.isolation = Isolation::Committed;
+        let fetched = partition.fetch(Offset::ZERO, committed).unwrap();
+        assert_eq!(fetched.aborted.len(), 1);
+        let mut reader = partition.reader_with(Offset::ZERO, committed).unwrap();
+        let mut values = Vec::new();
+        while let Some(record) = reader.next_record().unwrap() {
+            values.push(record.value.unwrap().to_vec());
+        }
+        assert_eq!(values.len(), 31);
+        assert!(values.iter().all(|value| value != b"aborted" && value != b"open"));
+    };
+    check(&partition);
+    drop((partition, log));
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    check(&log.partition("t", 0).unwrap());
+    log.close().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    check(&partition);
+    partition.truncate(Offset::new(62)).unwrap();
+    assert_eq!(partition.offsets().last_stable, Offset::new(2), "the abort is gone: its transaction is open again");
+}
+
+#[test]
+fn a_read_only_open_works_beside_the_owner_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    log.create_topic("t", 1, small()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    append(&partition, 100);
+    let listing = || {
+        let mut files: Vec<_> = std::fs::read_dir(dir.path().join("t-0"))
+            .unwrap()
+            .map(|entry| {
+                let entry = entry.unwrap();
+                let metadata = entry.metadata().unwrap();
+                (entry.file_name(), metadata.len(), metadata.modified().unwrap())
+            })
+            .collect();
+        files.sort();
+        files
+    };
+    partition.flush().unwrap();
+    let before = listing();
+    let reader = Log::open_read_only(dir.path()).unwrap();
+    let seen = reader.partition("t", 0).unwrap();
+    assert_eq!(read(&seen, 0), expected(0..100));
+    assert_eq!(*seen.append_records([Record::new("k", "v")]).unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert_eq!(*reader.create_topic("u", 1, small()).unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert_eq!(listing(), before);
+    append(&partition, 1);
+}
+
+#[test]
+fn synced_appends_are_durable_when_they_return() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    log.create_topic("t", 1, small().durability(Durability::Sync)).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    for n in 1..=50 {
+        append(&partition, 1);
+        assert_eq!(partition.offsets().durable, Offset::new(n));
+    }
+    log.close().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    assert_eq!(read(&log.partition("t", 0).unwrap(), 0), expected(0..50));
+}
