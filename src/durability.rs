@@ -143,7 +143,14 @@ impl Durability {
 
     /// Stops counting bytes that will never be durable: others must not wait for them.
     pub(crate) fn give_up(&self, shared: &Shared) {
-        shared.budgets.unsynced.free(self.unsynced.swap(0, Ordering::Relaxed));
+        self.settle_account(shared, u64::MAX);
+    }
+
+    /// Takes bytes off the account, here and in the log's: never more than are on it, whoever else settles meanwhile.
+    fn settle_account(&self, shared: &Shared, bytes: u64) {
+        let rest = |unsynced: u64| Some(unsynced.saturating_sub(bytes));
+        let before = self.unsynced.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).unwrap_or_default();
+        shared.budgets.unsynced.free(before.min(bytes));
     }
 
     /// Waits until nobody syncs.
@@ -209,8 +216,7 @@ impl Durability {
         self.sync_segment(&active)?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
-        self.unsynced.fetch_sub(covered, Ordering::Relaxed);
-        shared.budgets.unsynced.free(covered);
+        self.settle_account(shared, covered);
         self.checkpoint(shared, end)?;
         Ok(end)
     }

@@ -523,8 +523,8 @@ impl Shared {
         let mut active = self.lock_active();
         let closed = Error::new(ErrorKind::Closed);
         self.health.replace(closed.clone());
-        self.durability.give_up(self);
         self.durability.stop();
+        self.durability.give_up(self);
         active.let_go();
         self.tails.close(&closed);
         self.view.load().segments().iter().for_each(|segment| segment.close_file());
