@@ -126,18 +126,18 @@ fn step(kind: Kind, log: &Log, partition: &Partition, model: &mut Model, n: u64)
     let value = |n: u64| format!("value-{n}-{}", "x".repeat((n * 7 % 90) as usize));
     match (n * 5 + n / 7) % 16 {
         3 => model.durable = partition.flush()?.get(),
-        5 if n % 2 == 0 => partition.roll()?,
-        6 if n % 3 == 0 && model.end > model.start + 3 => return model.cut(partition, model.end - 2),
-        7 if n % 2 == 0 => {
+        5 if n.is_multiple_of(2) => partition.roll()?,
+        6 if n.is_multiple_of(3) && model.end > model.start + 3 => return model.cut(partition, model.end - 2),
+        7 if n.is_multiple_of(2) => {
             let to = model.start + (model.end - model.start) / 3;
             model.start = to;
             partition.delete_before(Offset::new(to))?;
         }
-        8 if n % 5 == 0 => return model.reset(partition, model.end + 100),
+        8 if n.is_multiple_of(5) => return model.reset(partition, model.end + 100),
         9 => model.append(partition, &[value(n), value(n + 1), value(n + 2)])?,
         10 | 11 if kind == Kind::Transactions => model.transaction(partition, (n % 3) as i64, &value(n))?,
         12 if kind == Kind::Transactions => {
-            let marker = if n % 2 == 0 { Marker::Abort } else { Marker::Commit };
+            let marker = if n.is_multiple_of(2) { Marker::Abort } else { Marker::Commit };
             model.end_transaction(partition, (n % 3) as i64, marker)?;
         }
         13 if kind == Kind::Transactions => partition.set_leader_epoch(n as i32)?,

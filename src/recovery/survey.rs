@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::format::{FormatError, OffsetIndexEntry, Pending, State};
-use crate::offset::{Offset, Timestamp};
+use crate::offset::Offset;
 use crate::segment::scan::{Check, Found, Scan, ScanError, zeros_follow};
 use crate::segment::{Place, Segment};
 use crate::storage::{File, FileKind, OpenMode};
@@ -229,14 +229,4 @@ fn index_hint(place: &Place, file: &dyn File, log: &LogFile) -> Option<u64> {
     let offset = log.base + u64::from(entry.offset);
     let found = scan.next().ok()??;
     (position > 0 && (log.base..=offset).contains(&found.batch.header().base_offset)).then_some(position)
-}
-
-/// The largest timestamp in a segment that nothing else is known of.
-pub(crate) fn max_timestamp(file: &dyn File, base: Offset, len: u64) -> Result<Timestamp> {
-    let mut max = Timestamp::NONE;
-    walk(file, base, (0, len), base, Check::Header, |found| {
-        max = max.max(found.batch.header().max_timestamp);
-        Ok(())
-    })?;
-    Ok(max)
 }

@@ -52,13 +52,6 @@ impl SegmentIndex {
             aborted: count(self.stored.aborted, self.aborted.len()),
         }
     }
-
-    /// Bytes of the larger of offset and time index once all is stored.
-    pub(crate) fn bytes(&self) -> u64 {
-        let entries = self.entries();
-        (u64::from(entries.offsets) * OffsetIndexEntry::LEN as u64)
-            .max(u64::from(entries.times) * TimeIndexEntry::LEN as u64)
-    }
 }
 
 /// Decides which batches get index entries, as Kafka does (docs/format.md, "Indexes").

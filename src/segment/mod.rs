@@ -331,11 +331,6 @@ impl Segment {
         self.lock_slot().data = None;
     }
 
-    /// Whether its file is open.
-    pub(crate) fn is_open(&self) -> bool {
-        self.lock_slot().data.is_some()
-    }
-
     /// Whole batches from the one that holds `from`, or the first after it, on: as many as fit `max_bytes`, but one in
     /// any case where `at_least_one`; none that reaches past `limit`.
     pub(crate) fn slice(

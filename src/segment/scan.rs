@@ -58,11 +58,6 @@ impl<'f> Scan<'f> {
         Scan { file, check, position: from, end, buffer: Vec::new(), buffer_at: from }
     }
 
-    /// Where the next batch begins: after an error, where the bad one does.
-    pub(crate) fn position(&self) -> u64 {
-        self.position
-    }
-
     /// The next batch, or `None` at the end of the range.
     pub(crate) fn next(&mut self) -> Result<Option<Found<'_>>, ScanError> {
         if self.position == self.end {

@@ -191,11 +191,6 @@ impl Segment {
         change(&mut self.write_index());
     }
 
-    /// Bytes of the larger index file, once stored.
-    pub(crate) fn index_bytes(&self) -> u64 {
-        self.read_index().bytes()
-    }
-
     /// The stored entries of one index, checked against their sum; `None` when they do not match it.
     fn stored(&self, data: &OpenData, sidecar: Sidecar, sum: Option<IndexSum>) -> Result<Option<Bytes>> {
         let Some(sum) = sum else { return Ok(None) };
