@@ -82,7 +82,8 @@ pub(crate) fn redo(place: &Arc<Place>, store: &StateStore, pending: Pending, in_
     match pending {
         Pending::None => Ok(()),
         Pending::Truncate(to) => {
-            let LogEnd { base, end, position } = redo_truncate(place, to, in_use)?;
+            let durable = store.get().durable_end.min(to);
+            let LogEnd { base, end, position } = redo_truncate(place, to, durable, in_use)?;
             store.update(|state| {
                 state.pending = Pending::None;
                 state.active_base = base;
@@ -188,28 +189,23 @@ struct LogEnd {
     position: u64,
 }
 
-/// Deletes the segments above `to` and cuts the one that holds it.
-fn redo_truncate(place: &Arc<Place>, to: Offset, in_use: bool) -> Result<LogEnd> {
-    let mut bases = Vec::new();
+/// Deletes the segments above `to` and cuts the one that holds it, which must reach `durable`: a segment that is missing
+/// below is found before anything is deleted.
+fn redo_truncate(place: &Arc<Place>, to: Offset, durable: Offset, in_use: bool) -> Result<LogEnd> {
+    let (mut bases, mut snapshots) = (Vec::new(), Vec::new());
     for entry in place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))? {
         match file_name::parse(&entry.name) {
             Some(ParsedName::Segment { base, kind: SegmentFileKind::Log, suffix: Suffix::None }) => bases.push(base),
             Some(ParsedName::Segment { base, kind: SegmentFileKind::Snapshot, suffix: Suffix::None }) if base > to => {
-                files::remove(&*place.storage, &place.path(&entry.name))?;
+                snapshots.push(entry.name);
             }
             _ => {}
         }
     }
     bases.sort();
-    let keep = bases.partition_point(|base| *base <= to).saturating_sub(1);
-    for base in bases.iter().skip(keep + 1).rev() {
-        swap::remove_segment_files(place, *base)?;
-    }
-    place.sync_dir()?;
-    let Some(base) = bases.get(keep).copied().filter(|base| *base <= to) else {
-        create(place, to)?;
-        place.sync_dir()?;
-        return Ok(LogEnd { base: to, end: to, position: 0 });
+    let above = bases.partition_point(|base| *base <= to);
+    let Some(base) = above.checked_sub(1).and_then(|keep| bases.get(keep)).copied() else {
+        return Err(Error::from(ErrorKind::MissingSegment(to..to + 1)).at_path(&place.dir));
     };
     let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
     let at = |e| Error::io(e, &path);
@@ -222,7 +218,18 @@ fn redo_truncate(place: &Arc<Place>, to: Offset, in_use: bool) -> Result<LogEnd>
             position = found.position + found.batch.header().size as u64;
         }
         Ok(())
-    })?;
+    })
+    .map_err(|e| e.at_path(&path))?;
+    if end < durable {
+        return Err(Error::from(ErrorKind::MissingSegment(end..durable)).at_path(&path));
+    }
+    for base in bases.iter().skip(above).rev() {
+        swap::remove_segment_files(place, *base)?;
+    }
+    for name in snapshots {
+        files::remove(&*place.storage, &place.path(&name))?;
+    }
+    place.sync_dir()?;
     if in_use {
         replace_by_prefix(place, &*file, base, position)?;
     } else {
