@@ -15,7 +15,8 @@ use crate::format::file_name::{self, TOPICS};
 use crate::format::{Codec, TimestampType, TopicId};
 use crate::storage::{Storage, files};
 
-const MAGIC: &str = "stratalog.topics";
+/// The file begins with its own name.
+const MAGIC: &str = TOPICS;
 const VERSION: u32 = 1;
 /// A larger file is none of ours.
 const LEN_MAX: u64 = 1 << 30;

@@ -200,37 +200,40 @@ pub(crate) enum Holders {
     Readers,
 }
 
-/// Deletes the segments above `to` and cuts the one that holds it.
+/// Deletes the segments above `to` and cuts the one that holds it, which must reach what is durable below `to`: a segment
+/// that is missing there is found before anything is deleted.
 fn redo_truncate(place: &Arc<Place>, state: &State, to: Offset, holders: Holders) -> Result<LogEnd> {
-    let mut bases = Vec::new();
+    let (mut bases, mut snapshots) = (Vec::new(), Vec::new());
     for entry in place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))? {
         match file_name::parse(&entry.name) {
             Some(ParsedName::Segment { base, kind: SegmentFileKind::Log, suffix: Suffix::None }) => bases.push(base),
             Some(ParsedName::Segment { base, kind: SegmentFileKind::Snapshot, suffix: Suffix::None }) if base > to => {
-                files::remove(&*place.storage, &place.path(&entry.name))?;
+                snapshots.push(entry.name);
             }
             _ => {}
         }
     }
     bases.sort();
-    let mut keep = bases.partition_point(|base| *base <= to.min(state.active_base)).saturating_sub(1);
-    let Some(mut cut) =
-        bases.get(keep).filter(|base| **base <= to).map(|base| measure(place, state, *base, to)).transpose()?
-    else {
-        bases.iter().try_for_each(|base| swap::remove_segment_files(place, *base))?;
-        create(place, to)?;
-        place.sync_dir()?;
-        return Ok(LogEnd { base: to, end: to, position: 0 });
+    let mut keep = bases.partition_point(|base| *base <= to.min(state.active_base));
+    let Some(base) = keep.checked_sub(1).and_then(|keep| bases.get(keep)) else {
+        return Err(Error::from(ErrorKind::MissingSegment(to..to + 1)).at_path(&place.dir));
     };
+    let mut cut = measure(place, state, *base, to)?;
     // A segment that was begun after the last `state` counts only where the one before it is whole.
-    while let Some(next) = bases.get(keep + 1).copied().filter(|next| *next <= to && cut.whole && *next == cut.end.end)
-    {
+    while let Some(next) = bases.get(keep).copied().filter(|next| *next <= to && cut.whole && *next == cut.end.end) {
         settle(place, state, &cut, holders)?;
         cut = measure(place, state, next, to)?;
         keep += 1;
     }
-    for base in bases.iter().skip(keep + 1).rev() {
+    let durable = state.durable_end.min(to);
+    if cut.end.end < durable {
+        return Err(Error::from(ErrorKind::MissingSegment(cut.end.end..durable)).at_path(&cut.path));
+    }
+    for base in bases.iter().skip(keep).rev() {
         swap::remove_segment_files(place, *base)?;
+    }
+    for name in snapshots {
+        files::remove(&*place.storage, &place.path(&name))?;
     }
     place.sync_dir()?;
     let LogEnd { base, position, .. } = cut.end;

@@ -296,7 +296,11 @@ impl Opening {
             Refusal::Overlap(range) => Error::from(ErrorKind::Overlap(range)).at_path(dir),
             Refusal::BrokenSwap(base) => {
                 let path = self.request.place.segment_path(base, SegmentFileKind::Log, Suffix::Swap);
-                Error::corrupt(&path, 0, "a finished compaction whose output cannot be read")
+                Error::corrupt(
+                    &path,
+                    0,
+                    "a committed compaction whose output cannot be read, or does not hold what it replaces",
+                )
             }
         }
     }

@@ -96,7 +96,7 @@ pub(crate) enum Refusal {
     Missing(Range<Offset>),
     /// Two files claim these offsets.
     Overlap(Range<Offset>),
-    /// A committed swap that cannot be read, and what it replaced is gone.
+    /// A committed swap that cannot be read, and what it replaced is gone; or one that does not hold what it replaces.
     BrokenSwap(Offset),
 }
 
@@ -107,17 +107,6 @@ impl Default for Origin {
 }
 
 impl Origin {
-    fn pending(&self) -> Pending {
-        if let Origin::State(known) = self { known.pending } else { Pending::None }
-    }
-
-    fn log_start(&self) -> Option<Offset> {
-        match self {
-            Origin::State(known) => Some(known.log_start),
-            Origin::Lost { log_start } | Origin::Kafka { log_start, .. } => *log_start,
-        }
-    }
-
     fn is_kafka(&self) -> bool {
         matches!(self, Origin::Kafka { .. })
     }
@@ -126,8 +115,10 @@ impl Origin {
 /// The first row that matches.
 pub(crate) fn plan(seen: &Seen) -> Result<Step, Refusal> {
     // Row A: an operation that `state` says was begun.
-    if seen.origin.pending() != Pending::None {
-        return Ok(Step::Redo(seen.origin.pending()));
+    if let Origin::State(known) = &seen.origin
+        && known.pending != Pending::None
+    {
+        return plan_redo(seen, known);
     }
     // Row B: swaps, finished or put aside.
     if let Some(swap) = seen.swaps.first() {
@@ -138,40 +129,94 @@ pub(crate) fn plan(seen: &Seen) -> Result<Step, Refusal> {
         return Ok(Step::RemoveLeftovers);
     }
     // Row D: nothing yet. A `state` says that there was a segment once.
-    let log_start = seen.origin.log_start();
-    if seen.logs.is_empty() {
+    let Some(first) = seen.logs.first() else {
         return match &seen.origin {
-            Origin::State(known) => {
-                Err(Refusal::Missing(known.log_start..known.durable_end.max(known.active_base + 1)))
+            Origin::State(known) => Err(Refusal::Missing(known.all())),
+            Origin::Lost { log_start } | Origin::Kafka { log_start, .. } => {
+                Ok(Step::Create(log_start.unwrap_or_default()))
             }
-            Origin::Lost { .. } | Origin::Kafka { .. } => Ok(Step::Create(log_start.unwrap_or_default())),
         };
-    }
-    let log_start = log_start.unwrap_or(seen.logs[0].base);
+    };
+    let log_start = match &seen.origin {
+        Origin::State(known) => known.log_start,
+        // Checkpoints lag behind: retention may have removed the segments that they begin with.
+        Origin::Lost { log_start } | Origin::Kafka { log_start, .. } => log_start.unwrap_or_default().max(first.base),
+    };
     // Row E: the head that retention gave up.
     let gone = removable_head(seen, log_start);
     if !gone.is_empty() {
         return Ok(Step::RemoveHead(gone));
     }
     // Row F: the two ends of the chain.
-    check_ends(seen, log_start)?;
+    if first.base > log_start {
+        return Err(Refusal::Missing(log_start..first.base));
+    }
+    check_active(seen)?;
     // Row G: the chain between them.
     let adopted_gaps = check_chain(seen, log_start)?;
     Ok(Step::Open { log_start, adopted_gaps })
 }
 
-fn plan_swap(seen: &Seen, swap: &SeenSwap) -> Result<Step, Refusal> {
-    if seen.origin.is_kafka() && seen.lowest_cleaned.is_some_and(|cleaned| swap.base >= cleaned) {
-        return Ok(Step::DropSwap(swap.base));
+impl Known {
+    /// All offsets that there should be.
+    fn all(&self) -> Range<Offset> {
+        self.log_start..self.durable_end.max(self.active_base + 1).max(self.log_start + 1)
     }
+}
+
+/// A truncation removes what lies above it, never the segment that holds what lies below it.
+fn plan_redo(seen: &Seen, known: &Known) -> Result<Step, Refusal> {
+    match known.pending {
+        Pending::Truncate(to) if seen.logs.first().is_none_or(|first| first.base > to) => {
+            Err(Refusal::Missing(known.log_start.min(to)..to + 1))
+        }
+        pending => Ok(Step::Redo(pending)),
+    }
+}
+
+fn plan_swap(seen: &Seen, swap: &SeenSwap) -> Result<Step, Refusal> {
+    let covered = is_covered(seen, swap.base);
+    let unfinished = seen.origin.is_kafka() && seen.lowest_cleaned.is_some_and(|cleaned| swap.base >= cleaned);
     let Some(end) = swap.end else {
-        let next = seen.logs.iter().map(|log| log.base).find(|base| *base > swap.base);
-        let covered = seen.logs.iter().any(|log| log.base == swap.base && next.is_none_or(|next| log.end >= next));
         return if covered { Ok(Step::DropSwap(swap.base)) } else { Err(Refusal::BrokenSwap(swap.base)) };
     };
+    if unfinished && covered {
+        return Ok(Step::DropSwap(swap.base));
+    }
+    if !fits(seen, swap.base, end) {
+        return Err(Refusal::BrokenSwap(swap.base));
+    }
     // An empty output replaces the segment of its own name only.
     let replaced = seen.logs.iter().map(|log| log.base).filter(|b| *b == swap.base || (*b > swap.base && *b < end));
     Ok(Step::FinishSwap { swap: swap.base, replaced: replaced.collect() })
+}
+
+/// Whether the segments that a swap replaces are all still there.
+fn is_covered(seen: &Seen, base: Offset) -> bool {
+    // Kafka splits a segment into several swaps: they begin within it.
+    let holds = |log: &SeenLog| log.base == base || (log.base < base && log.end > base);
+    let Some(at) = seen.logs.iter().position(holds) else { return false };
+    // What was deleted explains no gap here: it is what the swap should have replaced.
+    let rest = Seen { logs: seen.logs[at..].to_vec(), deleted: Vec::new(), allow_gaps: false, ..seen.clone() };
+    check_active(&rest).is_ok() && check_chain(&rest, base).is_ok()
+}
+
+/// Whether a swap can be one of ours: it holds all offsets of the sealed segments that it replaces, since a compaction
+/// keeps their end. Kafka's may end before them.
+fn fits(seen: &Seen, base: Offset, end: Offset) -> bool {
+    if seen.origin.is_kafka() {
+        return true;
+    }
+    if let Origin::State(known) = &seen.origin
+        && (base >= known.active_base || end > known.active_base)
+    {
+        return false;
+    }
+    seen.logs.iter().all(|log| match log.base {
+        b if b < base => log.end <= base,
+        b if b == base || b < end => log.end <= end,
+        _ => true,
+    })
 }
 
 /// Segments that lie below the log start whole. The last file stays, and so does the active one.
@@ -188,22 +233,13 @@ fn removable_head(seen: &Seen, log_start: Offset) -> Vec<Offset> {
     gone
 }
 
-fn check_ends(seen: &Seen, log_start: Offset) -> Result<(), Refusal> {
-    let first = seen.logs[0];
-    if first.base > log_start {
-        return Err(Refusal::Missing(log_start..first.base));
+fn check_active(seen: &Seen) -> Result<(), Refusal> {
+    let Origin::State(known) = &seen.origin else { return Ok(()) };
+    match seen.logs.iter().find(|log| log.base == known.active_base) {
+        None => Err(Refusal::Missing(known.active_base..known.durable_end.max(known.active_base + 1))),
+        Some(active) if active.end < known.durable_end => Err(Refusal::Missing(active.end..known.durable_end)),
+        Some(_) => Ok(()),
     }
-    if let Origin::State(known) = &seen.origin {
-        let active = seen.logs.iter().find(|log| log.base == known.active_base);
-        match active {
-            None => return Err(Refusal::Missing(known.active_base..known.durable_end.max(known.active_base + 1))),
-            Some(active) if active.end < known.durable_end => {
-                return Err(Refusal::Missing(active.end..known.durable_end));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(())
 }
 
 /// Neighbours must meet. What lies behind the active segment of `state` is tail, and judged when it is scanned.
@@ -243,3 +279,6 @@ fn check_chain(seen: &Seen, log_start: Offset) -> Result<Vec<Range<Offset>>, Ref
     }
     Ok(gaps)
 }
+
+#[cfg(test)]
+mod tests;

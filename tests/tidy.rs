@@ -1,0 +1,317 @@
+//! Holds the house together: imports go down only, one door to the disk, one to file names, sizes that do not grow.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The floors, lowest first: a module imports from floors below its own, and from its own where `siblings` says so.
+const FLOORS: &[Floor] = &[
+    Floor { modules: &["offset", "route"], siblings: false },
+    Floor { modules: &["format"], siblings: false },
+    Floor { modules: &["error"], siblings: false },
+    Floor { modules: &["storage"], siblings: false },
+    Floor { modules: &["config"], siblings: false },
+    Floor { modules: &["segment", "budget", "catalog"], siblings: false },
+    // What the workers share.
+    Floor {
+        modules: &[
+            "active",
+            "durability",
+            "epochs",
+            "pins",
+            "producers",
+            "shared",
+            "state",
+            "stats",
+            "swap",
+            "tail",
+            "transactions",
+            "view",
+        ],
+        siblings: true,
+    },
+    // The workers never call one another.
+    Floor {
+        modules: &["appender", "compaction", "reader", "recovery", "retention", "truncate", "verify"],
+        siblings: false,
+    },
+    Floor { modules: &["inspect", "maintenance", "partition"], siblings: false },
+    Floor { modules: &["kafka_dir", "log", "opening", "repair", "topic"], siblings: true },
+    Floor { modules: &["lib"], siblings: false },
+];
+
+/// Imports that go up, or aside, today. None may join them.
+const UPWARD: &[(&str, &str)] = &[
+    ("recovery", "truncate"),
+    ("shared", "appender"),
+    ("shared", "reader"),
+    ("shared", "recovery"),
+    ("shared", "truncate"),
+    ("stats", "reader"),
+    ("truncate", "recovery"),
+];
+
+/// Files above the limit, tests not counted, and how far they may go. They only shrink.
+const LONG_FILES: &[(&str, usize)] = &[
+    ("log.rs", 600),
+    ("reader.rs", 600),
+    ("recovery/mod.rs", 600),
+    ("segment/mod.rs", 600),
+    ("shared.rs", 800),
+    ("storage/sim.rs", 800),
+];
+
+/// Functions above the limit.
+const LONG_FUNCTIONS: &[(&str, &str)] = &[];
+
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 70;
+/// The one door to the disk, and the one to names.
+const DISK: &str = "storage/fs.rs";
+const NAMES: &str = "format/file_name.rs";
+
+struct Floor {
+    modules: &'static [&'static str],
+    siblings: bool,
+}
+
+/// A file under `src/`.
+struct Source {
+    /// Its path below `src/`.
+    path: String,
+    /// Its lines without comments and without its unit tests.
+    code: Vec<String>,
+    text: String,
+}
+
+impl Source {
+    fn load(root: &Path, path: &Path) -> Source {
+        let text = fs::read_to_string(path).unwrap();
+        let path = path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/");
+        let lines: Vec<&str> = text.lines().collect();
+        let tests = lines.windows(2).position(|pair| pair[0] == "#[cfg(test)]" && pair[1] == "mod tests {");
+        let code = lines[..tests.unwrap_or(lines.len())].iter().map(|line| without_comment(line)).collect();
+        Source { path, code, text }
+    }
+
+    /// The module right below the crate's root.
+    fn module(&self) -> &str {
+        self.path.split('/').next().unwrap_or_default().trim_end_matches(".rs")
+    }
+
+    fn is_tests(&self) -> bool {
+        self.path.ends_with("tests.rs")
+    }
+}
+
+fn without_comment(line: &str) -> String {
+    match line.find("//") {
+        Some(at) if line[..at].matches('"').count() % 2 == 0 => line[..at].to_owned(),
+        _ => line.to_owned(),
+    }
+}
+
+fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    rust_files(&root, &mut paths);
+    paths.sort();
+    let sources: Vec<Source> = paths.iter().map(|path| Source::load(&root, path)).collect();
+    assert!(sources.len() > 30, "the sources were found");
+    sources
+}
+
+fn report(violations: Vec<String>) {
+    assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
+}
+
+fn floor_of(module: &str) -> Option<usize> {
+    FLOORS.iter().position(|floor| floor.modules.contains(&module))
+}
+
+/// The modules that a line names by `crate::`.
+fn imports(line: &str) -> impl Iterator<Item = &str> {
+    line.split("crate::").skip(1).map(|rest| {
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        &rest[..end]
+    })
+}
+
+fn is_word(line: &str, word: &str) -> bool {
+    line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).any(|found| found == word)
+}
+
+/// The string literals of a line.
+fn literals(line: &str) -> impl Iterator<Item = &str> {
+    line.split('"').skip(1).step_by(2)
+}
+
+#[test]
+fn imports_go_down_only() {
+    let mut violations = Vec::new();
+    let mut used = vec![false; UPWARD.len()];
+    for source in sources().iter().filter(|source| !source.is_tests()) {
+        let module = source.module();
+        let Some(floor) = floor_of(module) else {
+            violations.push(format!("{}: its module has no floor", source.path));
+            continue;
+        };
+        for (at, line) in source.code.iter().enumerate() {
+            for import in imports(line).filter(|import| *import != module) {
+                // Macros and re-exports of the crate's root have no floor.
+                let Some(below) = floor_of(import) else { continue };
+                if below < floor || below == floor && FLOORS[floor].siblings {
+                    continue;
+                }
+                match UPWARD.iter().position(|known| *known == (module, import)) {
+                    Some(known) => used[known] = true,
+                    None => violations.push(format!("{}:{}: imports {import}", source.path, at + 1)),
+                }
+            }
+        }
+    }
+    let gone = UPWARD.iter().zip(used).filter(|(_, used)| !used);
+    violations.extend(gone.map(|((from, to), _)| format!("{from} no longer imports {to}: take it off the list")));
+    report(violations);
+}
+
+#[test]
+fn one_file_goes_to_the_disk() {
+    let mut violations = Vec::new();
+    for source in sources().iter().filter(|source| source.path != DISK && !source.is_tests()) {
+        for (at, line) in source.code.iter().enumerate() {
+            let door = ["std::fs", "memmap2", "rustix::fs", "libc::open"].into_iter().find(|door| line.contains(door));
+            if let Some(door) = door.or(is_word(line, "unsafe").then_some("unsafe")) {
+                violations.push(format!("{}:{}: {door}", source.path, at + 1));
+            }
+        }
+    }
+    report(violations);
+}
+
+#[test]
+fn one_file_knows_the_names_of_files() {
+    const EXTENSIONS: &[&str] = &["log", "index", "timeindex", "txnindex", "snapshot", "digest"];
+    const SUFFIXES: &[&str] = &["cleaned", "swap", "deleted", "broken", "tmp"];
+    let sources = sources();
+    let names = sources.iter().find(|source| source.path == NAMES).unwrap();
+    let constants: Vec<&str> =
+        names.code.iter().filter(|line| line.starts_with("pub const")).flat_map(|line| literals(line)).collect();
+    assert!(constants.contains(&"stratalog.meta"));
+    let mut violations = Vec::new();
+    for source in sources.iter().filter(|source| source.path != NAMES && !source.is_tests()) {
+        for (at, line) in source.code.iter().enumerate() {
+            let is_name = |literal: &&str| {
+                let extension = literal.rsplit_once('.').map(|(_, extension)| extension);
+                constants.contains(literal)
+                    || extension.is_some_and(|found| EXTENSIONS.contains(&found) || SUFFIXES.contains(&found))
+            };
+            violations.extend(
+                literals(line).filter(is_name).map(|literal| format!("{}:{}: {literal:?}", source.path, at + 1)),
+            );
+        }
+    }
+    report(violations);
+}
+
+#[test]
+fn numbers_on_disk_are_big_endian() {
+    let mut violations = Vec::new();
+    for source in sources() {
+        for (at, line) in source.code.iter().enumerate() {
+            for bad in ["to_le_bytes", "to_ne_bytes", "from_le_bytes", "from_ne_bytes", "LittleEndian"] {
+                // The lz4 and snappy framings are little-endian by their own specification.
+                if line.contains(bad) && !source.path.starts_with("format/compression/") {
+                    violations.push(format!("{}:{}: {bad}", source.path, at + 1));
+                }
+            }
+        }
+    }
+    report(violations);
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    for dir in ["src", "tests", "benches", "examples", "crates"] {
+        if root.join(dir).is_dir() {
+            rust_files(&root.join(dir), &mut paths);
+        }
+    }
+    let own = Path::new(file!()).file_name();
+    let mut violations = Vec::new();
+    for path in paths.iter().filter(|path| path.file_name() != own) {
+        for (at, line) in fs::read_to_string(path).unwrap().lines().enumerate() {
+            for bad in ["todo!(", "dbg!(", "unimplemented!(", "#[ignore", "TODO", "FIXME", "XXX"] {
+                if line.contains(bad) {
+                    violations.push(format!("{}:{}: {bad}", path.display(), at + 1));
+                }
+            }
+        }
+    }
+    report(violations);
+}
+
+#[test]
+fn files_and_functions_stay_small() {
+    let mut violations = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_tests()) {
+        let allowed = LONG_FILES.iter().find(|(path, _)| *path == source.path).map(|(_, lines)| *lines);
+        let lines = source.code.len();
+        if lines > allowed.unwrap_or(FILE_LINES_MAX) {
+            violations.push(format!("{}: {lines} lines", source.path));
+        }
+        if allowed.is_some() && lines <= FILE_LINES_MAX {
+            violations.push(format!("{} is short again: take it off the list", source.path));
+        }
+        for (name, lines) in functions(&source.code) {
+            if lines > FUNCTION_LINES_MAX && !LONG_FUNCTIONS.contains(&(source.path.as_str(), name.as_str())) {
+                violations.push(format!("{}: {name} has {lines} lines", source.path));
+            }
+        }
+    }
+    report(violations);
+}
+
+#[test]
+fn files_end_with_a_line_end_and_hold_no_tabs() {
+    let bad = |source: &Source| !source.text.ends_with('\n') || source.text.contains('\t');
+    report(sources().iter().filter(|source| bad(source)).map(|source| source.path.clone()).collect());
+}
+
+/// The functions of a file and their lines, by the indentation that rustfmt gives them.
+fn functions(code: &[String]) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    for (at, line) in code.iter().enumerate() {
+        let head = line.trim_start();
+        let is_item = head.starts_with("fn ") || head.starts_with("pub") || head.starts_with("const fn ");
+        let Some((_, rest)) = line.split_once("fn ").filter(|_| is_item) else { continue };
+        let name = rest.split(['(', '<']).next().unwrap_or_default();
+        let indent = &line[..line.len() - head.len()];
+        let close = format!("{indent}}}");
+        let is_declared_only =
+            code[at..].iter().find(|line| line.ends_with([';', '{', '}'])).is_some_and(|line| line.ends_with(';'));
+        if !is_declared_only && let Some(lines) = code[at..].iter().position(|line| *line == close) {
+            found.push((name.to_owned(), lines + 1));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_measure_of_functions_measures() {
+    let code = "fn a() {\n    1\n}\n\nimpl B {\n    pub(crate) fn c(\n        &self,\n    ) {\n    }\n    fn d();\n}\n";
+    let code: Vec<String> = code.lines().map(str::to_owned).collect();
+    assert_eq!(functions(&code), [("a".to_owned(), 3), ("c".to_owned(), 4)]);
+}
