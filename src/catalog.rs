@@ -85,10 +85,10 @@ impl Catalog {
     fn parse(bytes: &[u8]) -> Result<Catalog> {
         let damaged = |what: &'static str| Error::from(ErrorKind::Corrupt(what.into()));
         let text = std::str::from_utf8(bytes).map_err(|_| damaged("not text"))?;
-        let (body, crc) = text.trim_end_matches('\n').rsplit_once('\n').ok_or_else(|| damaged("no lines"))?;
-        let stored = crc.strip_prefix("crc ").and_then(|crc| u32::from_str_radix(crc, 16).ok());
+        let (body, _) = text.trim_end_matches('\n').rsplit_once('\n').ok_or_else(|| damaged("no lines"))?;
         let body = bytes.get(..body.len() + 1).unwrap_or_default();
-        if stored != Some(crc32fast::hash(body)) || crc.len() != 12 || bytes.len() != body.len() + 13 {
+        let sealed = format!("crc {:08x}\n", crc32fast::hash(body));
+        if bytes.get(body.len()..) != Some(sealed.as_bytes()) {
             return Err(damaged("the checksum does not match"));
         }
         let mut lines = std::str::from_utf8(body).map_err(|_| damaged("not text"))?.lines();
