@@ -4,6 +4,8 @@ mod active;
 mod appender;
 mod budget;
 mod catalog;
+#[allow(dead_code)]
+mod compaction;
 pub mod config;
 mod durability;
 mod epochs;
@@ -34,6 +36,9 @@ mod truncate;
 mod view;
 
 pub use appender::Appended;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub use compaction::internals;
 pub use config::{
     Backpressure, Cleanup, Clock, Durability, LogConfig, ManualClock, RecoveryMode, SystemClock, TopicConfig,
     WatermarkMode,

@@ -4,6 +4,9 @@ use super::batch::{BatchHeader, TimestampType};
 use super::{FormatError, varint};
 use crate::offset::{Offset, Timestamp};
 
+/// What a record takes beside its key, value and headers, about.
+const RECORD_OVERHEAD: usize = 8;
+
 /// A record to append. It borrows everything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Record<'a> {
@@ -100,6 +103,12 @@ impl<'a> RecordView<'a> {
     /// How many headers it has.
     pub fn header_count(&self) -> usize {
         self.header_count as usize
+    }
+
+    /// About as many bytes as it takes in a batch, uncompressed.
+    pub fn size(&self) -> u32 {
+        let fields = self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + self.headers.len();
+        u32::try_from(fields.saturating_add(RECORD_OVERHEAD)).unwrap_or(u32::MAX)
     }
 
     /// Whether it deletes its key.

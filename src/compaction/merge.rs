@@ -1,0 +1,243 @@
+//! Bringing the digests of many segments together, key by key.
+//!
+//! Hashes are evenly spread over all digests alike, so the merge goes through the space of hashes slice by slice: of
+//! each digest it reads the few entries that lie in the slice, sorts them all, and shows the records of one key after
+//! the other. A slice is as wide as fits the memory. There is no limit to the number of digests, no cascade and no
+//! temporary file; each digest is read once, but for the blocks at the edges of slices.
+
+use std::path::PathBuf;
+
+use super::radix::{Scatter, Spread};
+use crate::error::{Error, Result};
+use crate::format::digest::{DigestBlocks, DigestEntry, DigestFooter, KeyHash};
+use crate::offset::Offset;
+use crate::segment::digest::DigestReader;
+use crate::storage::Storage;
+
+/// The most that is read at a time.
+const PIECE_MAX: usize = 1 << 20;
+/// Entries of a slice that is sorted within the processor's cache.
+const SLICE_CACHED: usize = 1 << 14;
+/// Entries of one digest in a slice, at least: so many that the blocks at the edges do not matter.
+const SLICE_OF_DIGEST: usize = 1 << 10;
+
+/// A digest to be merged.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    pub(crate) footer: DigestFooter,
+}
+
+/// The last record of a key in one segment.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Found {
+    hash: KeyHash,
+    /// The number of its segment among those that are merged.
+    pub(crate) source: u32,
+    /// Its offset, less the segment's base.
+    pub(crate) delta: u32,
+    pub(crate) tombstone: bool,
+    pub(crate) record_bytes: u32,
+}
+
+impl Found {
+    /// The same as an entry of another segment's digest, where it lies `delta` behind the base.
+    #[inline]
+    pub(crate) fn entry(&self, delta: u32) -> DigestEntry {
+        DigestEntry::new(self.hash, delta, self.tombstone, self.record_bytes)
+    }
+
+    pub(crate) fn hash(&self) -> KeyHash {
+        self.hash
+    }
+}
+
+impl Spread for Found {
+    #[inline]
+    fn spread(&self) -> u64 {
+        self.hash.high
+    }
+}
+
+/// The memory and the open files that a merge may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MergeBudget {
+    /// Bytes. At least one entry of each digest and a block are held, however few it is.
+    pub(crate) memory: usize,
+    /// Digests that are kept open. The others are opened for each slice.
+    pub(crate) files: usize,
+}
+
+/// A merge of the digests of segments that follow each other.
+pub(crate) struct Merge<'a> {
+    storage: &'a dyn Storage,
+    sources: &'a [Source],
+    files: usize,
+    readers: Vec<Option<DigestReader>>,
+    /// Of each digest, how many entries have been merged.
+    merged: Vec<u64>,
+    /// The most entries in a slice.
+    capacity: usize,
+    piece_blocks: u64,
+    piece: Vec<u8>,
+    slice: Vec<Found>,
+    scatter: Scatter<Found>,
+}
+
+impl<'a> Merge<'a> {
+    /// The sources are in the order of their offsets.
+    pub(crate) fn new(storage: &'a dyn Storage, sources: &'a [Source], budget: MergeBudget) -> Merge<'a> {
+        let ends = sources.windows(2).all(|pair| pair[0].footer.subject.end <= pair[1].footer.subject.base);
+        assert!(ends, "segments come in order");
+        let piece_blocks = (budget.memory / 8 / DigestBlocks::LEN).clamp(1, PIECE_MAX / DigestBlocks::LEN);
+        let left = budget.memory.saturating_sub(piece_blocks * DigestBlocks::LEN);
+        let capacity = (left / Scatter::<Found>::ITEM_MEMORY).max(sources.len());
+        Merge {
+            storage,
+            sources,
+            files: budget.files,
+            readers: sources.iter().map(|_| None).collect(),
+            merged: vec![0; sources.len()],
+            capacity,
+            piece_blocks: piece_blocks as u64,
+            piece: Vec::new(),
+            slice: Vec::new(),
+            scatter: Scatter::default(),
+        }
+    }
+
+    /// What is merged.
+    pub(crate) fn sources(&self) -> &'a [Source] {
+        self.sources
+    }
+
+    /// Calls `visit` for each key with its records, of each segment the last one, in the order of their offsets. The
+    /// keys come in the order of their hashes.
+    ///
+    /// A digest that turns out to be damaged is [`Corrupt`](crate::ErrorKind::Corrupt), with its path.
+    pub(crate) fn run(mut self, mut visit: impl FnMut(&[Found]) -> Result<()>) -> Result<()> {
+        let mut first = 0;
+        loop {
+            let left: u64 = self.left().sum();
+            if left == 0 {
+                return Ok(());
+            }
+            let last = self.fill_slice(first, left)?;
+            self.scatter.sort(&mut self.slice, first, last);
+            for records in self.slice.chunk_by(|a, b| a.hash == b.hash) {
+                visit(records)?;
+            }
+            for found in &self.slice {
+                self.merged[found.source as usize] += 1;
+            }
+            match last.checked_add(1) {
+                Some(next) => first = next,
+                None => return self.check_all_merged(),
+            }
+        }
+    }
+
+    /// Of each digest, how many entries are still to come.
+    fn left(&self) -> impl Iterator<Item = u64> + '_ {
+        self.sources.iter().zip(&self.merged).map(|(source, merged)| source.footer.counts.keys - merged)
+    }
+
+    /// Collects all entries with hashes from `first` to where it returns, as far as the upper half goes.
+    fn fill_slice(&mut self, first: u64, left: u64) -> Result<u64> {
+        let wanted = SLICE_CACHED.max(self.sources.len() * SLICE_OF_DIGEST).min(self.capacity / 8 * 7).max(1);
+        let mut last = part_of(first, u64::MAX, wanted as u64, left);
+        self.slice.clear();
+        for source in 0..self.sources.len() {
+            last = self.collect(source, first, last)?;
+        }
+        Ok(last)
+    }
+
+    /// Adds the entries of one digest to the slice. When they are too many the slice is made narrower: returns where it
+    /// ends now.
+    fn collect(&mut self, source: usize, first: u64, mut last: u64) -> Result<u64> {
+        let Source { footer, .. } = &self.sources[source];
+        let keys = footer.counts.keys;
+        let mut next = self.merged[source];
+        if next == keys {
+            return Ok(last);
+        }
+        let reader = take_reader(self.storage, &self.sources[source], &mut self.readers[source])?;
+        let span = footer.subject.end.since(footer.subject.base);
+        let mut before = None;
+        let mut expected = expected(first, last, keys - next);
+        'pieces: while next < keys {
+            let block = next / DigestBlocks::ENTRIES as u64;
+            let end = ((next + expected) / DigestBlocks::ENTRIES as u64 + 1).min(block + self.piece_blocks);
+            let blocks = block..end.min(reader.block_count());
+            reader.read_blocks(blocks.clone(), &mut self.piece)?;
+            for (number, block) in blocks.zip(self.piece.chunks(DigestBlocks::LEN)) {
+                let entries = reader.check_block(number, block)?;
+                let skipped = (next % DigestBlocks::ENTRIES as u64) as usize;
+                for entry in DigestEntry::decode_all(entries).skip(skipped) {
+                    let hash = entry.hash();
+                    if before.is_some_and(|before| before >= hash) || hash.high < first || u64::from(entry.delta()) >= span {
+                        return Err(Error::corrupt(reader.path(), 0, "entries out of order"));
+                    }
+                    if hash.high > last {
+                        break 'pieces;
+                    }
+                    before = Some(hash);
+                    next += 1;
+                    let (delta, tombstone, record_bytes) = (entry.delta(), entry.is_tombstone(), entry.record_bytes());
+                    self.slice.push(Found { hash, source: source as u32, delta, tombstone, record_bytes });
+                }
+                if self.slice.len() > self.capacity && last > first {
+                    last = narrow(&mut self.slice, self.capacity, first, last);
+                }
+            }
+            expected = 1;
+        }
+        if source < self.files {
+            self.readers[source] = Some(reader);
+        }
+        Ok(last)
+    }
+
+    fn check_all_merged(&self) -> Result<()> {
+        match self.left().position(|left| left > 0) {
+            Some(source) => Err(Error::corrupt(&self.sources[source].path, 0, "entries out of order")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn take_reader(storage: &dyn Storage, source: &Source, kept: &mut Option<DigestReader>) -> Result<DigestReader> {
+    match kept.take() {
+        Some(reader) => Ok(reader),
+        None => DigestReader::reopen(storage, &source.path, &source.footer),
+    }
+}
+
+/// Where a part of the range from `first` to `last` ends that is `wanted` of `all`.
+fn part_of(first: u64, last: u64, wanted: u64, all: u64) -> u64 {
+    if wanted >= all {
+        return last;
+    }
+    first + (u128::from(last - first) * u128::from(wanted) / u128::from(all)) as u64
+}
+
+/// How many of so many entries with hashes of `first` and above have one up to `last`, or a few more.
+fn expected(first: u64, last: u64, entries: u64) -> u64 {
+    let share = u128::from(last - first) * u128::from(entries) / (u128::from(u64::MAX - first) + 1);
+    (share as u64).saturating_add((share as u64).isqrt()).min(entries)
+}
+
+/// Makes a slice narrower until it fits, or has only one hash left; returns where it ends.
+fn narrow(slice: &mut Vec<Found>, capacity: usize, first: u64, mut last: u64) -> u64 {
+    while slice.len() > capacity && last > first {
+        last = first.midpoint(last);
+        slice.retain(|found| found.hash.high <= last);
+    }
+    last
+}
+
+/// The offset of a record.
+pub(crate) fn offset(sources: &[Source], found: &Found) -> Offset {
+    sources[found.source as usize].footer.subject.base + u64::from(found.delta)
+}

@@ -1,0 +1,69 @@
+//! Compaction: of the records of each key the latest stays, and the cost follows the garbage, not the log.
+//!
+//! 1. Each sealed segment below the cleaning bound gets a [digest](crate::format::digest), once: one sequential read of
+//!    its log, the hashes of its keys [sorted](sort) in fixed memory.
+//! 2. A [merge](mod@merge) of the digests finds the latest record of every key, and [counts](count) the dead records of
+//!    each segment. No log data is read.
+//! 3. A [plan](mod@plan), which is a pure function of these counts, chooses what to rewrite and leaves all else alone.
+//! 4. A second merge finds the [survivors](mod@survivors) of what was chosen: their offsets, for the rewrite, and their
+//!    entries, which are the digests of its output.
+//! 5. The chosen segments are read once more and written without what is dead.
+//!
+//! So log data is read at most twice and written at most once, however many keys there are. What does not fit the memory
+//! is [divided](spill) by its hash or offset on the way to a temporary file, so that it comes back in pieces that do:
+//! the cost is linear.
+
+use crate::format::digest::DigestBlocks;
+
+pub(crate) mod count;
+#[cfg(feature = "internals")]
+#[allow(missing_docs)]
+pub mod internals;
+pub(crate) mod merge;
+mod offsets;
+pub(crate) mod plan;
+mod radix;
+pub(crate) mod sort;
+pub(crate) mod spill;
+pub(crate) mod survivors;
+pub(crate) mod tombstones;
+
+/// The memory of one compaction. Each step has all of it, as the ones before have given theirs back.
+///
+/// However little it is, a step takes what it needs to go on in pieces of a few kilobytes, which is up to 2 MiB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Memory {
+    bytes: usize,
+    files: usize,
+}
+
+impl Memory {
+    /// So many bytes, and files open at a time.
+    pub(crate) fn new(bytes: usize, files: usize) -> Memory {
+        Memory { bytes, files }
+    }
+
+    /// For sorting the keys of a segment.
+    pub(crate) fn sort(&self) -> sort::SortMemory {
+        sort::SortMemory::new(self.bytes)
+    }
+
+    /// For what is written of a digest.
+    pub(crate) fn digest_writer(&self) -> usize {
+        (self.bytes / 16).clamp(DigestBlocks::LEN, 1 << 20)
+    }
+
+    /// For the merge that counts.
+    pub(crate) fn count(&self) -> merge::MergeBudget {
+        self.merge(self.bytes)
+    }
+
+    /// For the merge that finds the survivors, and for these.
+    pub(crate) fn survivors(&self) -> (merge::MergeBudget, survivors::SurvivorMemory) {
+        (self.merge(self.bytes / 8 * 3), survivors::SurvivorMemory::new(self.bytes / 8 * 5))
+    }
+
+    fn merge(&self, bytes: usize) -> merge::MergeBudget {
+        merge::MergeBudget { memory: bytes.max(1 << 20), files: self.files }
+    }
+}

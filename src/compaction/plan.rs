@@ -1,0 +1,299 @@
+//! Deciding what to compact: a pure function of what is known of the segments.
+//!
+//! A segment is rewritten when
+//!
+//! - more than `min_cleanable_dirty_ratio` of its record bytes are garbage: superseded by a record in the same segment
+//!   or in a later one, aborted, or without a key;
+//! - some of its garbage is older than `max_compaction_lag`, by the wall time at which newer records of the keys came;
+//! - it has tombstones that may go, or older records of the keys that these delete;
+//! - it is small beside its neighbours: segments are put together as long as none that has to be read for no other
+//!   reason makes up more than half of the result, so a record is moved a logarithmic number of times at most.
+//!
+//! All others are left alone and not read. Only segments that end at or below the bound, and have a digest, are looked
+//! at. When the plan is carried out, another one with nothing new finds nothing to do.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::format::BATCH_HEADER_LEN;
+use crate::format::digest::{DigestCounts, DigestEntry, Horizon};
+use crate::offset::{Offset, Timestamp};
+
+/// What a plan knows of a sealed segment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentFacts {
+    pub(crate) base: Offset,
+    pub(crate) end: Offset,
+    /// Bytes of its `.log`.
+    pub(crate) bytes: u64,
+    /// Bytes of its larger index.
+    pub(crate) index_bytes: u64,
+    /// The wall time of its first append; [`Timestamp::NONE`] where nobody knows, which counts as long ago.
+    pub(crate) first_append_at: Timestamp,
+    /// What its digest counts; `None` while it has no valid one.
+    pub(crate) counts: Option<DigestCounts>,
+    /// The horizons of its tombstones.
+    pub(crate) horizons: Vec<Horizon>,
+}
+
+/// The garbage of a segment that no one sees who looks at it alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Garbage {
+    /// Records whose keys have a newer one in a later segment; of each key the last one in this segment counts.
+    pub(crate) dead_records: u64,
+    /// Their bytes, uncompressed.
+    pub(crate) dead_bytes: u64,
+    /// The earliest time at which one of the newer records may have come.
+    pub(crate) since: Option<Timestamp>,
+    /// Tombstones that may go now.
+    pub(crate) expired: u64,
+    /// Whether it has older records of keys whose tombstones may go now.
+    pub(crate) joins: bool,
+    /// The earliest time at which other tombstones may go.
+    pub(crate) next_horizon: Option<Timestamp>,
+    /// Tombstones that could go, but for a reader that has not passed them.
+    pub(crate) held: u64,
+    /// Tombstones that could go, but for a segment without a digest.
+    pub(crate) pinned: u64,
+}
+
+/// What the plan goes by.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct PlanRules {
+    pub(crate) now: Timestamp,
+    /// Only segments that end here or below are compacted, or count as newer.
+    pub(crate) bound: Offset,
+    pub(crate) min_cleanable_dirty_ratio: f64,
+    pub(crate) max_compaction_lag: Option<Duration>,
+    pub(crate) segment_bytes: u64,
+    pub(crate) segment_index_bytes: u64,
+    /// When readers that hold tombstones do so no longer.
+    pub(crate) held_until: Option<Timestamp>,
+}
+
+/// Why a segment is rewritten: the first that applies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Reason {
+    /// Too much of it is garbage.
+    Garbage,
+    /// Some of its garbage is too old.
+    Lag,
+    /// It has tombstones that may go.
+    Tombstones,
+    /// It has older records of keys whose tombstones may go.
+    Joins,
+    /// It is small beside its neighbours.
+    Small,
+}
+
+/// Segments that follow each other and become one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Group {
+    /// Their numbers.
+    pub(crate) segments: Range<usize>,
+    pub(crate) base: Offset,
+    pub(crate) end: Offset,
+    /// Bytes of the result, about.
+    pub(crate) expected_bytes: u64,
+    /// Why, for each of them.
+    pub(crate) reasons: Vec<Reason>,
+}
+
+/// What is to be done.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Plan {
+    /// In the order of their offsets, in which they are to be carried out.
+    pub(crate) groups: Vec<Group>,
+    /// When there is more to do, if no record comes.
+    pub(crate) next_deadline: Option<Timestamp>,
+}
+
+/// Decides what to compact. `garbage` is that of each segment; what it says of one that is not to be looked at does not
+/// matter.
+pub(crate) fn plan(segments: &[SegmentFacts], garbage: &[Garbage], rules: &PlanRules) -> Plan {
+    assert_eq!(segments.len(), garbage.len(), "the garbage of each segment");
+    let mut items = Vec::new();
+    let mut next_deadline = None;
+    for (number, (segment, garbage)) in segments.iter().zip(garbage).enumerate() {
+        let Some(counts) = segment.counts.filter(|_| segment.end <= rules.bound) else { continue };
+        let reason = reason(segment, &counts, garbage, rules);
+        items.push(Item::of(number, segment, &counts, garbage, reason));
+        let lag = reason.is_none().then(|| lag_deadline(segment, &counts, garbage, rules)).flatten();
+        let held = rules.held_until.filter(|_| garbage.held > 0);
+        for deadline in [lag, held, garbage.next_horizon].into_iter().flatten() {
+            next_deadline = Some(next_deadline.map_or(deadline, |earliest: Timestamp| earliest.min(deadline)));
+        }
+    }
+    while let Some(joined) = join(&items, rules) {
+        items = joined;
+    }
+    let groups = items.into_iter().filter_map(Item::into_group).collect();
+    Plan { groups, next_deadline }
+}
+
+/// What the garbage can be by now, at most, when some segments came since it was counted: `None` stands for those. A
+/// plan with it that finds nothing to do needs no counting.
+pub(crate) fn could_be(segments: &[SegmentFacts], counted: &[Option<Garbage>], now: Timestamp) -> Vec<Garbage> {
+    assert_eq!(segments.len(), counted.len(), "each segment, counted or not");
+    // Each key of a new segment supersedes one record below it, of average size.
+    let mut new_keys = 0;
+    let mut new_since: Option<Timestamp> = None;
+    let mut garbage: Vec<Garbage> = Vec::with_capacity(segments.len());
+    for (segment, counted) in segments.iter().zip(counted).rev() {
+        let Some(counts) = segment.counts else {
+            garbage.push(Garbage::default());
+            continue;
+        };
+        let mut most = counted.unwrap_or_default();
+        let newly_dead = new_keys.min(counts.keys.saturating_sub(most.dead_records));
+        if newly_dead > 0 {
+            let bytes = u128::from(counts.key_bytes) * u128::from(newly_dead) / u128::from(counts.keys.max(1));
+            most.dead_records += newly_dead;
+            most.dead_bytes = (most.dead_bytes + bytes as u64 + 1).min(counts.key_bytes);
+            most.since = most.since.into_iter().chain(new_since).min();
+        }
+        if counted.is_none() {
+            new_keys += counts.keys;
+            new_since = Some(new_since.map_or(segment.first_append_at, |since| since.min(segment.first_append_at)));
+            most.next_horizon = segment.horizons.iter().map(|horizon| horizon.at).min();
+        }
+        if most.next_horizon.is_some_and(|at| at <= now) {
+            (most.expired, most.next_horizon) = (1, None);
+        }
+        garbage.push(most);
+    }
+    garbage.reverse();
+    garbage
+}
+
+fn reason(segment: &SegmentFacts, counts: &DigestCounts, garbage: &Garbage, rules: &PlanRules) -> Option<Reason> {
+    let dead = dead_bytes(counts, garbage);
+    let all = counts.record_bytes;
+    if dead > 0 && (dead as f64 > rules.min_cleanable_dirty_ratio * all as f64 || dead == all) {
+        Some(Reason::Garbage)
+    } else if lag_deadline(segment, counts, garbage, rules).is_some_and(|deadline| deadline <= rules.now) {
+        Some(Reason::Lag)
+    } else if garbage.expired > 0 {
+        Some(Reason::Tombstones)
+    } else if garbage.joins {
+        Some(Reason::Joins)
+    } else {
+        None
+    }
+}
+
+/// Bytes of records that may go.
+fn dead_bytes(counts: &DigestCounts, garbage: &Garbage) -> u64 {
+    counts.record_bytes - counts.key_bytes + garbage.dead_bytes.min(counts.key_bytes)
+}
+
+/// When the oldest garbage of a segment has to be gone.
+fn lag_deadline(segment: &SegmentFacts, counts: &DigestCounts, garbage: &Garbage, rules: &PlanRules) -> Option<Timestamp> {
+    let lag = i64::try_from(rules.max_compaction_lag?.as_millis()).unwrap_or(i64::MAX);
+    let inside = (counts.records > counts.keys).then_some(segment.first_append_at);
+    // A clock that was ahead does not put it off for longer than the lag.
+    inside.into_iter().chain(garbage.since).min().map(|since| since.min(rules.now).plus_millis(lag))
+}
+
+/// Segments that are to become one, or one that may be left alone.
+#[derive(Clone, Debug)]
+struct Item {
+    segments: Range<usize>,
+    base: Offset,
+    end: Offset,
+    /// Bytes of what is left when its garbage is gone.
+    bytes: u64,
+    index_bytes: u64,
+    /// Bytes of the largest segment that nothing but its size speaks for.
+    largest_left_alone: u64,
+    reasons: Vec<Option<Reason>>,
+}
+
+impl Item {
+    fn of(number: usize, segment: &SegmentFacts, counts: &DigestCounts, garbage: &Garbage, reason: Option<Reason>) -> Item {
+        let bytes = bytes_without_garbage(segment.bytes, counts, garbage);
+        let index_bytes = u128::from(segment.index_bytes) * u128::from(bytes) / u128::from(segment.bytes.max(1));
+        Item {
+            segments: number..number + 1,
+            base: segment.base,
+            end: segment.end,
+            bytes,
+            index_bytes: index_bytes as u64,
+            largest_left_alone: if reason.is_none() { segment.bytes } else { 0 },
+            reasons: vec![reason],
+        }
+    }
+
+    fn into_group(self) -> Option<Group> {
+        if self.reasons == [None] {
+            return None;
+        }
+        let reasons = self.reasons.into_iter().map(|reason| reason.unwrap_or(Reason::Small)).collect();
+        let Item { segments, base, end, bytes, .. } = self;
+        Some(Group { segments, base, end, expected_bytes: bytes, reasons })
+    }
+}
+
+/// About as much as a segment has left without its garbage, rather more than less: a batch keeps its header for as long
+/// as it keeps a record.
+fn bytes_without_garbage(bytes: u64, counts: &DigestCounts, garbage: &Garbage) -> u64 {
+    let dead = dead_bytes(counts, garbage);
+    if dead == 0 {
+        return bytes;
+    }
+    let header = BATCH_HEADER_LEN as u64;
+    let headers = counts.batches.saturating_mul(header);
+    let live = u128::from(counts.record_bytes - dead) * u128::from(bytes.saturating_sub(headers)) / u128::from(counts.record_bytes);
+    let live_records = counts.keys - garbage.dead_records.min(counts.keys);
+    // The last batch stays in any case.
+    let left_headers = counts.batches.min(live_records + 1).saturating_mul(header);
+    (live as u64).saturating_add(left_headers).min(bytes)
+}
+
+/// Puts neighbours together wherever the rules allow it; `None` where they allow it nowhere.
+fn join(items: &[Item], rules: &PlanRules) -> Option<Vec<Item>> {
+    let mut joined: Vec<Item> = Vec::with_capacity(items.len());
+    let mut start = 0;
+    while start < items.len() {
+        let end = longest_join(&items[start..], rules).map_or(start + 1, |len| start + len);
+        let mut item = items[start].clone();
+        for next in &items[start + 1..end] {
+            item.segments.end = next.segments.end;
+            item.end = next.end;
+            item.bytes += next.bytes;
+            item.index_bytes += next.index_bytes;
+            item.reasons.extend_from_slice(&next.reasons);
+            // What is rewritten anyway does not speak against a further neighbour.
+            item.largest_left_alone = 0;
+        }
+        joined.push(item);
+        start = end;
+    }
+    (joined.len() < items.len()).then_some(joined)
+}
+
+/// How many of the first items become one: as many as may, two at least.
+fn longest_join(items: &[Item], rules: &PlanRules) -> Option<usize> {
+    let first = items.first()?;
+    let (mut bytes, mut index_bytes, mut largest, mut next) = (0u64, 0u64, 0, first.segments.start);
+    let mut longest = None;
+    for (number, item) in items.iter().enumerate() {
+        bytes = bytes.saturating_add(item.bytes);
+        index_bytes = index_bytes.saturating_add(item.index_bytes);
+        let fits = bytes <= rules.segment_bytes
+            && index_bytes <= rules.segment_index_bytes
+            && item.end.since(first.base) <= u64::from(DigestEntry::DELTA_MAX) + 1;
+        if item.segments.start != next || number > 0 && !fits {
+            break;
+        }
+        next = item.segments.end;
+        largest = largest.max(item.largest_left_alone);
+        if number > 0 && largest <= bytes / 2 {
+            longest = Some(number + 1);
+        }
+    }
+    longest
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,415 @@
+//! Writing a group of segments anew, without what is dead in them.
+//!
+//! Batches whose records all stay are copied as they are, in long runs. One that loses records keeps its offsets,
+//! timestamps, codec and producer. The last batch of the group stays in any case, empty if need be, so that the chain of
+//! segments has no hole; and so does the last batch of each known producer. The CRC of everything that is read is checked,
+//! so damage never gets a new one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::{DigestAnnex, DigestSubject, HeadersSum, KeyHasher};
+use crate::format::file_name::{SegmentFileKind, Suffix, numbered_segment_file};
+use crate::format::{
+    AbortedTxn, BatchHeader, BatchView, FilterScratch, Filtered, IndexSum, OffsetIndexEntry, TimeIndexEntry, empty_batch,
+    filter_batch,
+};
+use crate::offset::{Offset, Timestamp};
+use crate::producers::LastBatches;
+use crate::segment::digest::{DigestWriter, Tally};
+use crate::segment::index::{Indexer, Sums};
+use crate::segment::scan::{Check, Found, Scan, ScanError};
+use crate::segment::{Facts, Place, Segment};
+use crate::shared::Shared;
+use crate::storage::{File, OpenMode, files};
+use crate::transactions::{AbortedRange, MarkerFate, TransactionFilter, TransactionTails};
+
+use super::Memory;
+use super::survivors::Survivors;
+use super::tombstones::{TombstoneRule, Verdict, horizon_at};
+use crate::format::digest::Horizon;
+
+/// Output is written in pieces of this size.
+const PIECE: usize = 1 << 20;
+/// Output is synced so often, so that the sync at the end is short.
+const SYNC_BYTES: u64 = 8 << 20;
+/// Positions in indexes are 32-bit, in Kafka signed.
+const LEN_MAX: u64 = i32::MAX as u64;
+
+/// Hands out names of temporary files that this process has not used before.
+pub(crate) struct Temporaries<'a> {
+    place: &'a Place,
+    counter: &'a AtomicU64,
+}
+
+impl<'a> Temporaries<'a> {
+    pub(crate) fn new(place: &'a Place, counter: &'a AtomicU64) -> Temporaries<'a> {
+        Temporaries { place, counter }
+    }
+
+    /// A path that no file has; it would be removed when the log is opened.
+    pub(crate) fn path(&self, base: Offset, kind: SegmentFileKind) -> PathBuf {
+        self.path_of(base, kind, self.next())
+    }
+
+    fn next(&self) -> u64 {
+        self.counter.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn path_of(&self, base: Offset, kind: SegmentFileKind, number: u64) -> PathBuf {
+        self.place.path(&numbered_segment_file(base, kind, Suffix::Cleaned, number))
+    }
+}
+
+/// What a rewrite goes by, the same for all groups of a pass.
+pub(crate) struct Rules<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) hasher: &'a KeyHasher,
+    pub(crate) memory: &'a Memory,
+    pub(crate) tombstones: &'a TombstoneRule,
+    pub(crate) last_batches: &'a LastBatches,
+    pub(crate) temporaries: &'a Temporaries<'a>,
+}
+
+/// A segment of the group, with what is known of it.
+pub(crate) struct Input<'a> {
+    pub(crate) segment: &'a Arc<Segment>,
+    pub(crate) horizons: &'a [Horizon],
+    pub(crate) aborted: Vec<AbortedRange>,
+    /// Its own entries of the transaction index.
+    pub(crate) entries: Vec<AbortedTxn>,
+}
+
+/// A written, synced output under temporary names.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) base: Offset,
+    pub(crate) end: Offset,
+    pub(crate) len: u64,
+    pub(crate) facts: Facts,
+    pub(crate) sums: Sums,
+    /// The highest abort marker that records were removed for.
+    pub(crate) highest_abort: Option<Offset>,
+    pub(crate) records: u64,
+    pub(crate) bytes_read: u64,
+    /// The files, each with its kind, the log last.
+    pub(crate) files: Vec<(SegmentFileKind, PathBuf)>,
+}
+
+/// Writes one group. `group` is its number among the survivors' groups.
+pub(crate) fn rewrite(
+    rules: &Rules<'_>,
+    inputs: &[Input<'_>],
+    group: usize,
+    survivors: &mut Survivors<'_>,
+    filter: &mut TransactionFilter,
+    horizons: Vec<Horizon>,
+) -> Result<Output> {
+    let (first, last) = (inputs.first().expect("a group has segments"), inputs.last().expect("a group has segments"));
+    let (base, end) = (first.segment.base(), last.segment.end());
+    let number = rules.temporaries.next();
+    let mut writer = Writer::create(rules, base, end, number)?;
+    let written = (|| {
+        for input in inputs {
+            filter.enter_segment(input.aborted.clone());
+            writer.take(rules, input, group, survivors, filter)?;
+        }
+        writer.finish(rules, inputs, group, survivors, horizons)
+    })();
+    if written.is_err() {
+        discard(rules, base, number);
+    }
+    written
+}
+
+/// Removes what a rewrite that failed has left; what cannot be removed goes at the next open.
+fn discard(rules: &Rules<'_>, base: Offset, number: u64) {
+    for kind in SegmentFileKind::ALL {
+        let _ = files::remove(&*rules.shared.place.storage, &rules.temporaries.path_of(base, kind, number));
+    }
+}
+
+struct Writer {
+    base: Offset,
+    end: Offset,
+    number: u64,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    buffer: Vec<u8>,
+    /// Bytes written, without the buffer.
+    written: u64,
+    synced: u64,
+    indexer: Indexer,
+    offsets: Vec<u8>,
+    times: Vec<u8>,
+    aborted: Vec<u8>,
+    sum: HeadersSum,
+    tails: TransactionTails,
+    tally: Tally,
+    highest_abort: Option<Offset>,
+    bytes_read: u64,
+    scratch: FilterScratch,
+}
+
+impl Writer {
+    fn create(rules: &Rules<'_>, base: Offset, end: Offset, number: u64) -> Result<Writer> {
+        let path = rules.temporaries.path_of(base, SegmentFileKind::Log, number);
+        let file =
+            rules.shared.place.storage.open(&path, OpenMode::CreateNew).map_err(|e| Error::io(e, &path))?;
+        Ok(Writer {
+            base,
+            end,
+            number,
+            path,
+            file,
+            buffer: Vec::with_capacity(PIECE),
+            written: 0,
+            synced: 0,
+            indexer: Indexer::new(base, u64::from(rules.shared.config().index_interval_bytes)),
+            offsets: Vec::new(),
+            times: Vec::new(),
+            aborted: Vec::new(),
+            sum: HeadersSum::default(),
+            tails: TransactionTails::default(),
+            tally: Tally::default(),
+            highest_abort: None,
+            bytes_read: 0,
+            scratch: FilterScratch::default(),
+        })
+    }
+
+    /// Reads one segment of the group and writes what stays of it.
+    fn take(
+        &mut self,
+        rules: &Rules<'_>,
+        input: &Input<'_>,
+        group: usize,
+        survivors: &mut Survivors<'_>,
+        filter: &mut TransactionFilter,
+    ) -> Result<()> {
+        let data = input.segment.open()?;
+        let mut scan = Scan::new(&*data.file, 0, input.segment.len(), Check::Crc);
+        loop {
+            match scan.next() {
+                Ok(Some(found)) => self.batch(rules, input, group, survivors, filter, found)?,
+                Ok(None) => break,
+                Err(ScanError::Bad { position, why }) => {
+                    return Err(Error::corrupt(&input.segment.path(), position, why.to_string()));
+                }
+                Err(ScanError::Io(e)) => return Err(Error::io(e, &input.segment.path())),
+            }
+        }
+        self.bytes_read += input.segment.len();
+        Ok(())
+    }
+
+    fn batch(
+        &mut self,
+        rules: &Rules<'_>,
+        input: &Input<'_>,
+        group: usize,
+        survivors: &mut Survivors<'_>,
+        filter: &mut TransactionFilter,
+        found: Found<'_>,
+    ) -> Result<()> {
+        let (batch, header) = (found.batch, found.batch.header());
+        let damaged = |why: crate::format::FormatError| {
+            Error::corrupt(&input.segment.path(), found.position, why.to_string())
+        };
+        if header.attributes.is_control() {
+            return self.marker(rules, input, filter, &batch).map_err(|e| e.at_path(&input.segment.path()));
+        }
+        if filter.is_aborted(header) {
+            let marker = input.aborted.iter().filter(|range| range.covers(header)).map(|range| range.last_offset).max();
+            self.highest_abort = self.highest_abort.max(marker);
+            return self.emptied(rules, header);
+        }
+        let mut kept = survivors.of_batch(group, header.base_offset..=header.last_offset())?;
+        if kept.is_empty() {
+            return self.emptied(rules, header);
+        }
+        if kept.len() as u32 == header.count {
+            return self.put(rules, batch.as_bytes(), header);
+        }
+        let horizon = horizon_at(input.horizons, header.base_offset);
+        let start = self.buffer.len();
+        let keep = &mut |record: &crate::format::RecordView<'_>| kept.keeps(record.offset);
+        match filter_batch(&batch, keep, horizon, &mut self.scratch, &mut self.buffer).map_err(damaged)? {
+            Filtered::Rewritten { .. } => self.note(rules, start),
+            Filtered::Unchanged => self.put(rules, batch.as_bytes(), header),
+            Filtered::Empty => self.emptied(rules, header),
+        }
+    }
+
+    /// A control batch stays while batches of its transaction do, and then until its horizon.
+    fn marker(
+        &mut self,
+        rules: &Rules<'_>,
+        input: &Input<'_>,
+        filter: &mut TransactionFilter,
+        batch: &BatchView<'_>,
+    ) -> Result<()> {
+        let header = batch.header();
+        let control = batch.control(&mut self.scratch.scratch)?;
+        let fate = filter.marker(header, control);
+        if fate == MarkerFate::Needed {
+            for entry in input.entries.iter().filter(|entry| entry.last_offset == header.base_offset) {
+                self.aborted.extend_from_slice(&entry.encode());
+            }
+        }
+        let may_go = rules.tombstones.verdict(header.base_offset, input.horizons) == Verdict::MayGo;
+        if header.count > 0 && (fate == MarkerFate::Needed || !may_go) {
+            return self.put(rules, batch.as_bytes(), header);
+        }
+        self.emptied(rules, header)
+    }
+
+    /// Nothing is left of a batch: it stays, empty, where it is the last of its producer or of the group.
+    fn emptied(&mut self, rules: &Rules<'_>, header: &BatchHeader) -> Result<()> {
+        let of_producer = rules.last_batches.contains(header);
+        if !of_producer && header.next_offset() != self.end {
+            return Ok(());
+        }
+        let start = self.buffer.len();
+        empty_batch(header, of_producer, &mut self.buffer);
+        self.note(rules, start)
+    }
+
+    /// Copies a whole batch.
+    fn put(&mut self, rules: &Rules<'_>, bytes: &[u8], header: &BatchHeader) -> Result<()> {
+        debug_assert_eq!(bytes.len(), header.size);
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(bytes);
+        self.note(rules, start)
+    }
+
+    /// Takes note of the batch at the end of the buffer, and writes that when it is full.
+    fn note(&mut self, rules: &Rules<'_>, start: usize) -> Result<()> {
+        let bytes = self.buffer.get(start..).unwrap_or_default();
+        let batch = BatchView::parse(bytes).expect("what was written is a batch");
+        let header = *batch.header();
+        let control = batch.control(&mut self.scratch.scratch).ok().flatten();
+        self.sum.update(bytes);
+        self.tails.observe(&header, control);
+        self.tally.batches += 1;
+        if !header.attributes.is_control() {
+            self.tally.records += u64::from(header.count);
+        }
+        let position = self.written + start as u64;
+        if position + header.size as u64 > LEN_MAX {
+            return Err(ErrorKind::BatchTooLarge { size: header.size, max: LEN_MAX as usize }.into());
+        }
+        if let Some((offset, time)) = self.indexer.note(&header, position) {
+            self.offsets.extend_from_slice(&offset.encode());
+            self.times.extend(time.iter().flat_map(TimeIndexEntry::encode));
+        }
+        if self.buffer.len() < PIECE {
+            return Ok(());
+        }
+        // Somebody waits to truncate or to close: this can be begun anew.
+        if rules.shared.cancel.load(Ordering::Acquire) > 0 {
+            return Err(ErrorKind::Io(std::io::ErrorKind::Interrupted).into());
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let at = |e| Error::io(e, &self.path);
+        self.file.write_at(&self.buffer, self.written).map_err(at)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        if self.written - self.synced >= SYNC_BYTES {
+            self.file.sync().map_err(at)?;
+            self.synced = self.written;
+        }
+        Ok(())
+    }
+
+    /// Writes and syncs the rest, the indexes and the digest.
+    fn finish(
+        mut self,
+        rules: &Rules<'_>,
+        inputs: &[Input<'_>],
+        group: usize,
+        survivors: &mut Survivors<'_>,
+        horizons: Vec<Horizon>,
+    ) -> Result<Output> {
+        self.flush()?;
+        self.file.sync().map_err(|e| Error::io(e, &self.path))?;
+        self.times.extend(self.indexer.finish().iter().flat_map(TimeIndexEntry::encode));
+        let kept = &survivors.groups()[group];
+        assert_eq!(self.tally.records, kept.records, "all that stays was written, and nothing else");
+        self.tally.record_bytes = kept.record_bytes;
+
+        let storage = &*rules.shared.place.storage;
+        let mut files = Vec::new();
+        let sums = Sums {
+            offsets: Some(IndexSum::of(&self.offsets, (self.offsets.len() / OffsetIndexEntry::LEN) as u32)),
+            times: Some(IndexSum::of(&self.times, (self.times.len() / TimeIndexEntry::LEN) as u32)),
+            aborted: Some(IndexSum::of(&self.aborted, (self.aborted.len() / AbortedTxn::LEN) as u32)),
+        };
+        for (kind, bytes) in [
+            (SegmentFileKind::OffsetIndex, &self.offsets),
+            (SegmentFileKind::TimeIndex, &self.times),
+            (SegmentFileKind::TxnIndex, &self.aborted),
+        ] {
+            // Kafka makes a transaction index only where a transaction aborts.
+            if kind != SegmentFileKind::TxnIndex || !bytes.is_empty() {
+                let path = rules.temporaries.path_of(self.base, kind, self.number);
+                files::write_new(storage, &path, bytes)?;
+                files.push((kind, path));
+            }
+        }
+        let path = rules.temporaries.path_of(self.base, SegmentFileKind::Digest, self.number);
+        self.write_digest(rules, group, survivors, horizons, &path)?;
+        files.push((SegmentFileKind::Digest, path));
+        files.push((SegmentFileKind::Log, self.path.clone()));
+
+        let known = |time: Timestamp| Some(time).filter(|time| *time != Timestamp::NONE);
+        let facts = |input: &Input<'_>| input.segment.facts();
+        let info = self.file.info().map_err(|e| Error::io(e, &self.path))?;
+        assert_eq!(info.len, self.written, "the file is what was written");
+        let facts = Facts {
+            max_timestamp: self.indexer.max_timestamp(),
+            first_append_at: inputs.iter().filter_map(|i| known(facts(i).first_append_at)).min().unwrap_or(Timestamp::NONE),
+            sealed_at: inputs.iter().map(|i| facts(i).sealed_at).max().unwrap_or(Timestamp::NONE),
+            ..Facts::new(info.id)
+        };
+        Ok(Output {
+            base: self.base,
+            end: self.end,
+            len: self.written,
+            facts,
+            sums,
+            highest_abort: self.highest_abort,
+            records: self.tally.records,
+            bytes_read: self.bytes_read,
+            files,
+        })
+    }
+
+    fn write_digest(
+        &self,
+        rules: &Rules<'_>,
+        group: usize,
+        survivors: &mut Survivors<'_>,
+        horizons: Vec<Horizon>,
+        path: &PathBuf,
+    ) -> Result<()> {
+        let subject = DigestSubject {
+            key_id: rules.hasher.id(),
+            base: self.base,
+            end: self.end,
+            log_len: self.written,
+            headers_sum: self.sum.value(),
+        };
+        let storage = &rules.shared.place.storage;
+        let file = storage.open(path, OpenMode::CreateNew).map_err(|e| Error::io(e, path))?;
+        let mut digest = DigestWriter::new(file, path, subject, rules.memory.digest_writer());
+        survivors.write_entries(group, &(self.base..self.end), &mut digest)?;
+        digest.finish(&self.tally, &DigestAnnex { horizons, producers: self.tails.iter().collect() })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! What stays of the segments that are rewritten.
+//!
+//! One merge of all digests finds the latest record of every key. Of those that lie in the groups to be rewritten two
+//! things are kept: the offset, in a [set](super::offsets) that is read in ascending order while the log is rewritten;
+//! and the entry, in one stream for each group, which arrives in the order of the hashes and so is the digest of the
+//! group's output. Neither takes more than fixed memory: what is beyond goes to temporary files. Log data is neither
+//! read nor hashed for it.
+
+use std::ops::{Range, RangeInclusive};
+
+use super::merge::{Found, Merge, Source, offset};
+use super::offsets::{OffsetMemory, OffsetReader, OffsetSet};
+use super::plan::SegmentFacts;
+use super::spill::{Pages, Streams, TempFiles};
+use super::tombstones::{TombstoneRule, Verdict};
+use crate::error::Result;
+use crate::format::digest::DigestEntry;
+use crate::offset::Offset;
+use crate::segment::digest::DigestWriter;
+
+/// Entries in a page of a group's stream.
+const PAGE_ITEMS: usize = 170;
+/// A group has at least so many pages of the memory.
+const PAGES_PER_GROUP: usize = 2;
+/// There are pages for at least so many groups: a merge serves them all.
+const GROUPS_MIN: usize = 128;
+/// No group.
+const NONE: u32 = u32::MAX;
+
+/// How the search for survivors uses its memory, beside that of the merge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SurvivorMemory {
+    offsets: OffsetMemory,
+    entries: Pages,
+}
+
+impl SurvivorMemory {
+    /// About `bytes`, but enough for some pages: not less than 1 MiB.
+    pub(crate) fn new(bytes: usize) -> SurvivorMemory {
+        let count = (bytes / 2 / (PAGE_ITEMS * DigestEntry::LEN)).max(GROUPS_MIN * PAGES_PER_GROUP);
+        SurvivorMemory {
+            offsets: OffsetMemory::new(bytes / 2),
+            entries: Pages { items: PAGE_ITEMS, count: count.min(u32::MAX as usize / 2) },
+        }
+    }
+
+    /// How many groups one merge can serve.
+    fn groups(&self) -> usize {
+        self.entries.count / PAGES_PER_GROUP
+    }
+}
+
+/// What becomes of a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct GroupSurvivors {
+    /// The offsets of its segments.
+    pub(crate) offsets: Range<Offset>,
+    /// Records that stay.
+    pub(crate) records: u64,
+    /// Their bytes, uncompressed.
+    pub(crate) record_bytes: u64,
+    /// How many of them are tombstones.
+    pub(crate) tombstones: u64,
+    /// Tombstones that go because their time is over.
+    pub(crate) dropped_tombstones: u64,
+    /// The highest offset of those.
+    pub(crate) highest_dropped_tombstone: Option<Offset>,
+    /// No record goes because of one above this offset: of a group that loses nothing, `None`. An aborted record goes
+    /// because of its marker, which is not looked at here.
+    pub(crate) highest_winner: Option<Offset>,
+}
+
+/// What stays of some groups.
+pub(crate) struct Survivors<'t> {
+    temp: TempFiles<'t>,
+    groups: Vec<GroupSurvivors>,
+    /// Where the positions of each group begin.
+    starts: Vec<u64>,
+    offsets: OffsetReader,
+    entries: Streams<{ DigestEntry::LEN }>,
+    /// What stays of the batch asked for last.
+    batch: Vec<u32>,
+}
+
+impl<'t> Survivors<'t> {
+    /// Finds what stays of as many of the first groups as one merge can serve.
+    ///
+    /// The merge is of all segments below the bound that have a digest, given in the same order; each group is a run
+    /// of them. The groups are all there are to be rewritten, in ascending order, and each is durable before the next
+    /// one is published: a tombstone goes when all older records of its key lie in these groups, which are then gone.
+    pub(crate) fn find(
+        merge: Merge<'_>,
+        segments: &[&SegmentFacts],
+        groups: &[Range<Offset>],
+        rule: &TombstoneRule,
+        memory: &SurvivorMemory,
+        temp: TempFiles<'t>,
+    ) -> Result<Survivors<'t>> {
+        let groups = &groups[..groups.len().min(memory.groups())];
+        let mut search = Search::new(merge.sources(), segments, groups, rule, memory, temp);
+        merge.run(|records| search.visit(records))?;
+        search.finish(memory)
+    }
+
+    /// The groups that were served.
+    pub(crate) fn groups(&self) -> &[GroupSurvivors] {
+        &self.groups
+    }
+
+    /// What stays of a batch. Groups, and the batches of each, are asked for in ascending order, none twice.
+    pub(crate) fn of_batch(&mut self, group: usize, batch: RangeInclusive<Offset>) -> Result<Kept<'_>> {
+        let (first, last) = batch.into_inner();
+        let offsets = &self.groups[group].offsets;
+        assert!(offsets.start <= first && first <= last && last < offsets.end, "the batch is in the group");
+        let position = self.starts[group] + first.since(offsets.start);
+        let positions = position..position + last.since(first) + 1;
+        self.batch.clear();
+        self.offsets.visit(positions, &self.temp, |kept| self.batch.push((kept - position) as u32))?;
+        Ok(Kept { first, deltas: &self.batch, next: 0 })
+    }
+
+    /// Writes the entries of the digest of a group's output; where that is more than one segment, of the one that has
+    /// these offsets. The rest of the digest is the caller's.
+    pub(crate) fn write_entries(&mut self, group: usize, offsets: &Range<Offset>, digest: &mut DigestWriter) -> Result<()> {
+        let base = self.groups[group].offsets.start;
+        self.entries.read(group, |bytes| {
+            for entry in DigestEntry::decode_all(bytes) {
+                let offset = base + u64::from(entry.delta());
+                if offsets.contains(&offset) {
+                    digest.push(&entry.with_delta(offset.since(offsets.start) as u32))?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The records of a batch that stay.
+#[derive(Debug)]
+pub(crate) struct Kept<'s> {
+    first: Offset,
+    /// Their offsets, less the first one of the batch, in ascending order.
+    deltas: &'s [u32],
+    next: usize,
+}
+
+impl Kept<'_> {
+    /// How many: all of them when it is the number of records in the batch.
+    pub(crate) fn len(&self) -> usize {
+        self.deltas.len()
+    }
+
+    /// Whether none stays.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.deltas.is_empty()
+    }
+
+    /// Whether a record stays. Records are asked for in ascending order.
+    #[inline]
+    pub(crate) fn keeps(&mut self, offset: Offset) -> bool {
+        let kept = |&delta: &u32| self.first + u64::from(delta);
+        while self.deltas.get(self.next).map(kept).is_some_and(|kept| kept < offset) {
+            self.next += 1;
+        }
+        self.deltas.get(self.next).map(kept) == Some(offset)
+    }
+}
+
+/// The search for survivors under way.
+struct Search<'a, 't> {
+    sources: &'a [Source],
+    segments: &'a [&'a SegmentFacts],
+    rule: &'a TombstoneRule,
+    temp: TempFiles<'t>,
+    groups: Vec<GroupSurvivors>,
+    starts: Vec<u64>,
+    /// Of each source the number of its group, and how far its base lies above that of the group.
+    places: Vec<(u32, u32)>,
+    offsets: OffsetSet,
+    entries: Streams<{ DigestEntry::LEN }>,
+}
+
+impl<'a, 't> Search<'a, 't> {
+    fn new(
+        sources: &'a [Source],
+        segments: &'a [&'a SegmentFacts],
+        groups: &[Range<Offset>],
+        rule: &'a TombstoneRule,
+        memory: &SurvivorMemory,
+        temp: TempFiles<'t>,
+    ) -> Search<'a, 't> {
+        assert_eq!(sources.len(), segments.len(), "each digest is one of a segment");
+        assert!(groups.windows(2).all(|pair| pair[0].end <= pair[1].start), "groups come in order");
+        let place = |segment: &&SegmentFacts| {
+            let group = groups.partition_point(|group| group.end <= segment.base);
+            let found = groups.get(group).filter(|group| group.start <= segment.base && segment.end <= group.end);
+            found.map_or((NONE, 0), |found| (group as u32, segment.base.since(found.start) as u32))
+        };
+        let mut end = 0;
+        let mut starts = Vec::with_capacity(groups.len());
+        for group in groups {
+            starts.push(end);
+            end += group.end.since(group.start);
+        }
+        Search {
+            sources,
+            segments,
+            rule,
+            temp,
+            groups: groups.iter().map(GroupSurvivors::new).collect(),
+            starts,
+            places: segments.iter().map(place).collect(),
+            offsets: OffsetSet::new(end, &memory.offsets),
+            entries: Streams::new(groups.len(), memory.entries),
+        }
+    }
+
+    /// Takes note of the records of a key.
+    #[inline]
+    fn visit(&mut self, records: &[Found]) -> Result<()> {
+        let Some((latest, older)) = records.split_last() else { return Ok(()) };
+        for record in older {
+            let (group, _) = self.places[record.source as usize];
+            if group != NONE {
+                self.groups[group as usize].rely_on(offset(self.sources, latest));
+            }
+        }
+        let (group, above) = self.places[latest.source as usize];
+        if group == NONE || latest.tombstone && self.drops_tombstone(latest, older) {
+            return Ok(());
+        }
+        let group = group as usize;
+        let delta = above + latest.delta;
+        self.groups[group].add(latest);
+        self.offsets.insert(self.starts[group] + u64::from(delta), &self.temp)?;
+        self.entries.push(group, &latest.entry(delta).encode(), &self.temp)
+    }
+
+    /// Whether a tombstone that is the latest record of its key goes.
+    #[cold]
+    fn drops_tombstone(&mut self, latest: &Found, older: &[Found]) -> bool {
+        let offset = offset(self.sources, latest);
+        let verdict = self.rule.verdict(offset, &self.segments[latest.source as usize].horizons);
+        let goes_with_older = older.iter().all(|record| self.places[record.source as usize].0 != NONE);
+        let goes = verdict == Verdict::MayGo && goes_with_older;
+        if goes {
+            let group = &mut self.groups[self.places[latest.source as usize].0 as usize];
+            group.dropped_tombstones += 1;
+            group.highest_dropped_tombstone = group.highest_dropped_tombstone.max(Some(offset));
+            group.rely_on(offset);
+        }
+        goes
+    }
+
+    fn finish(mut self, memory: &SurvivorMemory) -> Result<Survivors<'t>> {
+        for (segment, (group, _)) in self.segments.iter().zip(&self.places) {
+            // Which of its own records supersedes another one the digest does not tell.
+            let loses_inside = segment.counts.is_none_or(|counts| counts.records > counts.keys);
+            if *group != NONE && loses_inside {
+                self.groups[*group as usize].rely_on(Offset::new(segment.end.get() - 1));
+            }
+        }
+        self.entries.complete(&self.temp)?;
+        let offsets = self.offsets.complete(memory.offsets, &self.temp)?;
+        let Search { temp, groups, starts, entries, .. } = self;
+        Ok(Survivors { temp, groups, starts, offsets, entries, batch: Vec::new() })
+    }
+}
+
+impl GroupSurvivors {
+    fn new(offsets: &Range<Offset>) -> GroupSurvivors {
+        GroupSurvivors {
+            offsets: offsets.clone(),
+            records: 0,
+            record_bytes: 0,
+            tombstones: 0,
+            dropped_tombstones: 0,
+            highest_dropped_tombstone: None,
+            highest_winner: None,
+        }
+    }
+
+    fn add(&mut self, record: &Found) {
+        self.records += 1;
+        self.record_bytes += u64::from(record.record_bytes);
+        self.tombstones += u64::from(record.tombstone);
+    }
+
+    fn rely_on(&mut self, winner: Offset) {
+        self.highest_winner = self.highest_winner.max(Some(winner));
+    }
+}
+
+#[cfg(test)]
+mod tests;

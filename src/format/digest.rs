@@ -1,0 +1,613 @@
+//! The `.digest` of a sealed segment: which keys it holds, without the keys.
+//!
+//! ```text
+//! blocks   up to 170 entries of 24 bytes, and their CRC-32; all but the last block are full
+//! annex    the horizons (end offset i64, time i64), the producers (id i64, u8)
+//! footer   fixed: see `DigestFooter::encode`
+//! ```
+//!
+//! An entry stands for the last record of a key in the segment. Entries are sorted by the hash of the key, each hash
+//! there once, so that digests of many segments can be merged in one sweep, and one of them be searched like an index.
+//! An entry is three big-endian u64: the hash (two of them), and the place: the offset less the segment's base (31
+//! bits), the tombstone flag (1 bit), and the size of the record in bytes, uncompressed (32 bits).
+//!
+//! Whatever byte of the file is changed, it is found out: footer, annex and each block have a checksum. That of a block
+//! also covers which block of which segment it is, down to the content of that segment, so no stale or misplaced block
+//! passes for another.
+//!
+//! A digest is a cache: where it does not fit its segment it is built again.
+
+use std::fmt;
+
+use byteorder::{BigEndian, ByteOrder};
+use siphasher::sip128::SipHasher13;
+
+use super::FormatError;
+use super::fields::Fields;
+use crate::offset::{Offset, Timestamp};
+
+const MAGIC: [u8; 4] = *b"STLD";
+const VERSION: u16 = 1;
+const CRC_LEN: usize = 4;
+const HORIZON_LEN: usize = 16;
+const PRODUCER_LEN: usize = 9;
+/// Of a batch header, what a [`HeadersSum`] takes in: offset, length, epoch, magic, and the checksum of all the rest.
+const SUMMED_LEN: usize = 21;
+
+/// The 128-bit hash of a key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyHash {
+    /// The upper half: where the entry lies among others.
+    pub high: u64,
+    /// The lower half.
+    pub low: u64,
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:016x}", self.high, self.low)
+    }
+}
+
+/// Hashes keys with the secret of a log. Nobody who does not know it can make two keys with the same hash.
+#[derive(Clone, Copy)]
+pub struct KeyHasher {
+    sip: SipHasher13,
+    id: u64,
+}
+
+impl KeyHasher {
+    /// A hasher with this secret.
+    pub fn new(secret: &[u8; 16]) -> KeyHasher {
+        let sip = SipHasher13::new_with_key(secret);
+        KeyHasher { sip, id: sip.hash(b"stratalog: the id of a hash secret").h1 }
+    }
+
+    /// The hash of a key.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> KeyHash {
+        let hash = self.sip.hash(key);
+        KeyHash { high: hash.h1, low: hash.h2 }
+    }
+
+    /// Tells hashers with other secrets apart, and does not give the secret away.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+/// The secret is not shown.
+impl fmt::Debug for KeyHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyHasher").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The last record of a key in a segment. Ordered by hash, then by offset.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DigestEntry {
+    hash: KeyHash,
+    /// Offset delta (31 bits), tombstone (1 bit), record bytes (32 bits).
+    place: u64,
+}
+
+impl DigestEntry {
+    /// Bytes of an entry.
+    pub const LEN: usize = 24;
+    /// The largest offset delta.
+    pub const DELTA_MAX: u32 = i32::MAX as u32;
+
+    /// An entry for the record `delta` offsets behind the segment's base, of so many bytes.
+    ///
+    /// # Panics
+    /// When `delta` is larger than [`DELTA_MAX`](Self::DELTA_MAX).
+    #[inline]
+    pub fn new(hash: KeyHash, delta: u32, tombstone: bool, record_bytes: u32) -> DigestEntry {
+        assert!(delta <= DigestEntry::DELTA_MAX, "an offset delta has 31 bits");
+        let place = u64::from(delta) << 33 | u64::from(tombstone) << 32 | u64::from(record_bytes);
+        DigestEntry { hash, place }
+    }
+
+    /// The same for a segment with another base.
+    ///
+    /// # Panics
+    /// When `delta` is larger than [`DELTA_MAX`](Self::DELTA_MAX).
+    #[inline]
+    pub fn with_delta(&self, delta: u32) -> DigestEntry {
+        DigestEntry::new(self.hash, delta, self.is_tombstone(), self.record_bytes())
+    }
+
+    /// The hash of the key.
+    #[inline]
+    pub fn hash(&self) -> KeyHash {
+        self.hash
+    }
+
+    /// The record's offset, less the segment's base.
+    #[inline]
+    pub fn delta(&self) -> u32 {
+        (self.place >> 33) as u32
+    }
+
+    /// Whether the record deletes its key.
+    #[inline]
+    pub fn is_tombstone(&self) -> bool {
+        self.place >> 32 & 1 != 0
+    }
+
+    /// Bytes of the record, uncompressed.
+    #[inline]
+    pub fn record_bytes(&self) -> u32 {
+        self.place as u32
+    }
+
+    /// The entry as on disk.
+    #[inline]
+    pub fn encode(&self) -> [u8; DigestEntry::LEN] {
+        let mut bytes = [0; DigestEntry::LEN];
+        BigEndian::write_u64(&mut bytes[..8], self.hash.high);
+        BigEndian::write_u64(&mut bytes[8..16], self.hash.low);
+        BigEndian::write_u64(&mut bytes[16..], self.place);
+        bytes
+    }
+
+    /// The entry that these bytes are.
+    #[inline]
+    pub fn decode(bytes: &[u8; DigestEntry::LEN]) -> DigestEntry {
+        let hash = KeyHash { high: BigEndian::read_u64(&bytes[..8]), low: BigEndian::read_u64(&bytes[8..16]) };
+        DigestEntry { hash, place: BigEndian::read_u64(&bytes[16..]) }
+    }
+
+    /// The entries in these bytes, a multiple of [`LEN`](Self::LEN).
+    #[inline]
+    pub fn decode_all(bytes: &[u8]) -> impl ExactSizeIterator<Item = DigestEntry> + '_ {
+        bytes.as_chunks().0.iter().map(DigestEntry::decode)
+    }
+}
+
+impl fmt::Debug for DigestEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tombstone = if self.is_tombstone() { " tombstone" } else { "" };
+        write!(f, "{:?} +{}{tombstone} {} B", self.hash, self.delta(), self.record_bytes())
+    }
+}
+
+/// Sums up the batch headers of a segment, and with them the checksums of all that is in it.
+#[derive(Clone, Debug, Default)]
+pub struct HeadersSum(crc32fast::Hasher);
+
+impl HeadersSum {
+    /// Takes in the next batch: its bytes, or its header alone.
+    #[inline]
+    pub fn update(&mut self, batch: &[u8]) {
+        self.0.update(batch.get(..SUMMED_LEN).unwrap_or(batch));
+    }
+
+    /// The sum of all batches so far.
+    pub fn value(&self) -> u32 {
+        self.0.clone().finalize()
+    }
+}
+
+/// The segment that a digest is of, and the secret that it was made with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DigestSubject {
+    /// [`KeyHasher::id`].
+    pub key_id: u64,
+    /// The segment's base offset.
+    pub base: Offset,
+    /// One past its last offset.
+    pub end: Offset,
+    /// Bytes of its `.log`.
+    pub log_len: u64,
+    /// The [`HeadersSum`] of its batches.
+    pub headers_sum: u32,
+}
+
+impl DigestSubject {
+    const LEN: usize = 36;
+
+    fn encode(&self) -> [u8; DigestSubject::LEN] {
+        let mut bytes = [0; DigestSubject::LEN];
+        BigEndian::write_u64(&mut bytes[..8], self.key_id);
+        BigEndian::write_u64(&mut bytes[8..16], self.base.get());
+        BigEndian::write_u64(&mut bytes[16..24], self.end.get());
+        BigEndian::write_u64(&mut bytes[24..32], self.log_len);
+        BigEndian::write_u32(&mut bytes[32..], self.headers_sum);
+        bytes
+    }
+
+    fn decode(fields: &mut Fields<'_>) -> Result<DigestSubject, FormatError> {
+        Ok(DigestSubject {
+            key_id: fields.u64()?,
+            base: fields.offset()?,
+            end: fields.offset()?,
+            log_len: fields.u64()?,
+            headers_sum: fields.u32()?,
+        })
+    }
+
+    /// What the blocks of this digest are checked with.
+    pub fn blocks(&self) -> DigestBlocks {
+        DigestBlocks(crc32fast::hash(&self.encode()))
+    }
+}
+
+/// Seals and checks the blocks of one digest.
+#[derive(Clone, Copy, Debug)]
+pub struct DigestBlocks(u32);
+
+impl DigestBlocks {
+    /// Entries of a full block.
+    pub const ENTRIES: usize = 170;
+    /// Bytes of a full block.
+    pub const LEN: usize = DigestBlocks::ENTRIES * DigestEntry::LEN + CRC_LEN;
+
+    /// Bytes of so many entries in blocks.
+    pub const fn len_of(entries: u64) -> u64 {
+        entries * DigestEntry::LEN as u64 + entries.div_ceil(DigestBlocks::ENTRIES as u64) * CRC_LEN as u64
+    }
+
+    /// Appends the checksum to the entries of block `number`, which begin at `start`.
+    pub fn seal(&self, number: u64, out: &mut Vec<u8>, start: usize) {
+        let crc = self.crc(number, out.get(start..).unwrap_or_default());
+        out.extend_from_slice(&crc.to_be_bytes());
+    }
+
+    /// The entries of block `number`, once its checksum was found right.
+    #[inline]
+    pub fn check<'a>(&self, number: u64, block: &'a [u8]) -> Result<&'a [u8], FormatError> {
+        let Some((entries, crc)) = block.split_last_chunk::<CRC_LEN>() else {
+            return Err(FormatError::Truncated { needed: CRC_LEN, available: block.len() });
+        };
+        if entries.is_empty() || !entries.len().is_multiple_of(DigestEntry::LEN) {
+            return Err(FormatError::BadLength);
+        }
+        let (stored, computed) = (BigEndian::read_u32(crc), self.crc(number, entries));
+        if stored == computed { Ok(entries) } else { Err(FormatError::BadCrc { stored, computed }) }
+    }
+
+    fn crc(&self, number: u64, entries: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+        hasher.update(&number.to_be_bytes());
+        hasher.update(entries);
+        hasher.finalize()
+    }
+}
+
+/// From when on the tombstones may go that lie below an offset, and not below that of the horizon before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Horizon {
+    /// One past the last offset that it is for.
+    pub end: Offset,
+    /// From then on they may go.
+    pub at: Timestamp,
+}
+
+/// What a digest says beside its entries.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct DigestAnnex {
+    /// For a segment that compaction has put together: until when the tombstones in its parts were promised to stay.
+    /// In offset order, none twice.
+    pub horizons: Vec<Horizon>,
+    /// The producers that have batches of transactions in the segment or ended one there; `true` when their last batch
+    /// in it is one of a transaction, and not the marker that ends it.
+    pub producers: Vec<(i64, bool)>,
+}
+
+impl DigestAnnex {
+    /// The bytes as on disk.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.horizons.len() * HORIZON_LEN + self.producers.len() * PRODUCER_LEN);
+        for horizon in &self.horizons {
+            out.extend_from_slice(&horizon.end.as_i64().to_be_bytes());
+            out.extend_from_slice(&horizon.at.as_millis().to_be_bytes());
+        }
+        for (id, open) in &self.producers {
+            out.extend_from_slice(&id.to_be_bytes());
+            out.push((*open).into());
+        }
+        out
+    }
+
+    /// Reads the annex that `footer` tells of.
+    pub fn decode(footer: &DigestFooter, bytes: &[u8]) -> Result<DigestAnnex, FormatError> {
+        let computed = crc32fast::hash(bytes);
+        if computed != footer.annex_crc {
+            return Err(FormatError::BadCrc { stored: footer.annex_crc, computed });
+        }
+        if bytes.len() as u64 != footer.annex_len() {
+            return Err(FormatError::BadLength);
+        }
+        let mut fields = Fields(bytes);
+        let mut annex = DigestAnnex::default();
+        for _ in 0..footer.horizons {
+            let horizon = Horizon { end: fields.offset()?, at: fields.timestamp()? };
+            if annex.horizons.last().is_some_and(|last| last.end >= horizon.end) {
+                return Err(FormatError::BadOffset);
+            }
+            annex.horizons.push(horizon);
+        }
+        for _ in 0..footer.producers {
+            let id = fields.u64()? as i64;
+            let open = match fields.u8()? {
+                0 => false,
+                1 => true,
+                _ => return Err(FormatError::Malformed("producer of a digest")),
+            };
+            annex.producers.push((id, open));
+        }
+        fields.end()?;
+        Ok(annex)
+    }
+}
+
+/// What can be told of a segment without reading its entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DigestCounts {
+    /// Batches of any kind.
+    pub batches: u64,
+    /// Records, but for control records: also those that were aborted, or have no key.
+    pub records: u64,
+    /// Their bytes, uncompressed; of aborted ones as stored.
+    pub record_bytes: u64,
+    /// Entries: the records that are the last of their key in the segment. All others may go.
+    pub keys: u64,
+    /// Their bytes, uncompressed.
+    pub key_bytes: u64,
+    /// How many of them are tombstones.
+    pub tombstones: u64,
+}
+
+/// The end of a digest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DigestFooter {
+    /// The segment.
+    pub subject: DigestSubject,
+    /// What is in it.
+    pub counts: DigestCounts,
+    horizons: u32,
+    producers: u32,
+    annex_crc: u32,
+}
+
+impl DigestFooter {
+    /// Bytes of a footer.
+    pub const LEN: usize = DigestSubject::LEN + 6 * 8 + 3 * 4 + CRC_LEN + 2 + 4;
+
+    /// The footer of a digest with this annex, whose encoded bytes are given too.
+    pub fn new(subject: DigestSubject, counts: DigestCounts, annex: &DigestAnnex, annex_bytes: &[u8]) -> DigestFooter {
+        let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+        let (horizons, producers) = (count(annex.horizons.len()), count(annex.producers.len()));
+        let footer = DigestFooter { subject, counts, horizons, producers, annex_crc: crc32fast::hash(annex_bytes) };
+        assert_eq!(footer.annex_len(), annex_bytes.len() as u64, "the annex is encoded as it is");
+        assert_eq!(footer.check(), Ok(()), "a digest is possible");
+        footer
+    }
+
+    /// Bytes of the annex.
+    pub const fn annex_len(&self) -> u64 {
+        self.horizons as u64 * HORIZON_LEN as u64 + self.producers as u64 * PRODUCER_LEN as u64
+    }
+
+    /// Where the annex begins.
+    pub const fn annex_position(&self) -> u64 {
+        DigestBlocks::len_of(self.counts.keys)
+    }
+
+    /// Bytes of the whole file.
+    pub const fn file_len(&self) -> u64 {
+        self.annex_position() + self.annex_len() + DigestFooter::LEN as u64
+    }
+
+    /// The footer as on disk: subject, counts, horizons (u32), producers (u32), the CRC-32 of the annex, that of all so
+    /// far and the version, the version (u16), and the magic at the very end.
+    pub fn encode(&self) -> [u8; DigestFooter::LEN] {
+        let mut out = Vec::with_capacity(DigestFooter::LEN);
+        out.extend_from_slice(&self.subject.encode());
+        let DigestCounts { batches, records, record_bytes, keys, key_bytes, tombstones } = self.counts;
+        for count in [batches, records, record_bytes, keys, key_bytes, tombstones] {
+            out.extend_from_slice(&count.to_be_bytes());
+        }
+        for field in [self.horizons, self.producers, self.annex_crc] {
+            out.extend_from_slice(&field.to_be_bytes());
+        }
+        let crc = footer_crc(&out, VERSION);
+        out.extend_from_slice(&crc.to_be_bytes());
+        out.extend_from_slice(&VERSION.to_be_bytes());
+        out.extend_from_slice(&MAGIC);
+        let mut bytes = [0; DigestFooter::LEN];
+        bytes.copy_from_slice(&out);
+        bytes
+    }
+
+    /// Reads the last [`LEN`](Self::LEN) bytes of a file. What it says was possible when it was written, and fits a
+    /// file of [`file_len`](Self::file_len) bytes only.
+    pub fn decode(bytes: &[u8; DigestFooter::LEN]) -> Result<DigestFooter, FormatError> {
+        const BODY: usize = DigestFooter::LEN - CRC_LEN - 6;
+        let mut fields = Fields(bytes);
+        let body = fields.take(BODY)?;
+        let (stored, version) = (fields.u32()?, fields.u16()?);
+        if fields.array()? != MAGIC {
+            return Err(FormatError::BadMagic);
+        }
+        let computed = footer_crc(body, version);
+        if stored != computed {
+            return Err(FormatError::BadCrc { stored, computed });
+        }
+        if version != VERSION {
+            return Err(FormatError::BadVersion { found: version.into(), supported: VERSION.into() });
+        }
+        let mut fields = Fields(body);
+        let footer = DigestFooter {
+            subject: DigestSubject::decode(&mut fields)?,
+            counts: DigestCounts {
+                batches: fields.u64()?,
+                records: fields.u64()?,
+                record_bytes: fields.u64()?,
+                keys: fields.u64()?,
+                key_bytes: fields.u64()?,
+                tombstones: fields.u64()?,
+            },
+            horizons: fields.u32()?,
+            producers: fields.u32()?,
+            annex_crc: fields.u32()?,
+        };
+        footer.check()?;
+        Ok(footer)
+    }
+
+    /// Whether a segment can be like that: what is computed with these numbers relies on it.
+    fn check(&self) -> Result<(), FormatError> {
+        let (subject, counts) = (&self.subject, &self.counts);
+        let span = subject.end.since(subject.base);
+        if subject.end < subject.base || span > u64::from(DigestEntry::DELTA_MAX) + 1 {
+            return Err(FormatError::BadOffset);
+        }
+        let ordered = counts.tombstones <= counts.keys && counts.keys <= counts.records && counts.records <= span;
+        let bytes_fit = counts.key_bytes <= counts.record_bytes && counts.record_bytes < 1 << 62;
+        if ordered && bytes_fit && counts.batches <= span { Ok(()) } else { Err(FormatError::BadCount) }
+    }
+}
+
+fn footer_crc(body: &[u8], version: u16) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(body);
+    hasher.update(&version.to_be_bytes());
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject() -> DigestSubject {
+        DigestSubject { key_id: 7, base: Offset::new(100), end: Offset::new(900), log_len: 4096, headers_sum: 9 }
+    }
+
+    fn annex() -> DigestAnnex {
+        DigestAnnex {
+            horizons: vec![
+                Horizon { end: Offset::new(300), at: Timestamp::from_millis(5) },
+                Horizon { end: Offset::new(900), at: Timestamp::from_millis(-3) },
+            ],
+            producers: vec![(-1, false), (i64::MAX, true)],
+        }
+    }
+
+    fn counts() -> DigestCounts {
+        DigestCounts { batches: 3, records: 500, record_bytes: 50_000, keys: 400, key_bytes: 40_000, tombstones: 20 }
+    }
+
+    fn footer() -> DigestFooter {
+        DigestFooter::new(subject(), counts(), &annex(), &annex().encode())
+    }
+
+    #[test]
+    fn an_entry_survives_a_round_trip() {
+        let hash = KeyHash { high: u64::MAX - 1, low: 3 };
+        for (delta, tombstone, bytes) in [(0, false, 0), (DigestEntry::DELTA_MAX, true, u32::MAX), (77, true, 100)] {
+            let entry = DigestEntry::new(hash, delta, tombstone, bytes);
+            assert_eq!(DigestEntry::decode(&entry.encode()), entry);
+            assert_eq!(entry.hash(), hash);
+            assert_eq!((entry.delta(), entry.is_tombstone(), entry.record_bytes()), (delta, tombstone, bytes));
+        }
+    }
+
+    #[test]
+    fn entries_sort_by_hash_and_then_by_offset_as_their_bytes_do() {
+        let entry = |high, low, delta, tombstone| DigestEntry::new(KeyHash { high, low }, delta, tombstone, 1);
+        let sorted = [entry(1, 9, 5, true), entry(2, 0, 1, false), entry(2, 0, 1, true), entry(2, 0, 2, false), entry(2, 1, 0, true)];
+        assert!(sorted.is_sorted());
+        assert!(sorted.map(|entry| entry.encode()).is_sorted());
+    }
+
+    #[test]
+    fn another_secret_gives_other_hashes_and_another_id_and_is_never_shown() {
+        let (one, two) = (KeyHasher::new(&[1; 16]), KeyHasher::new(&[2; 16]));
+        assert_eq!(one.hash(b"key"), KeyHasher::new(&[1; 16]).hash(b"key"));
+        assert_ne!(one.hash(b"key"), two.hash(b"key"));
+        assert_ne!(one.id(), two.id());
+        assert_eq!(format!("{one:?}"), format!("KeyHasher {{ id: {}, .. }}", one.id()));
+    }
+
+    #[test]
+    fn the_footer_and_its_annex_survive_a_round_trip() {
+        let decoded = DigestFooter::decode(&footer().encode()).unwrap();
+        assert_eq!(decoded, footer());
+        assert_eq!(DigestAnnex::decode(&decoded, &annex().encode()), Ok(annex()));
+        assert_eq!(decoded.file_len(), 400 * 24 + 3 * 4 + 2 * 16 + 2 * 9 + DigestFooter::LEN as u64);
+    }
+
+    #[test]
+    fn every_flipped_bit_of_footer_annex_or_block_is_an_error() {
+        let bytes = footer().encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let error = DigestFooter::decode(&bad).unwrap_err();
+            assert!(!matches!(error, FormatError::BadVersion { .. }), "bit {bit}");
+        }
+        let bytes = annex().encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(DigestAnnex::decode(&footer(), &bad).is_err(), "bit {bit}");
+        }
+        let block = block(&subject().blocks(), 3);
+        for bit in 0..block.len() * 8 {
+            let mut bad = block.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(subject().blocks().check(3, &bad).is_err(), "bit {bit}");
+        }
+        for len in 0..block.len() {
+            assert!(subject().blocks().check(3, &block[..len]).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_block_of_another_place_or_segment_does_not_pass() {
+        let block = block(&subject().blocks(), 3);
+        assert!(subject().blocks().check(3, &block).is_ok());
+        assert!(subject().blocks().check(4, &block).is_err());
+        let other = DigestSubject { headers_sum: 10, ..subject() };
+        assert!(other.blocks().check(3, &block).is_err());
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        let mut bytes = footer().encode();
+        let version = DigestFooter::LEN - 6;
+        bytes[version + 1] = 2;
+        let crc = footer_crc(&bytes[..version - CRC_LEN], 2);
+        bytes[version - CRC_LEN..version].copy_from_slice(&crc.to_be_bytes());
+        assert_eq!(DigestFooter::decode(&bytes), Err(FormatError::BadVersion { found: 2, supported: 1 }));
+    }
+
+    #[test]
+    fn counts_that_no_segment_can_have_are_errors() {
+        let possible = footer();
+        let with = |change: fn(&mut DigestFooter)| {
+            let mut footer = possible;
+            change(&mut footer);
+            DigestFooter::decode(&footer.encode())
+        };
+        assert!(with(|_| {}).is_ok());
+        assert_eq!(with(|f| f.counts.keys = 501), Err(FormatError::BadCount));
+        assert_eq!(with(|f| f.counts.records = 801), Err(FormatError::BadCount));
+        assert_eq!(with(|f| f.counts.tombstones = 401), Err(FormatError::BadCount));
+        assert_eq!(with(|f| f.counts.key_bytes = 50_001), Err(FormatError::BadCount));
+        assert_eq!(with(|f| f.counts.batches = 801), Err(FormatError::BadCount));
+        assert_eq!(with(|f| f.subject.end = Offset::new(99)), Err(FormatError::BadOffset));
+        assert_eq!(with(|f| f.subject.end = Offset::new(100 + (1 << 31) + 1)), Err(FormatError::BadOffset));
+    }
+
+    fn block(blocks: &DigestBlocks, number: u64) -> Vec<u8> {
+        let mut out = vec![0xee];
+        for i in 0..3 {
+            out.extend_from_slice(&DigestEntry::new(KeyHash { high: i, low: i }, 9, false, 10).encode());
+        }
+        blocks.seal(number, &mut out, 1);
+        out.split_off(1)
+    }
+}

@@ -1,0 +1,322 @@
+//! Writing and reading the `.digest` of a segment.
+
+use std::borrow::Cow;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::digest::{
+    DigestAnnex, DigestBlocks, DigestCounts, DigestEntry, DigestFooter, DigestSubject, KeyHash,
+};
+use crate::format::FormatError;
+use crate::offset::Offset;
+use crate::storage::{File, OpenMode, Storage};
+
+/// A lookup guesses so often by the value of the hash; it bisects after that, so that no file makes it long.
+const GUESSES: u32 = 4;
+
+/// What is known of a segment when its digest is written, beside the entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Tally {
+    /// Batches of any kind.
+    pub(crate) batches: u64,
+    /// Records, but for control records.
+    pub(crate) records: u64,
+    /// Their bytes, uncompressed; of aborted ones as stored.
+    pub(crate) record_bytes: u64,
+}
+
+/// Writes a digest, entry by entry in the order of their hashes.
+#[derive(Debug)]
+pub(crate) struct DigestWriter {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    subject: DigestSubject,
+    blocks: DigestBlocks,
+    /// Whole blocks and the one that is being filled.
+    buffer: Vec<u8>,
+    /// Written when the buffer holds so many blocks.
+    buffer_blocks: usize,
+    block_start: usize,
+    block_number: u64,
+    position: u64,
+    last: Option<KeyHash>,
+    counts: DigestCounts,
+}
+
+impl DigestWriter {
+    /// A writer to a new, empty file that uses about `memory` bytes, one block at least.
+    pub(crate) fn new(file: Arc<dyn File>, path: &Path, subject: DigestSubject, memory: usize) -> DigestWriter {
+        let buffer_blocks = (memory / DigestBlocks::LEN).max(1);
+        DigestWriter {
+            file,
+            path: path.to_path_buf(),
+            subject,
+            blocks: subject.blocks(),
+            buffer: Vec::with_capacity(buffer_blocks * DigestBlocks::LEN),
+            buffer_blocks,
+            block_start: 0,
+            block_number: 0,
+            position: 0,
+            last: None,
+            counts: DigestCounts::default(),
+        }
+    }
+
+    /// Adds the entry with the next higher hash.
+    #[inline]
+    pub(crate) fn push(&mut self, entry: &DigestEntry) -> Result<()> {
+        assert!(self.last.is_none_or(|last| last < entry.hash()), "each hash comes once, in order");
+        assert!(u64::from(entry.delta()) < self.subject.end.since(self.subject.base), "the record is in the segment");
+        self.last = Some(entry.hash());
+        self.counts.keys += 1;
+        self.counts.key_bytes += u64::from(entry.record_bytes());
+        self.counts.tombstones += u64::from(entry.is_tombstone());
+        self.buffer.extend_from_slice(&entry.encode());
+        if self.buffer.len() - self.block_start == DigestBlocks::ENTRIES * DigestEntry::LEN {
+            self.end_block()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rest. The file is not synced: of a digest that a crash has torn the checksums tell, and it is built
+    /// again.
+    pub(crate) fn finish(mut self, tally: &Tally, annex: &DigestAnnex) -> Result<DigestFooter> {
+        if self.buffer.len() > self.block_start {
+            self.end_block()?;
+        }
+        let Tally { batches, records, record_bytes } = *tally;
+        let counts = DigestCounts { batches, records, record_bytes, ..self.counts };
+        let annex_bytes = annex.encode();
+        let footer = DigestFooter::new(self.subject, counts, annex, &annex_bytes);
+        self.buffer.extend_from_slice(&annex_bytes);
+        self.buffer.extend_from_slice(&footer.encode());
+        self.write()?;
+        assert_eq!(self.position, footer.file_len(), "the file is as long as its footer says");
+        Ok(footer)
+    }
+
+    fn end_block(&mut self) -> Result<()> {
+        self.blocks.seal(self.block_number, &mut self.buffer, self.block_start);
+        self.block_number += 1;
+        self.block_start = self.buffer.len();
+        if self.buffer.len() >= self.buffer_blocks * DigestBlocks::LEN { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.file.write_at(&self.buffer, self.position).map_err(|e| Error::io(e, &self.path))?;
+        self.position += self.buffer.len() as u64;
+        self.buffer.clear();
+        self.block_start = 0;
+        Ok(())
+    }
+}
+
+/// What a digest must be of to be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Expected {
+    pub(crate) key_id: u64,
+    pub(crate) base: Offset,
+    pub(crate) end: Offset,
+    pub(crate) log_len: u64,
+}
+
+/// What became of opening a digest.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// It fits its segment.
+    Valid(DigestReader),
+    /// It is missing, damaged, or of another segment: it has to be built, for this reason.
+    Rebuild(Cow<'static, str>),
+}
+
+/// An open digest that fits its segment. Its blocks are checked as they are read.
+#[derive(Debug)]
+pub(crate) struct DigestReader {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    footer: DigestFooter,
+    blocks: DigestBlocks,
+}
+
+impl DigestReader {
+    /// Opens the digest of a segment. An error is one of the storage, not of the digest.
+    pub(crate) fn open(storage: &dyn Storage, path: &Path, expected: &Expected) -> Result<Opened> {
+        let file = match storage.open(path, OpenMode::Read) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Opened::Rebuild("it is missing".into())),
+            Err(e) => return Err(Error::io(e, path)),
+        };
+        let footer = match read_footer(&*file).map_err(|e| Error::io(e, path))? {
+            Ok(footer) => footer,
+            Err(why) => return Ok(Opened::Rebuild(why.to_string().into())),
+        };
+        let DigestSubject { key_id, base, end, log_len, .. } = footer.subject;
+        if key_id != expected.key_id {
+            return Ok(Opened::Rebuild("it was made with another secret".into()));
+        }
+        if *expected != (Expected { key_id, base, end, log_len }) {
+            return Ok(Opened::Rebuild("it is of another segment".into()));
+        }
+        Ok(Opened::Valid(DigestReader::new(file, path, footer)))
+    }
+
+    /// Opens a digest again, which must be the same still.
+    pub(crate) fn reopen(storage: &dyn Storage, path: &Path, footer: &DigestFooter) -> Result<DigestReader> {
+        let file = storage.open(path, OpenMode::Read).map_err(|e| Error::io(e, path))?;
+        match read_footer(&*file).map_err(|e| Error::io(e, path))? {
+            Ok(found) if found == *footer => Ok(DigestReader::new(file, path, found)),
+            Ok(_) => Err(Error::corrupt(path, 0, "another digest has taken the place of this one")),
+            Err(why) => Err(Error::corrupt(path, 0, why.to_string())),
+        }
+    }
+
+    fn new(file: Arc<dyn File>, path: &Path, footer: DigestFooter) -> DigestReader {
+        DigestReader { file, path: path.to_path_buf(), footer, blocks: footer.subject.blocks() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn footer(&self) -> &DigestFooter {
+        &self.footer
+    }
+
+    /// Reads the annex.
+    pub(crate) fn annex(&self) -> Result<DigestAnnex> {
+        // The file is as long as the footer says: what is allocated is there.
+        let position = self.footer.annex_position();
+        let mut bytes = vec![0; self.footer.annex_len() as usize];
+        self.read_exact(&mut bytes, position)?;
+        DigestAnnex::decode(&self.footer, &bytes).map_err(|why| self.corrupt(position, &why))
+    }
+
+    /// How many blocks of entries there are.
+    pub(crate) fn block_count(&self) -> u64 {
+        self.footer.counts.keys.div_ceil(DigestBlocks::ENTRIES as u64)
+    }
+
+    /// Reads blocks one behind the other; each is to be [checked](Self::check_block) before it is used.
+    pub(crate) fn read_blocks(&self, blocks: Range<u64>, buffer: &mut Vec<u8>) -> Result<()> {
+        let start = blocks.start * DigestBlocks::LEN as u64;
+        let end = (blocks.end * DigestBlocks::LEN as u64).min(self.footer.annex_position());
+        buffer.resize(end.saturating_sub(start) as usize, 0);
+        self.read_exact(buffer, start)
+    }
+
+    /// The entries of block `number`, as bytes.
+    #[inline]
+    pub(crate) fn check_block<'a>(&self, number: u64, block: &'a [u8]) -> Result<&'a [u8]> {
+        self.blocks.check(number, block).map_err(|why| self.corrupt(number * DigestBlocks::LEN as u64, &why))
+    }
+
+    /// The last record of a key in the segment. Reads two or three blocks.
+    pub(crate) fn find(&self, hash: KeyHash) -> Result<Option<DigestEntry>> {
+        let mut blocks = 0..self.block_count();
+        let mut hashes = (0, u64::MAX);
+        let mut buffer = Vec::with_capacity(DigestBlocks::LEN);
+        let mut probes = 0;
+        while !blocks.is_empty() {
+            let number = if probes < GUESSES { guess(&blocks, hashes, hash.high) } else { blocks.start.midpoint(blocks.end) };
+            probes += 1;
+            self.read_blocks(number..number + 1, &mut buffer)?;
+            let (entries, _) = self.check_block(number, &buffer)?.as_chunks();
+            let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(None) };
+            let (first, last) = (DigestEntry::decode(first).hash(), DigestEntry::decode(last).hash());
+            if hash < first {
+                blocks.end = number;
+                hashes.1 = first.high;
+            } else if hash > last {
+                blocks.start = number + 1;
+                hashes.0 = last.high;
+            } else {
+                let found = entries.binary_search_by_key(&hash, |entry| DigestEntry::decode(entry).hash());
+                return Ok(found.ok().and_then(|at| entries.get(at)).map(DigestEntry::decode));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All entries in the order of their hashes, read `memory` bytes at a time.
+    pub(crate) fn entries(&self, memory: usize) -> Entries<'_> {
+        let piece = (memory / DigestBlocks::LEN).max(1) as u64;
+        Entries { digest: self, piece, next_block: 0, buffer: Vec::new(), at: 0 }
+    }
+
+    fn read_exact(&self, buffer: &mut [u8], position: u64) -> Result<()> {
+        let read = self.file.read_at(buffer, position).map_err(|e| Error::io(e, &self.path).at_position(position))?;
+        if read == buffer.len() {
+            return Ok(());
+        }
+        Err(Error::corrupt(&self.path, position + read as u64, "the file is shorter than it was"))
+    }
+
+    fn corrupt(&self, position: u64, why: &FormatError) -> Error {
+        Error::corrupt(&self.path, position, why.to_string())
+    }
+}
+
+/// Goes through the entries of a digest.
+#[derive(Debug)]
+pub(crate) struct Entries<'d> {
+    digest: &'d DigestReader,
+    /// Blocks that are read at a time.
+    piece: u64,
+    /// The next block to be read.
+    next_block: u64,
+    buffer: Vec<u8>,
+    /// The next block or entry in the buffer.
+    at: usize,
+}
+
+impl Entries<'_> {
+    /// The next entry; `None` at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<DigestEntry>> {
+        if self.at == self.buffer.len() {
+            let end = self.digest.block_count().min(self.next_block + self.piece);
+            self.digest.read_blocks(self.next_block..end, &mut self.buffer)?;
+            (self.next_block, self.at) = (end, 0);
+        }
+        let block_start = self.at - self.at % DigestBlocks::LEN;
+        let block_end = self.buffer.len().min(block_start + DigestBlocks::LEN);
+        if self.at == block_start && block_start < block_end {
+            let behind = (self.buffer.len() - block_start).div_ceil(DigestBlocks::LEN) as u64;
+            let block = self.buffer.get(block_start..block_end).unwrap_or_default();
+            self.digest.check_block(self.next_block - behind, block)?;
+        }
+        let Some(bytes) = self.buffer.get(self.at..).and_then(|rest| rest.first_chunk()) else { return Ok(None) };
+        let entry = DigestEntry::decode(bytes);
+        self.at += DigestEntry::LEN;
+        if block_end - self.at < DigestEntry::LEN {
+            self.at = block_end;
+        }
+        Ok(Some(entry))
+    }
+}
+
+/// Where a hash lies among these blocks, if hashes are spread evenly between those at the ends.
+fn guess(blocks: &Range<u64>, hashes: (u64, u64), hash: u64) -> u64 {
+    let above = u128::from(hash.saturating_sub(hashes.0));
+    let width = u128::from(hashes.1.saturating_sub(hashes.0)) + 1;
+    let at = above * u128::from(blocks.end - blocks.start) / width;
+    (blocks.start + at as u64).min(blocks.end - 1)
+}
+
+/// Reads the footer of a file that is as long as it says.
+fn read_footer(file: &dyn File) -> io::Result<std::result::Result<DigestFooter, FormatError>> {
+    let len = file.info()?.len;
+    let mut bytes = [0; DigestFooter::LEN];
+    let short = FormatError::Truncated { needed: bytes.len(), available: usize::try_from(len).unwrap_or(usize::MAX) };
+    let Some(position) = len.checked_sub(bytes.len() as u64) else { return Ok(Err(short)) };
+    if file.read_at(&mut bytes, position)? < bytes.len() {
+        return Ok(Err(short));
+    }
+    let decoded = DigestFooter::decode(&bytes);
+    Ok(decoded.and_then(|footer| if footer.file_len() == len { Ok(footer) } else { Err(FormatError::BadLength) }))
+}
+
+#[cfg(test)]
+mod tests;

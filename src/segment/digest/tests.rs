@@ -1,0 +1,165 @@
+use super::*;
+use crate::format::digest::{Horizon, KeyHasher};
+use crate::offset::Timestamp;
+use crate::storage::sim::SimStorage;
+
+const PATH: &str = "/0.digest";
+
+fn hasher() -> KeyHasher {
+    KeyHasher::new(&[3; 16])
+}
+
+fn subject(span: u64) -> DigestSubject {
+    let base = Offset::new(1000);
+    DigestSubject { key_id: hasher().id(), base, end: base + span, log_len: 5000, headers_sum: 11 }
+}
+
+fn expected(span: u64) -> Expected {
+    let DigestSubject { key_id, base, end, log_len, .. } = subject(span);
+    Expected { key_id, base, end, log_len }
+}
+
+fn annex() -> DigestAnnex {
+    let horizons = vec![Horizon { end: Offset::new(1001), at: Timestamp::from_millis(9) }];
+    DigestAnnex { horizons, producers: vec![(4, true), (5, false)] }
+}
+
+/// The entries of keys 0 to `keys`, sorted.
+fn entries(keys: u32) -> Vec<DigestEntry> {
+    let entry = |key: u32| DigestEntry::new(hasher().hash(&key.to_be_bytes()), key, key.is_multiple_of(7), key + 10);
+    let mut entries: Vec<_> = (0..keys).map(entry).collect();
+    entries.sort_unstable();
+    entries
+}
+
+fn write(storage: &SimStorage, entries: &[DigestEntry], memory: usize) -> DigestFooter {
+    let path = Path::new(PATH);
+    let _ = storage.remove_file(path);
+    let file = storage.open(path, OpenMode::CreateNew).unwrap();
+    let span = entries.len() as u64 + 1;
+    let mut writer = DigestWriter::new(file, path, subject(span), memory);
+    entries.iter().for_each(|entry| writer.push(entry).unwrap());
+    let tally = Tally { batches: 1, records: span, record_bytes: span * 1_000_000 };
+    writer.finish(&tally, &annex()).unwrap()
+}
+
+fn open(storage: &SimStorage, keys: u32) -> DigestReader {
+    match DigestReader::open(storage, Path::new(PATH), &expected(u64::from(keys) + 1)).unwrap() {
+        Opened::Valid(reader) => reader,
+        Opened::Rebuild(why) => panic!("{why}"),
+    }
+}
+
+fn read_all(reader: &DigestReader, memory: usize) -> Result<Vec<DigestEntry>> {
+    let mut entries = reader.entries(memory);
+    let mut all = Vec::new();
+    while let Some(entry) = entries.next()? {
+        all.push(entry);
+    }
+    assert_eq!(entries.next()?, None);
+    Ok(all)
+}
+
+#[test]
+fn a_digest_survives_a_round_trip_at_any_size_and_with_any_buffer() {
+    let storage = SimStorage::new();
+    for keys in [0, 1, 169, 170, 171, 340, 1000] {
+        for memory in [0, DigestBlocks::LEN, 3 * DigestBlocks::LEN, 1 << 20] {
+            let entries = entries(keys);
+            let footer = write(&storage, &entries, memory);
+            let reader = open(&storage, keys);
+            assert_eq!(*reader.footer(), footer);
+            assert_eq!(footer.counts.keys, u64::from(keys));
+            assert_eq!(footer.counts.tombstones, u64::from(keys.div_ceil(7)));
+            assert_eq!(footer.counts.key_bytes, entries.iter().map(|e| u64::from(e.record_bytes())).sum::<u64>());
+            assert_eq!(reader.annex().unwrap(), annex());
+            assert_eq!(read_all(&reader, memory).unwrap(), entries);
+        }
+    }
+}
+
+#[test]
+fn every_key_is_found_and_no_other() {
+    let storage = SimStorage::new();
+    for keys in [0, 1, 2, 170, 171, 512, 5000] {
+        write(&storage, &entries(keys), 1 << 16);
+        let reader = open(&storage, keys);
+        for key in 0..keys + 1000 {
+            let hash = hasher().hash(&key.to_be_bytes());
+            let found = reader.find(hash).unwrap().map(|entry| entry.delta());
+            assert_eq!(found, (key < keys).then_some(key));
+        }
+    }
+}
+
+#[test]
+fn lookups_end_soon_where_hashes_are_not_spread_evenly() {
+    let storage = SimStorage::new();
+    let hash = |i: u32| KeyHash { high: u64::from(i / 3), low: u64::from(i % 3) << 61 };
+    let entries: Vec<_> = (0..2000).map(|i| DigestEntry::new(hash(2 * i), i, false, 1)).collect();
+    write(&storage, &entries, 1 << 16);
+    let reader = open(&storage, 2000);
+    for i in 0..4000 {
+        let found = reader.find(hash(i)).unwrap().map(|entry| entry.delta());
+        assert_eq!(found, i.is_multiple_of(2).then_some(i / 2));
+    }
+    assert_eq!(reader.find(KeyHash { high: u64::MAX, low: u64::MAX }).unwrap(), None);
+}
+
+#[test]
+fn a_digest_of_something_else_is_to_be_rebuilt() {
+    let storage = SimStorage::new();
+    let rebuild = |expected: Expected| matches!(DigestReader::open(&storage, Path::new(PATH), &expected).unwrap(), Opened::Rebuild(_));
+    assert!(rebuild(expected(11)), "missing");
+    write(&storage, &entries(10), 1 << 16);
+    assert!(!rebuild(expected(11)));
+    assert!(rebuild(Expected { key_id: 1, ..expected(11) }));
+    assert!(rebuild(Expected { base: Offset::new(999), ..expected(11) }));
+    assert!(rebuild(Expected { end: Offset::new(1012), ..expected(11) }));
+    assert!(rebuild(Expected { log_len: 4999, ..expected(11) }));
+}
+
+#[test]
+fn a_digest_that_was_replaced_is_not_opened_again() {
+    let storage = SimStorage::new();
+    let footer = write(&storage, &entries(10), 1 << 16);
+    assert!(DigestReader::reopen(&storage, Path::new(PATH), &footer).is_ok());
+    write(&storage, &entries(11), 1 << 16);
+    assert!(DigestReader::reopen(&storage, Path::new(PATH), &footer).unwrap_err().is_corruption());
+}
+
+#[test]
+fn every_flipped_bit_of_the_file_is_found_out() {
+    let storage = SimStorage::new();
+    let entries = entries(180);
+    let footer = write(&storage, &entries, 1 << 16);
+    for position in 0..footer.file_len() as usize {
+        storage.flip(Path::new(PATH), position, (position % 8) as u8).unwrap();
+        match DigestReader::open(&storage, Path::new(PATH), &expected(181)).unwrap() {
+            Opened::Rebuild(_) => {}
+            Opened::Valid(reader) => {
+                let read = (read_all(&reader, 1 << 16), reader.annex());
+                assert!(read.0.is_err() || read.1.is_err(), "byte {position}");
+                // A lookup meets the damage, or answers right.
+                for entry in &entries {
+                    match reader.find(entry.hash()) {
+                        Ok(found) => assert_eq!(found, Some(*entry), "byte {position}"),
+                        Err(error) => assert!(error.is_corruption()),
+                    }
+                }
+            }
+        }
+        storage.flip(Path::new(PATH), position, (position % 8) as u8).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_anywhere_is_to_be_rebuilt() {
+    let storage = SimStorage::new();
+    let len = write(&storage, &entries(180), 1 << 16).file_len();
+    let file = storage.open(Path::new(PATH), OpenMode::Write).unwrap();
+    for cut in (0..len).rev() {
+        file.set_len(cut).unwrap();
+        assert!(matches!(DigestReader::open(&storage, Path::new(PATH), &expected(181)).unwrap(), Opened::Rebuild(_)));
+    }
+}
