@@ -28,7 +28,7 @@ enum After {
     Digest(String),
 }
 
-/// The states: the larger collection where it is at hand, else the smallest two.
+/// The states: those beside the tests, and the larger collection where it is at hand.
 fn cases() -> Vec<Case> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/kafka-crash");
     let mut cases: Vec<Case> = kafka_samples::subdirs(&beside)
@@ -39,7 +39,7 @@ fn cases() -> Vec<Case> {
             after: After::Digest(fs::read_to_string(dir.join("after.digest")).unwrap().trim().to_owned()),
         })
         .collect();
-    assert_eq!(cases.len(), 2);
+    assert_eq!(cases.len(), 3);
     if let Some(shared) = larger_collection("kafka-crash") {
         let more: Vec<Case> = kafka_samples::subdirs(&shared)
             .iter()
@@ -228,17 +228,16 @@ fn assert_healthy(log: &Log) {
     assert!(read > 300);
 }
 
-/// The state with one flipped bit in a sealed segment, where the larger collection is at hand.
-fn bit_flip() -> Option<(PathBuf, Vec<Value>)> {
-    let dir = larger_collection("kafka-crash")?.join("bit-flip-middle-segment");
-    Some((dir.join("before"), listing(&dir.join("after.jsonl"))))
+/// The state with one flipped bit in a sealed segment.
+fn bit_flip() -> Case {
+    cases().into_iter().find(is_bit_flip).unwrap()
 }
 
 #[test]
 fn damage_in_a_sealed_segment_is_told_and_nothing_is_deleted() {
-    let Some((sample, below)) = bit_flip() else { return };
+    let case = bit_flip();
     for recovery in [RecoveryMode::Strict, RecoveryMode::CutTornTail] {
-        let dir = copy(&sample);
+        let dir = copy(&case.before);
         add_healthy_partition(dir.path());
         let before = contents(dir.path());
         for again in 0..3 {
@@ -249,7 +248,7 @@ fn damage_in_a_sealed_segment_is_told_and_nothing_is_deleted() {
             assert_eq!(error.position(), Some(DAMAGE.1));
             assert!(partition.append_records([Record::new("key", "value")]).is_err());
             // What lies below the damage is served; beyond it, the damage is told.
-            assert_same(&all_records(&partition), &below, "below the damage");
+            case.after.check(&all_records(&partition), "below the damage");
             assert_eq!(partition.offsets().end, Offset::new(DAMAGE.2));
             let beyond = partition.fetch(Offset::new(DAMAGE.2 + 1), FetchOptions::default()).unwrap_err();
             assert!(beyond.is_corruption(), "{beyond}");
@@ -266,17 +265,17 @@ fn damage_in_a_sealed_segment_is_told_and_nothing_is_deleted() {
 
 #[test]
 fn salvage_goes_on_before_the_damage_and_keeps_all_that_it_cuts() {
-    let Some((sample, below)) = bit_flip() else { return };
+    let case = bit_flip();
     // Whether it is asked for at once, or after the damage was told.
     for told_before in [false, true] {
-        let dir = copy(&sample);
+        let dir = copy(&case.before);
         let before = contents(dir.path());
         if told_before {
             drop(open(dir.path(), config()));
         }
         let (log, partition) = open(dir.path(), mode(RecoveryMode::Salvage));
         assert!(report(&log).error.is_none(), "{:?}", report(&log));
-        assert_same(&all_records(&partition), &below, "salvaged");
+        case.after.check(&all_records(&partition), "salvaged");
         let cut = report(&log).cut.clone().unwrap();
         assert_eq!((cut.file.as_str(), cut.position, cut.offset.get()), DAMAGE);
         assert!(cut.valid_batches_followed);
@@ -293,7 +292,6 @@ fn salvage_goes_on_before_the_damage_and_keeps_all_that_it_cuts() {
             let kept = aside.iter().find(|name| name.starts_with(base)).unwrap();
             assert_eq!(fs::read(partition_dir.join(kept)).unwrap(), *find(base));
         }
-        let case = Case { name: "salvaged".to_owned(), before: sample.clone(), after: After::Listing(below.clone()) };
         let broken = files_ending(&partition_dir, ".broken");
         assert_eq!(broken.len(), 3);
         check_goes_on(dir, (log, partition), &case);
