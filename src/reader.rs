@@ -221,7 +221,8 @@ fn fetch_view(shared: &Shared, view: &View, from: Offset, options: FetchOptions)
             break;
         }
         let Some(slice) = segment.slice(fetch.next_offset, limit, options.max_bytes - size, size == 0)? else {
-            if segment.end() > limit || segment.is_empty() || !segment.is_sealed() {
+            // With batches in hand it may also be that the next one is too large for the rest of the budget.
+            if size > 0 || segment.end() > limit || !segment.is_sealed() {
                 break;
             }
             fetch.next_offset = fetch.next_offset.max(segment.end());

@@ -225,8 +225,11 @@ fn index_hint(place: &Place, file: &dyn File, log: &LogFile) -> Option<u64> {
     let read = index.read_at(&mut bytes, at).ok()?;
     let entry = OffsetIndexEntry::decode(bytes.get(..read)?)?;
     let position = u64::from(entry.position);
+    if position == 0 || position >= log.len {
+        return None;
+    }
     let mut scan = Scan::new(file, position, log.len, Check::Crc);
     let offset = log.base + u64::from(entry.offset);
     let found = scan.next().ok()??;
-    (position > 0 && (log.base..=offset).contains(&found.batch.header().base_offset)).then_some(position)
+    (log.base..=offset).contains(&found.batch.header().base_offset).then_some(position)
 }
