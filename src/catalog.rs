@@ -125,6 +125,11 @@ impl TopicEntry {
         TopicEntry { id, partitions: BTreeSet::new(), config, deleted: false, adopted: false }
     }
 
+    /// The configuration as keys and values, under Kafka's names where it has them.
+    pub(crate) fn config_pairs(&self) -> Vec<(&'static str, String)> {
+        pairs(&self.config)
+    }
+
     fn take_line(&mut self, word: &str, value: &str) -> Option<()> {
         match word {
             "id" => self.id = TopicId::new(u128::from_str_radix(value, 16).ok()?),

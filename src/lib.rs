@@ -11,6 +11,7 @@ mod durability;
 mod epochs;
 pub mod error;
 pub mod format;
+pub mod inspect;
 mod kafka_dir;
 mod log;
 mod maintenance;

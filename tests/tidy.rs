@@ -11,6 +11,7 @@ const FLOORS: &[Floor] = &[
     Floor { modules: &["storage"], siblings: false },
     Floor { modules: &["config"], siblings: false },
     Floor { modules: &["segment", "budget", "catalog"], siblings: false },
+    Floor { modules: &["inspect"], siblings: false },
     // What the workers share.
     Floor {
         modules: &[
@@ -34,7 +35,7 @@ const FLOORS: &[Floor] = &[
         modules: &["appender", "compaction", "reader", "recovery", "retention", "truncate", "verify"],
         siblings: false,
     },
-    Floor { modules: &["inspect", "maintenance", "partition"], siblings: false },
+    Floor { modules: &["maintenance", "partition"], siblings: false },
     Floor { modules: &["kafka_dir", "log", "opening", "repair", "topic"], siblings: true },
     Floor { modules: &["lib"], siblings: false },
 ];

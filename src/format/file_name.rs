@@ -32,6 +32,10 @@ pub const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 /// Kafka's, in a partition's directory: the id of its topic.
 pub const PARTITION_METADATA: &str = "partition.metadata";
 
+/// Kafka's checkpoint files with an offset for each partition.
+pub const OFFSET_CHECKPOINTS: [&str; 4] =
+    [LOG_START_CHECKPOINT, RECOVERY_POINT_CHECKPOINT, REPLICATION_CHECKPOINT, CLEANER_CHECKPOINT];
+
 const TEMPORARY: &str = ".tmp";
 const DELETED_DIR: &str = "-delete";
 const FUTURE_DIR: &str = "-future";
@@ -171,6 +175,12 @@ pub fn parse(name: &str) -> Option<ParsedName> {
         Some(LEADER_EPOCHS | PARTITION_METADATA) => Some(ParsedName::Temp),
         _ => parse_segment(name),
     }
+}
+
+/// Whether a name is that of a file which we or Kafka keep in a log directory, or write before it replaces one.
+pub fn is_in_log_dir(name: &str) -> bool {
+    let name = name.strip_suffix(TEMPORARY).unwrap_or(name);
+    [LOCK, META, TOPICS, CLEAN_SHUTDOWN, META_PROPERTIES].contains(&name) || OFFSET_CHECKPOINTS.contains(&name)
 }
 
 /// The name of a partition's directory: `<topic>-<partition>`.
