@@ -4,7 +4,6 @@ mod active;
 mod appender;
 mod budget;
 mod catalog;
-#[allow(dead_code)]
 mod compaction;
 pub mod config;
 mod durability;
@@ -40,6 +39,7 @@ pub use appender::Appended;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub use compaction::internals;
+pub use compaction::pass::{CompactMode, CompactionReport};
 pub use config::{
     Backpressure, Cleanup, Clock, Durability, LogConfig, ManualClock, RecoveryMode, SystemClock, TopicConfig,
     WatermarkMode,

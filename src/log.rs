@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::budget::{SpaceWatch, SyncQueue, Unsynced};
 use crate::catalog::{Catalog, TopicEntry};
+use crate::compaction::Memory;
 use crate::config::{LogConfig, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, LOCK};
@@ -278,6 +279,8 @@ fn budgets(config: &LogConfig, storage: &Arc<dyn Storage>, dir: &Path) -> Budget
         space: SpaceWatch::new(Arc::clone(storage), dir.to_path_buf(), config.min_free_bytes),
         sync_queue: SyncQueue::default(),
         checkpoint_bytes: config.checkpoint_bytes,
+        compaction_memory: Memory::new(config.compaction_memory, open_max / 4 + 1),
+        hasher: OnceLock::new(),
     }
 }
 

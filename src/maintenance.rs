@@ -1,6 +1,8 @@
 //! One pass over a partition: roll what is old enough, retain, reap. The log's thread loops over it, or its owner does.
 
-use crate::error::{Error, Result};
+use crate::compaction::pass::{self, CompactMode, CompactionReport};
+use crate::config::Cleanup;
+use crate::error::{Error, ErrorKind, Result};
 use crate::offset::Timestamp;
 use crate::retention;
 use crate::shared::Shared;
@@ -13,6 +15,8 @@ pub struct PassReport {
     pub rolled: bool,
     /// Segments that retention removed.
     pub segments_removed: usize,
+    /// What compaction did; `None` when the topic is not compacted, or it failed.
+    pub compaction: Option<CompactionReport>,
     /// When the next pass has something to do; `None` when only new records make work.
     pub next_deadline: Option<Timestamp>,
     /// What went wrong; the other parts of the pass went on.
@@ -36,12 +40,24 @@ pub(crate) fn pass(shared: &Shared, now: Timestamp) -> PassReport {
     note(shared.release_idle(now));
     let mut removed = 0;
     note(retention::run(shared, now).map(|count| removed = count));
+    let mut compaction = None;
+    if shared.config().cleanup != Cleanup::Delete {
+        note(compact(shared, now, CompactMode::Due).map(|done| compaction = Some(done)));
+    }
     note(shared.reap().map(|_| ()));
     report.rolled = rolled;
     report.segments_removed = removed;
-    report.next_deadline = shared.lock_active().roll_due();
+    let compaction_due = compaction.as_ref().and_then(|done| done.next_deadline);
+    report.next_deadline = shared.lock_active().roll_due().into_iter().chain(compaction_due).min();
+    report.compaction = compaction;
     shared.counters.segments_removed.add(removed as u64);
     report
+}
+
+/// Compacts a partition; the caller holds its maintenance lock.
+pub(crate) fn compact(shared: &Shared, now: Timestamp, mode: CompactMode) -> Result<CompactionReport> {
+    let hasher = shared.budgets.hasher.get().ok_or(ErrorKind::ReadOnly)?;
+    pass::compact(shared, hasher, &shared.budgets.compaction_memory, now, mode)
 }
 
 fn roll_if_due(shared: &Shared, now: Timestamp) -> Result<bool> {

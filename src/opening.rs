@@ -10,7 +10,7 @@ use crate::catalog::{Catalog, TopicEntry};
 use crate::config::{LogConfig, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, LOCK, META, ParsedDir, ParsedName, SegmentFileKind, Suffix};
-use crate::format::{Meta, TopicId, partition_metadata};
+use crate::format::{KeyHasher, Meta, TopicId, partition_metadata};
 use crate::kafka_dir::{self, Checkpoints, Shutdown};
 use crate::log::RecoveryReport;
 use crate::offset::Offset;
@@ -59,7 +59,9 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, budgets: &Arc<Budgets>, r
     let adopt = foreign || checkpoints.shutdown == Shutdown::Kafka || catalog.taking_over;
     let clean = checkpoints.shutdown != Shutdown::Unclean || catalog.taking_over_clean;
     if !read_only {
-        prepare(dir, storage, &mut catalog, meta, (adopt, clean))?;
+        let meta = prepare(dir, storage, &mut catalog, meta, (adopt, clean))?;
+        let hasher = budgets.hasher.set(KeyHasher::new(&meta.hash_secret));
+        assert!(hasher.is_ok(), "a log is opened once");
     }
     let found = settle_catalog(storage, dir, config, &mut catalog, found, read_only)?;
     let requests = found.iter().map(|found| {
@@ -220,18 +222,20 @@ fn prepare(
     catalog: &mut Catalog,
     meta: Option<Meta>,
     adopt: (bool, bool),
-) -> Result<()> {
+) -> Result<Meta> {
     // Should a crash interrupt the taking over, the next open does it again.
     (catalog.taking_over, catalog.taking_over_clean) = adopt;
     if catalog.taking_over {
         catalog.store(storage, dir)?;
     }
-    if meta.is_none() {
-        let meta = Meta { log_id: random(), hash_secret: random() };
+    let known = meta.is_some();
+    let meta = meta.unwrap_or_else(|| Meta { log_id: random(), hash_secret: random() });
+    if !known {
         files::replace(storage, dir, &dir.join(META), &dir.join(file_name::temporary(META)), &meta.encode())?;
     }
     kafka_dir::begin(storage, dir)?;
-    remove_deleted(storage, dir, catalog)
+    remove_deleted(storage, dir, catalog)?;
+    Ok(meta)
 }
 
 /// Sweeps leftovers away, and takes directories that the catalog does not know into it.

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::appender::{self, Appended, Input};
+use crate::compaction::pass::{CompactMode, CompactionReport};
 use crate::config::{Clock, TopicConfig, WatermarkMode};
 use crate::error::{ErrorKind, Result};
 use crate::format::{BatchBuilder, Record, RecordBatch};
+use crate::maintenance;
 use crate::offset::{Offset, Timestamp};
 use crate::pins::Pin;
 use crate::reader::{self, Fetch, FetchOptions, Isolation, Offsets, Reader};
@@ -262,6 +264,20 @@ impl Partition {
     /// Forgets the position of a consumer; whether there was one.
     pub fn unregister_position(&self, name: &str) -> bool {
         self.shared.pins.unregister_position(name)
+    }
+
+    /// Compacts now, in this thread: of the records of each key below everything that must not be relied on yet the latest
+    /// stays. For compacted topics.
+    ///
+    /// A crash at any point leaves the old segments or the new one. Readers go on with what they began with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when the topic is not compacted; [`ErrorKind::DiskFull`] when there is no room for the
+    /// output, and then nothing has changed. Damaged segments are left alone and told in the report.
+    pub fn compact(&self, now: Timestamp, mode: CompactMode) -> Result<CompactionReport> {
+        self.shared.check_writable()?;
+        let _pass = self.shared.lock_maintenance();
+        maintenance::compact(&self.shared, now, mode)
     }
 
     /// The configuration in use: its topic's.

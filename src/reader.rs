@@ -282,7 +282,7 @@ fn region(segment: &Segment, slice: &crate::segment::Slice) -> Result<Option<Fil
 }
 
 /// The aborted transactions that have records in `[from, to)`. Their markers may lie in any later segment.
-fn aborted_in(shared: &Shared, view: &View, from: Offset, to: Offset) -> Result<Vec<AbortedRange>> {
+pub(crate) fn aborted_in(shared: &Shared, view: &View, from: Offset, to: Offset) -> Result<Vec<AbortedRange>> {
     let mut entries = Vec::new();
     for segment in view.from(from) {
         let aborted = segment.aborted()?;

@@ -2,18 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::active::Active;
 use crate::appender::Combiner;
 use crate::budget::{SpaceWatch, SyncQueue, SyncTarget, Unsynced};
+use crate::compaction::Memory;
+use crate::compaction::pass::Counted;
 use crate::config::{Cleanup, Durability as DurabilityConfig, TopicConfig, WatermarkMode};
 use crate::durability::{Capture, Durability, Health, Producers};
 use crate::epochs::Epochs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
-use crate::format::{Codec, Pending, SegmentState, State};
+use crate::format::{Codec, KeyHasher, Pending, SegmentState, State};
 use crate::offset::{Offset, Timestamp};
 use crate::pins::Pins;
 use crate::reader::Isolation;
@@ -39,6 +41,9 @@ pub(crate) struct Budgets {
     pub(crate) space: SpaceWatch,
     pub(crate) sync_queue: SyncQueue,
     pub(crate) checkpoint_bytes: u64,
+    pub(crate) compaction_memory: Memory,
+    /// Set once the log's secret is known.
+    pub(crate) hasher: OnceLock<KeyHasher>,
 }
 
 /// The offsets between which a partition is read, beside the log end (the view's) and the durable end.
@@ -113,6 +118,9 @@ pub(crate) struct Shared {
     active: Mutex<Active>,
     epochs: Mutex<Epochs>,
     graveyard: Mutex<Vec<Arc<Segment>>>,
+    /// Numbers of temporary files that were used.
+    pub(crate) temporaries: AtomicU64,
+    counted: Mutex<Counted>,
     state: StateStore,
     me: Weak<Shared>,
 }
@@ -203,6 +211,8 @@ impl Shared {
             active: Mutex::new(parts.active),
             epochs: Mutex::new(parts.epochs),
             graveyard: Mutex::new(Vec::new()),
+            temporaries: AtomicU64::new(0),
+            counted: Mutex::new(Counted::default()),
             state: parts.state,
             me: Weak::clone(me),
         });
@@ -320,6 +330,11 @@ impl Shared {
             stays
         });
         failed.map_or(Ok(graveyard.len()), Err)
+    }
+
+    /// What compaction remembers between passes.
+    pub(crate) fn lock_counted(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_graveyard(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {

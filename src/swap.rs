@@ -1,11 +1,13 @@
 //! Taking segments out and putting others in their place, so that a crash leaves exactly the old ones or the new one.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::offset::Offset;
-use crate::segment::{Place, Segment};
+use crate::segment::index::{SegmentIndex, Sums};
+use crate::segment::{Facts, Place, Segment};
 use crate::storage::files;
 
 /// Files that are renamed with a segment; the `.log` last, where its name is what counts.
@@ -23,6 +25,39 @@ pub(crate) fn finish(place: &Place, base: Offset, replaced: &[Offset]) -> Result
         rename(place, base, kind, Suffix::Swap, Suffix::None)?;
     }
     place.sync_dir()
+}
+
+/// A segment that takes the place of others: written and synced, under temporary names.
+#[derive(Debug)]
+pub(crate) struct Replacement {
+    pub(crate) base: Offset,
+    pub(crate) end: Offset,
+    pub(crate) len: u64,
+    pub(crate) facts: Facts,
+    pub(crate) sums: Sums,
+    /// Its files, each with its kind, the log last.
+    pub(crate) files: Vec<(SegmentFileKind, PathBuf)>,
+}
+
+/// Puts a written output in the place of segments, so that a crash leaves exactly those or exactly this one; returns it
+/// as a segment, which the caller publishes. The replaced ones have `.deleted` names then, and are readable under them.
+pub(crate) fn replace(place: &Arc<Place>, olds: &[Arc<Segment>], output: &Replacement) -> Result<Arc<Segment>> {
+    for (kind, temporary) in &output.files {
+        let to = place.segment_path(output.base, *kind, Suffix::Swap);
+        place.storage.rename(temporary, &to).map_err(|e| Error::io(e, temporary))?;
+    }
+    // The commit: from here on recovery finishes what a crash interrupts.
+    place.sync_dir()?;
+    for old in olds {
+        bury(old)?;
+    }
+    place.sync_dir()?;
+    for kind in WITH_LOG.into_iter().chain([SegmentFileKind::Log]) {
+        rename(place, output.base, kind, Suffix::Swap, Suffix::None)?;
+    }
+    place.sync_dir()?;
+    let extent = (output.len, output.end);
+    Ok(Segment::new(place, output.base, extent, true, output.facts, SegmentIndex::of(output.sums)))
 }
 
 /// Gives all files of a segment `.deleted` names, and its snapshot too: what it was taken before is gone.

@@ -10,17 +10,16 @@ use crate::segment::scan::{Check, Scan, ScanError};
 use crate::storage::OpenMode;
 use crate::transactions::{self, AbortedRange, TransactionTails};
 
+use super::Memory;
 use super::merge::Source;
 use super::rewrite::Temporaries;
 use super::sort::Sorter;
 use super::spill::TempFiles;
-use super::Memory;
 
 /// The digest of a segment as it is stored, when it fits the segment.
 pub(crate) fn stored(segment: &Segment, hasher: &KeyHasher) -> Result<Option<Source>> {
     let path = segment.sidecar_path(SegmentFileKind::Digest);
-    let expected =
-        Expected { key_id: hasher.id(), base: segment.base(), end: segment.end(), log_len: segment.len() };
+    let expected = Expected { key_id: hasher.id(), base: segment.base(), end: segment.end(), log_len: segment.len() };
     match DigestReader::open(&*segment.place().storage, &path, &expected)? {
         Opened::Valid(reader) => Ok(Some(Source { path, footer: *reader.footer() })),
         Opened::Rebuild(_) => Ok(None),

@@ -8,7 +8,11 @@ use crate::offset::Timestamp;
 
 /// Counts what is garbage in each of the merged segments, given in the same order. What a segment's own digest tells
 /// does not count here: see [`SegmentFacts`].
-pub(crate) fn count_garbage(merge: Merge<'_>, segments: &[&SegmentFacts], rule: &TombstoneRule) -> Result<Vec<Garbage>> {
+pub(crate) fn count_garbage(
+    merge: Merge<'_>,
+    segments: &[&SegmentFacts],
+    rule: &TombstoneRule,
+) -> Result<Vec<Garbage>> {
     let sources = merge.sources();
     assert_eq!(sources.len(), segments.len(), "each digest is one of a segment");
     let first_appends: Vec<Timestamp> = segments.iter().map(|segment| segment.first_append_at).collect();

@@ -64,7 +64,8 @@ impl Digests {
             let file = self.storage.open(&path, OpenMode::CreateNew).map_err(|e| crate::Error::io(e, &path))?;
             let mut writer = DigestWriter::new(file, &path, subject, self.memory.digest_writer());
             sorter.drain(|entry| writer.push(entry))?;
-            let tally = Tally { batches: records.div_ceil(BATCH), records, record_bytes: records * u64::from(RECORD_BYTES) };
+            let tally =
+                Tally { batches: records.div_ceil(BATCH), records, record_bytes: records * u64::from(RECORD_BYTES) };
             let footer = writer.finish(&tally, &DigestAnnex::default())?;
             sources.push(Source { path, footer });
             base = base + records;
@@ -117,8 +118,13 @@ impl Digests {
                 let last = (first + BATCH).min(group.end.get()) - 1;
                 kept += survivors.of_batch(number, Offset::new(first)..=Offset::new(last))?.len() as u64;
             }
-            let subject =
-                DigestSubject { key_id: self.hasher.id(), base: group.start, end: group.end, log_len: 0, headers_sum: 0 };
+            let subject = DigestSubject {
+                key_id: self.hasher.id(),
+                base: group.start,
+                end: group.end,
+                log_len: 0,
+                headers_sum: 0,
+            };
             let path = self.path();
             let file = self.storage.open(&path, OpenMode::CreateNew).map_err(|e| crate::Error::io(e, &path))?;
             self.storage.remove_file(&path).map_err(|e| crate::Error::io(e, &path))?;

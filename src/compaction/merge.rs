@@ -176,7 +176,10 @@ impl<'a> Merge<'a> {
                 let skipped = (next % DigestBlocks::ENTRIES as u64) as usize;
                 for entry in DigestEntry::decode_all(entries).skip(skipped) {
                     let hash = entry.hash();
-                    if before.is_some_and(|before| before >= hash) || hash.high < first || u64::from(entry.delta()) >= span {
+                    if before.is_some_and(|before| before >= hash)
+                        || hash.high < first
+                        || u64::from(entry.delta()) >= span
+                    {
                         return Err(Error::corrupt(reader.path(), 0, "entries out of order"));
                     }
                     if hash.high > last {

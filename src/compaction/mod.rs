@@ -15,14 +15,17 @@
 
 use crate::format::digest::DigestBlocks;
 
+mod build;
 pub(crate) mod count;
 #[cfg(feature = "internals")]
 #[allow(missing_docs)]
 pub mod internals;
 pub(crate) mod merge;
 mod offsets;
+pub(crate) mod pass;
 pub(crate) mod plan;
 mod radix;
+pub(crate) mod rewrite;
 pub(crate) mod sort;
 pub(crate) mod spill;
 pub(crate) mod survivors;

@@ -233,9 +233,8 @@ impl OffsetReader {
 
 impl Windows {
     fn read(&mut self, window: usize, mut visit: impl FnMut(u32) -> Result<()>) -> Result<()> {
-        self.streams.read(window, |bytes| {
-            bytes.as_chunks().0.iter().try_for_each(|item| visit(u32::from_be_bytes(*item)))
-        })
+        self.streams
+            .read(window, |bytes| bytes.as_chunks().0.iter().try_for_each(|item| visit(u32::from_be_bytes(*item))))
     }
 }
 

@@ -188,7 +188,12 @@ fn dead_bytes(counts: &DigestCounts, garbage: &Garbage) -> u64 {
 }
 
 /// When the oldest garbage of a segment has to be gone.
-fn lag_deadline(segment: &SegmentFacts, counts: &DigestCounts, garbage: &Garbage, rules: &PlanRules) -> Option<Timestamp> {
+fn lag_deadline(
+    segment: &SegmentFacts,
+    counts: &DigestCounts,
+    garbage: &Garbage,
+    rules: &PlanRules,
+) -> Option<Timestamp> {
     let lag = i64::try_from(rules.max_compaction_lag?.as_millis()).unwrap_or(i64::MAX);
     let inside = (counts.records > counts.keys).then_some(segment.first_append_at);
     // A clock that was ahead does not put it off for longer than the lag.
@@ -210,7 +215,13 @@ struct Item {
 }
 
 impl Item {
-    fn of(number: usize, segment: &SegmentFacts, counts: &DigestCounts, garbage: &Garbage, reason: Option<Reason>) -> Item {
+    fn of(
+        number: usize,
+        segment: &SegmentFacts,
+        counts: &DigestCounts,
+        garbage: &Garbage,
+        reason: Option<Reason>,
+    ) -> Item {
         let bytes = bytes_without_garbage(segment.bytes, counts, garbage);
         let index_bytes = u128::from(segment.index_bytes) * u128::from(bytes) / u128::from(segment.bytes.max(1));
         Item {
@@ -243,7 +254,8 @@ fn bytes_without_garbage(bytes: u64, counts: &DigestCounts, garbage: &Garbage) -
     }
     let header = BATCH_HEADER_LEN as u64;
     let headers = counts.batches.saturating_mul(header);
-    let live = u128::from(counts.record_bytes - dead) * u128::from(bytes.saturating_sub(headers)) / u128::from(counts.record_bytes);
+    let live = u128::from(counts.record_bytes - dead) * u128::from(bytes.saturating_sub(headers))
+        / u128::from(counts.record_bytes);
     let live_records = counts.keys - garbage.dead_records.min(counts.keys);
     // The last batch stays in any case.
     let left_headers = counts.batches.min(live_records + 1).saturating_mul(header);

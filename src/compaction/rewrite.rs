@@ -13,8 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{DigestAnnex, DigestSubject, HeadersSum, KeyHasher};
 use crate::format::file_name::{SegmentFileKind, Suffix, numbered_segment_file};
 use crate::format::{
-    AbortedTxn, BatchHeader, BatchView, FilterScratch, Filtered, IndexSum, OffsetIndexEntry, TimeIndexEntry, empty_batch,
-    filter_batch,
+    AbortedTxn, BatchHeader, BatchView, FilterScratch, Filtered, IndexSum, OffsetIndexEntry, TimeIndexEntry,
+    empty_batch, filter_batch,
 };
 use crate::offset::{Offset, Timestamp};
 use crate::producers::LastBatches;
@@ -24,6 +24,7 @@ use crate::segment::scan::{Check, Found, Scan, ScanError};
 use crate::segment::{Facts, Place, Segment};
 use crate::shared::Shared;
 use crate::storage::{File, OpenMode, files};
+use crate::swap::Replacement;
 use crate::transactions::{AbortedRange, MarkerFate, TransactionFilter, TransactionTails};
 
 use super::Memory;
@@ -82,20 +83,13 @@ pub(crate) struct Input<'a> {
     pub(crate) entries: Vec<AbortedTxn>,
 }
 
-/// A written, synced output under temporary names.
+/// What became of a group.
 #[derive(Debug)]
 pub(crate) struct Output {
-    pub(crate) base: Offset,
-    pub(crate) end: Offset,
-    pub(crate) len: u64,
-    pub(crate) facts: Facts,
-    pub(crate) sums: Sums,
+    pub(crate) segment: Replacement,
     /// The highest abort marker that records were removed for.
     pub(crate) highest_abort: Option<Offset>,
-    pub(crate) records: u64,
     pub(crate) bytes_read: u64,
-    /// The files, each with its kind, the log last.
-    pub(crate) files: Vec<(SegmentFileKind, PathBuf)>,
 }
 
 /// Writes one group. `group` is its number among the survivors' groups.
@@ -156,8 +150,7 @@ struct Writer {
 impl Writer {
     fn create(rules: &Rules<'_>, base: Offset, end: Offset, number: u64) -> Result<Writer> {
         let path = rules.temporaries.path_of(base, SegmentFileKind::Log, number);
-        let file =
-            rules.shared.place.storage.open(&path, OpenMode::CreateNew).map_err(|e| Error::io(e, &path))?;
+        let file = rules.shared.place.storage.open(&path, OpenMode::CreateNew).map_err(|e| Error::io(e, &path))?;
         Ok(Writer {
             base,
             end,
@@ -215,9 +208,8 @@ impl Writer {
         found: Found<'_>,
     ) -> Result<()> {
         let (batch, header) = (found.batch, found.batch.header());
-        let damaged = |why: crate::format::FormatError| {
-            Error::corrupt(&input.segment.path(), found.position, why.to_string())
-        };
+        let damaged =
+            |why: crate::format::FormatError| Error::corrupt(&input.segment.path(), found.position, why.to_string());
         if header.attributes.is_control() {
             return self.marker(rules, input, filter, &batch).map_err(|e| e.at_path(&input.segment.path()));
         }
@@ -373,21 +365,16 @@ impl Writer {
         assert_eq!(info.len, self.written, "the file is what was written");
         let facts = Facts {
             max_timestamp: self.indexer.max_timestamp(),
-            first_append_at: inputs.iter().filter_map(|i| known(facts(i).first_append_at)).min().unwrap_or(Timestamp::NONE),
+            first_append_at: inputs
+                .iter()
+                .filter_map(|i| known(facts(i).first_append_at))
+                .min()
+                .unwrap_or(Timestamp::NONE),
             sealed_at: inputs.iter().map(|i| facts(i).sealed_at).max().unwrap_or(Timestamp::NONE),
             ..Facts::new(info.id)
         };
-        Ok(Output {
-            base: self.base,
-            end: self.end,
-            len: self.written,
-            facts,
-            sums,
-            highest_abort: self.highest_abort,
-            records: self.tally.records,
-            bytes_read: self.bytes_read,
-            files,
-        })
+        let segment = Replacement { base: self.base, end: self.end, len: self.written, facts, sums, files };
+        Ok(Output { segment, highest_abort: self.highest_abort, bytes_read: self.bytes_read })
     }
 
     fn write_digest(

@@ -41,7 +41,8 @@ impl SortMemory {
     }
 
     fn with_pages_of(items: usize, bytes: usize) -> SortMemory {
-        let count = (bytes / 4 * 3 / (items * DigestEntry::LEN)).clamp(PARTS_MIN * PAGES_PER_PART, u32::MAX as usize / 2);
+        let count =
+            (bytes / 4 * 3 / (items * DigestEntry::LEN)).clamp(PARTS_MIN * PAGES_PER_PART, u32::MAX as usize / 2);
         let parts = (count / PAGES_PER_PART).min(PARTS_MAX);
         let sorted_at_once = (bytes / 4 / Scatter::<DigestEntry>::ITEM_MEMORY).max(4 * PAGES_PER_PART * items);
         SortMemory { pages: Pages { items, count }, part_bits: parts.ilog2(), sorted_at_once }
@@ -250,7 +251,11 @@ mod tests {
     use crate::storage::sim::{Call, Fault, SimStorage};
 
     /// What a sorter makes of these entries, and how many temporary files it took.
-    fn sorted(storage: &SimStorage, memory: SortMemory, segments: &[Vec<DigestEntry>]) -> Result<(Vec<Vec<DigestEntry>>, u64)> {
+    fn sorted(
+        storage: &SimStorage,
+        memory: SortMemory,
+        segments: &[Vec<DigestEntry>],
+    ) -> Result<(Vec<Vec<DigestEntry>>, u64)> {
         let made = Cell::new(0);
         let name = || {
             made.set(made.get() + 1);
@@ -273,7 +278,8 @@ mod tests {
     /// Entries as they come from a segment with these keys.
     fn entries(keys: impl IntoIterator<Item = u32>) -> Vec<DigestEntry> {
         let hasher = KeyHasher::new(&[5; 16]);
-        let entry = |(i, key): (usize, u32)| DigestEntry::new(hasher.hash(&key.to_be_bytes()), i as u32, i % 3 == 0, key);
+        let entry =
+            |(i, key): (usize, u32)| DigestEntry::new(hasher.hash(&key.to_be_bytes()), i as u32, i % 3 == 0, key);
         keys.into_iter().enumerate().map(entry).collect()
     }
 

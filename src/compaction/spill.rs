@@ -88,7 +88,10 @@ const EMPTY: Stream = Stream { first: NONE, last: NONE, held: 0, spilled: 0, run
 
 impl<const N: usize> Streams<N> {
     pub(super) fn new(streams: usize, pages: Pages) -> Streams<N> {
-        assert!(pages.items > 0 && pages.count > streams && pages.count < NONE as usize, "{pages:?} for {streams} streams");
+        assert!(
+            pages.items > 0 && pages.count > streams && pages.count < NONE as usize,
+            "{pages:?} for {streams} streams"
+        );
         Streams {
             pages,
             pool: Vec::new(),

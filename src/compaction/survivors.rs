@@ -121,7 +121,12 @@ impl<'t> Survivors<'t> {
 
     /// Writes the entries of the digest of a group's output; where that is more than one segment, of the one that has
     /// these offsets. The rest of the digest is the caller's.
-    pub(crate) fn write_entries(&mut self, group: usize, offsets: &Range<Offset>, digest: &mut DigestWriter) -> Result<()> {
+    pub(crate) fn write_entries(
+        &mut self,
+        group: usize,
+        offsets: &Range<Offset>,
+        digest: &mut DigestWriter,
+    ) -> Result<()> {
         let base = self.groups[group].offsets.start;
         self.entries.read(group, |bytes| {
             for entry in DigestEntry::decode_all(bytes) {

@@ -517,7 +517,13 @@ mod tests {
     #[test]
     fn entries_sort_by_hash_and_then_by_offset_as_their_bytes_do() {
         let entry = |high, low, delta, tombstone| DigestEntry::new(KeyHash { high, low }, delta, tombstone, 1);
-        let sorted = [entry(1, 9, 5, true), entry(2, 0, 1, false), entry(2, 0, 1, true), entry(2, 0, 2, false), entry(2, 1, 0, true)];
+        let sorted = [
+            entry(1, 9, 5, true),
+            entry(2, 0, 1, false),
+            entry(2, 0, 1, true),
+            entry(2, 0, 2, false),
+            entry(2, 1, 0, true),
+        ];
         assert!(sorted.is_sorted());
         assert!(sorted.map(|entry| entry.encode()).is_sorted());
     }

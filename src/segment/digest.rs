@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::format::FormatError;
 use crate::format::digest::{
     DigestAnnex, DigestBlocks, DigestCounts, DigestEntry, DigestFooter, DigestSubject, KeyHash,
 };
-use crate::format::FormatError;
 use crate::offset::Offset;
 use crate::storage::{File, OpenMode, Storage};
 
@@ -220,7 +220,8 @@ impl DigestReader {
         let mut buffer = Vec::with_capacity(DigestBlocks::LEN);
         let mut probes = 0;
         while !blocks.is_empty() {
-            let number = if probes < GUESSES { guess(&blocks, hashes, hash.high) } else { blocks.start.midpoint(blocks.end) };
+            let number =
+                if probes < GUESSES { guess(&blocks, hashes, hash.high) } else { blocks.start.midpoint(blocks.end) };
             probes += 1;
             self.read_blocks(number..number + 1, &mut buffer)?;
             let (entries, _) = self.check_block(number, &buffer)?.as_chunks();

@@ -1,6 +1,5 @@
 //! A segment: one `.log` file with its indexes. This is the read face, shared by the active and the sealed ones.
 
-#[allow(dead_code, reason = "compaction is its first user")]
 pub(crate) mod digest;
 pub(crate) mod index;
 pub(crate) mod scan;

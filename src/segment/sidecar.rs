@@ -186,6 +186,12 @@ impl Segment {
         self.read_index().entries()
     }
 
+    /// Bytes of the larger of the offset and the time index.
+    pub(crate) fn index_bytes(&self) -> u64 {
+        let entries = self.index_entries();
+        (u64::from(entries.offsets) * OFFSETS.entry as u64).max(u64::from(entries.times) * TIMES.entry as u64)
+    }
+
     /// Changes the entries in memory.
     pub(crate) fn update_index(&self, change: impl FnOnce(&mut SegmentIndex)) {
         change(&mut self.write_index());

@@ -109,7 +109,9 @@ fn lookups_end_soon_where_hashes_are_not_spread_evenly() {
 #[test]
 fn a_digest_of_something_else_is_to_be_rebuilt() {
     let storage = SimStorage::new();
-    let rebuild = |expected: Expected| matches!(DigestReader::open(&storage, Path::new(PATH), &expected).unwrap(), Opened::Rebuild(_));
+    let rebuild = |expected: Expected| {
+        matches!(DigestReader::open(&storage, Path::new(PATH), &expected).unwrap(), Opened::Rebuild(_))
+    };
     assert!(rebuild(expected(11)), "missing");
     write(&storage, &entries(10), 1 << 16);
     assert!(!rebuild(expected(11)));
