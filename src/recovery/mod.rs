@@ -348,6 +348,12 @@ impl Opening {
         }
         let active = Arc::clone(view.active());
         let producers = shared.lock_active().snapshot(active.end());
+        for sealed in view.sealed() {
+            let made_anew = self.request.adopt && sealed.sums().offsets.is_none() && !sealed.index_files_end_well();
+            if made_anew || !sealed.index_is_stored() {
+                sealed.store_index(None)?;
+            }
+        }
         shared.store_recovered(&active, &producers)?;
         shared.update_state(|state| {
             state.adopted_gaps = gaps.to_vec();
