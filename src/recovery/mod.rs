@@ -363,6 +363,8 @@ impl Opening {
             state.producers_at = producers.snapshot.as_ref().map(|_| producers.at);
             state.pending = Pending::None;
         })?;
+        // One above what was cut would be taken for the state before the batches that come to lie there.
+        shared.remove_old_snapshots();
         // Kafka's leftovers have explained the gaps; now those are on record.
         let leftovers = look(&self.request.place, Some(&shared.state()), false)?.leftovers;
         for name in &leftovers {
