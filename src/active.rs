@@ -124,6 +124,11 @@ impl Active {
         self.writer.trim()
     }
 
+    /// Completes the time index, for a checkpoint.
+    pub(crate) fn complete_times(&mut self) {
+        self.writer.complete_times();
+    }
+
     /// Wall time at which the active segment is old enough to be sealed; `None` while it is empty.
     pub(crate) fn roll_due(&self) -> Option<Timestamp> {
         self.due
@@ -304,6 +309,7 @@ impl Active {
             return;
         }
         self.captured = self.writer.len();
+        self.writer.complete_times();
         let segment = Arc::clone(self.segment());
         let end = segment.end();
         shared.durability.capture(Capture {

@@ -2,7 +2,7 @@
 //! commit point of creating, deleting and configuring.
 //!
 //! Text, in lines of `word value`: a magic line with the version; for each topic `topic`, `id`, `partition` (one line
-//! each) and `set key value`; last a line with the CRC-32 of all before it.
+//! each), `unfinished` and `set key value`; last a line with the CRC-32 of all before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -42,6 +42,9 @@ pub(crate) struct TopicEntry {
     pub(crate) deleted: bool,
     /// It was taken over and has no configuration yet: it is neither retained nor compacted.
     pub(crate) adopted: bool,
+    /// Partitions whose taking over stopped at damage, and whether who had them before closed them in good order: the
+    /// next open begins it anew.
+    pub(crate) taking_over: BTreeMap<u32, bool>,
 }
 
 impl Catalog {
@@ -73,6 +76,9 @@ impl Catalog {
             }
             for partition in &topic.partitions {
                 let _ = writeln!(text, "partition {partition}");
+            }
+            for (partition, clean) in &topic.taking_over {
+                let _ = writeln!(text, "unfinished {partition} {}", if *clean { "clean" } else { "unclean" });
             }
             for (key, value) in pairs(&topic.config) {
                 let _ = writeln!(text, "set {key} {value}");
@@ -122,7 +128,7 @@ impl Catalog {
 
 impl TopicEntry {
     pub(crate) fn new(id: TopicId, config: TopicConfig) -> TopicEntry {
-        TopicEntry { id, partitions: BTreeSet::new(), config, deleted: false, adopted: false }
+        TopicEntry { id, partitions: BTreeSet::new(), config, deleted: false, adopted: false, taking_over: BTreeMap::new() }
     }
 
     /// The configuration as keys and values, under Kafka's names where it has them.
@@ -137,6 +143,10 @@ impl TopicEntry {
             "adopted" => self.adopted = true,
             "partition" => {
                 self.partitions.insert(value.parse().ok()?);
+            }
+            "unfinished" => {
+                let (partition, how) = value.split_once(' ')?;
+                self.taking_over.insert(partition.parse().ok()?, how == "clean");
             }
             "set" => {
                 let (key, value) = value.split_once(' ')?;
@@ -283,6 +293,7 @@ mod tests {
         let mut catalog = Catalog::default();
         let mut one = TopicEntry::new(TopicId::new(7), config);
         one.partitions = [0, 3, 17].into();
+        one.taking_over = [(3, false), (17, true)].into();
         let mut two = TopicEntry::new(TopicId::new(u128::MAX), TopicConfig::default());
         (two.deleted, two.adopted) = (true, true);
         catalog.topics = [("one".to_owned(), one), ("two-2".to_owned(), two)].into();

@@ -82,6 +82,17 @@ impl Checkpoints {
         Ok(checkpoints)
     }
 
+    /// The entries of one file.
+    fn file(&self, name: &str) -> &HashMap<(String, u32), Offset> {
+        match name {
+            LOG_START_CHECKPOINT => &self.log_start,
+            RECOVERY_POINT_CHECKPOINT => &self.recovery_point,
+            REPLICATION_CHECKPOINT => &self.high_watermark,
+            CLEANER_CHECKPOINT => &self.cleaned_to,
+            _ => unreachable!("no checkpoint file of Kafka's"),
+        }
+    }
+
     /// What they say of one partition.
     pub(crate) fn of(&self, topic: &str, partition: u32) -> KafkaCheckpoints {
         let key = (topic.to_owned(), partition);
@@ -106,14 +117,24 @@ pub(crate) fn begin(storage: &dyn Storage, dir: &Path) -> Result<()> {
 }
 
 /// Writes the checkpoint files, and the marker last: all of them are on disk before it is.
-pub(crate) fn hand_back(storage: &dyn Storage, dir: &Path, partitions: &[PartitionEnds]) -> Result<()> {
+///
+/// What they say of `damaged` partitions stays, since it still holds, and there is no marker then: who opens the directory
+/// next has to look at them.
+pub(crate) fn hand_back(
+    storage: &dyn Storage,
+    dir: &Path,
+    partitions: &[PartitionEnds],
+    damaged: &[(String, u32)],
+) -> Result<()> {
+    let before = Checkpoints::load(storage, dir)?;
+    let entry = |topic: &str, partition, offset: Option<Offset>| {
+        offset.map(|offset| OffsetCheckpoint { topic: topic.to_owned(), partition, offset })
+    };
     let write = |name: &str, offset: &dyn Fn(&PartitionEnds) -> Option<Offset>| {
-        let entries: Vec<OffsetCheckpoint> = partitions
-            .iter()
-            .filter_map(|p| {
-                offset(p).map(|offset| OffsetCheckpoint { topic: p.topic.clone(), partition: p.partition, offset })
-            })
-            .collect();
+        let kept = before.file(name);
+        let kept = damaged.iter().filter_map(|key| entry(&key.0, key.1, kept.get(key).copied()));
+        let entries: Vec<OffsetCheckpoint> =
+            partitions.iter().filter_map(|p| entry(&p.topic, p.partition, offset(p))).chain(kept).collect();
         let text = checkpoint::write_offsets(&entries);
         files::replace(storage, dir, &dir.join(name), &dir.join(file_name::temporary(name)), text.as_bytes())
     };
@@ -121,6 +142,9 @@ pub(crate) fn hand_back(storage: &dyn Storage, dir: &Path, partitions: &[Partiti
     write(RECOVERY_POINT_CHECKPOINT, &|p| Some(p.end))?;
     write(REPLICATION_CHECKPOINT, &|p| Some(p.high_watermark))?;
     write(CLEANER_CHECKPOINT, &|p| p.cleaned_to)?;
+    if !damaged.is_empty() {
+        return Ok(());
+    }
     files::replace(
         storage,
         dir,

@@ -472,9 +472,13 @@ impl LogInner {
         self.stop_threads();
         let mut first_error = None;
         let mut ends = Vec::new();
+        let mut damaged: Vec<(String, u32)> =
+            self.report.failed.iter().map(|(topic, id, _)| (topic.clone(), *id)).collect();
         for partition in self.partitions() {
             let shared = &partition.shared;
+            let unwell = shared.health.reason().is_some();
             match shared.close() {
+                Ok(()) if unwell => damaged.push((partition.topic().to_owned(), partition.id())),
                 Ok(()) => ends.push(PartitionEnds {
                     topic: partition.topic().to_owned(),
                     partition: partition.id(),
@@ -487,7 +491,7 @@ impl LogInner {
             }
         }
         if !self.read_only && first_error.is_none() {
-            first_error = kafka_dir::hand_back(&*self.budgets.storage, &self.dir, &ends).err();
+            first_error = kafka_dir::hand_back(&*self.budgets.storage, &self.dir, &ends, &damaged).err();
         }
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
         first_error.map_or(Ok(()), Err)

@@ -67,10 +67,18 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, budgets: &Arc<Budgets>, r
     let requests = found.iter().map(|found| {
         let entry = &catalog.topics[&found.topic];
         let topic_config = Arc::new(entry.config.clone());
+        // Where the taking over stopped at damage it is begun anew, for this partition alone.
+        let unfinished = entry.taking_over.get(&found.id).copied().filter(|_| !adopt);
+        let clean = unfinished.unwrap_or(clean);
+        let adopt = adopt || unfinished.is_some();
         let kafka = KafkaCheckpoints { clean, ..checkpoints.of(&found.topic, found.id) };
         Request { adopt, kafka, read_only, ..request(config, budgets, dir, &found.topic, found.id, &topic_config) }
     });
-    let (partitions, mut report) = open_partitions(requests.collect(), config)?;
+    let requests: Vec<Request> = requests.collect();
+    let adopted: Vec<(String, u32, bool)> =
+        requests.iter().filter(|r| r.adopt).map(|r| (r.topic.to_string(), r.id, r.kafka.clean)).collect();
+    let (partitions, mut report) = open_partitions(requests, config)?;
+    note_unfinished(&mut catalog, adopted, &report);
     note_missing(&catalog, &found, &mut report);
     report.taken_over = adopt;
     if !read_only {
@@ -355,6 +363,19 @@ fn open_partitions(requests: Vec<Request>, config: &LogConfig) -> Result<(Vec<Ar
         }
     }
     Ok((partitions, report))
+}
+
+/// Takes down which partitions are taken over now, and which are not because of damage.
+fn note_unfinished(catalog: &mut Catalog, adopted: Vec<(String, u32, bool)>, report: &RecoveryReport) {
+    for (topic, id, clean) in adopted {
+        let Some(entry) = catalog.topics.get_mut(&topic) else { continue };
+        let opened = report.partitions.iter().any(|p| p.topic == topic && p.partition == id && p.error.is_none());
+        if opened {
+            entry.taking_over.remove(&id);
+        } else {
+            entry.taking_over.insert(id, clean);
+        }
+    }
 }
 
 /// Partitions that the catalog knows, but that have no directory.

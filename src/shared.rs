@@ -576,6 +576,7 @@ impl Shared {
             && old.log_start == self.ends.log_start()
             && old.high_watermark == self.high_watermark();
         if !unchanged {
+            active.complete_times();
             segment.update_facts(|facts| facts.max_timestamp = facts.max_timestamp.max(active.max_timestamp()));
             self.store_recovered(&segment, &producers)?;
             self.update_state(|state| {
@@ -625,8 +626,9 @@ impl Shared {
 
     fn segment_state(&self, segment: &Segment, state: &State) -> SegmentState {
         let facts = segment.facts();
-        let sums = segment.sums();
         let active = segment.base() == state.active_base;
+        // Entries that were found again and not stored are only in memory: the files are still not to be trusted.
+        let sums = if active { segment.sums() } else { segment.whole_sums() };
         // Of the active segment only what is durable is told.
         let (end, len) = if active {
             (state.durable_end.max(segment.base()), state.durable_position)

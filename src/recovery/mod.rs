@@ -348,6 +348,12 @@ impl Opening {
         }
         let active = Arc::clone(view.active());
         let producers = shared.lock_active().snapshot(active.end());
+        for sealed in view.sealed() {
+            let made_anew = self.request.adopt && sealed.sums().offsets.is_none() && !sealed.index_files_end_well();
+            if made_anew || !sealed.index_is_stored() {
+                sealed.store_index(None)?;
+            }
+        }
         shared.store_recovered(&active, &producers)?;
         shared.update_state(|state| {
             state.adopted_gaps = gaps.to_vec();
@@ -357,6 +363,8 @@ impl Opening {
             state.producers_at = producers.snapshot.as_ref().map(|_| producers.at);
             state.pending = Pending::None;
         })?;
+        // One above what was cut would be taken for the state before the batches that come to lie there.
+        shared.remove_old_snapshots();
         // Kafka's leftovers have explained the gaps; now those are on record.
         let leftovers = look(&self.request.place, Some(&shared.state()), false)?.leftovers;
         for name in &leftovers {

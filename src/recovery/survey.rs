@@ -128,12 +128,14 @@ pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, trust_index: bool)
     let mut files = Files::default();
     let entries = place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))?;
     let mut swaps = Vec::new();
+    let mut swap_sidecars = Vec::new();
     for entry in entries.iter().filter(|entry| entry.kind == FileKind::File) {
         let Some(parsed) = file_name::parse(&entry.name) else { continue };
         match parsed {
             ParsedName::Segment { base, kind, suffix } => match (kind, suffix) {
                 (SegmentFileKind::Log, Suffix::None) => files.logs.push(log_file(place, base)?),
                 (SegmentFileKind::Log, Suffix::Swap) => swaps.push(base),
+                (_, Suffix::Swap) => swap_sidecars.push((base, entry.name.clone())),
                 (SegmentFileKind::Snapshot, Suffix::None) => files.snapshots.push(base),
                 (_, Suffix::Cleaned | Suffix::Deleted) => {
                     if (kind, suffix) == (SegmentFileKind::Log, Suffix::Cleaned) {
@@ -150,6 +152,8 @@ pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, trust_index: bool)
             _ => {}
         }
     }
+    // Ours are not committed without a `.log`; Kafka gives the `.log` its name first. Either way they are only caches.
+    files.leftovers.extend(swap_sidecars.into_iter().filter(|(base, _)| !swaps.contains(base)).map(|(_, name)| name));
     files.logs.sort_by_key(|log| log.base);
     files.snapshots.sort();
     swaps.sort();

@@ -123,9 +123,8 @@ impl Tail {
             settle(&place, &*file, &log, position, walk.position).map_err(|e| Error::io(e, &path))?;
         }
         let sealed = goes_on;
-        if sealed {
-            times.extend(indexer.finish());
-        }
+        // The active one too: who goes on only knows the largest timestamp, not which batch has it.
+        times.extend(indexer.finish());
         let log = LogFile { end: walk.end, valid: walk.position, ..log };
         let made = segment(&place, &log, known.as_ref(), sealed);
         made.update_facts(|facts| facts.max_timestamp = indexer.max_timestamp());
@@ -146,10 +145,8 @@ impl Opening {
         let salvage = self.request.mode == RecoveryMode::Salvage;
         let begin = |at: usize| Start { at, position: 0, offset: logs[at].base };
         match &self.state {
-            _ if self.request.adopt && self.request.kafka.clean && !salvage => {
-                let at = logs.len() - 1;
-                Start { at, position: logs[at].valid, offset: logs[at].end }
-            }
+            // The last file is read all the same, since its index is to be continued.
+            _ if self.request.adopt && self.request.kafka.clean && !salvage => begin(logs.len() - 1),
             _ if self.request.adopt => {
                 let point = self.request.kafka.recovery_point.filter(|_| !salvage).unwrap_or_default();
                 begin(logs.partition_point(|log| log.base <= point).saturating_sub(1))
@@ -159,6 +156,9 @@ impl Opening {
                     .iter()
                     .position(|log| log.base == state.active_base)
                     .expect("the plan found the active segment");
+                if state.durable_position > 0 && self.known_segment(&logs[at]).is_none() {
+                    return begin(at);
+                }
                 // A file shorter than it was is caught by the plan; one that was cut to nothing begins anew.
                 Start { at, position: state.durable_position, offset: state.durable_end.max(logs[at].base) }
             }
@@ -201,9 +201,10 @@ impl Opening {
         let path = place.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
         let Stop::Bad(why) = &walk.stop else { return Ok(None) };
         let torn = match &self.state {
-            // Kafka's recovery point is the watermark; only the last file can have a torn tail above it.
-            _ if self.request.adopt => !more_files,
-            FoundState::Good(_) => true,
+            // Kafka's recovery point is the watermark; only the last file can have a torn tail above it, and none has
+            // after a shutdown in good order.
+            _ if self.request.adopt => !more_files && !self.request.kafka.clean,
+            FoundState::Good(state) => log.base != state.active_base || walk.position >= state.durable_position,
             // Without a watermark only a batch that the file ends in is surely torn.
             FoundState::Missing | FoundState::Bad => !more_files && matches!(why, FormatError::Truncated { .. }),
         };

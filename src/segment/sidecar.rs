@@ -181,6 +181,45 @@ impl Segment {
         self.read_index().stored
     }
 
+    /// The sums of those index files that have all entries that are known.
+    pub(crate) fn whole_sums(&self) -> Sums {
+        let index = self.read_index();
+        Sums {
+            offsets: index.stored.offsets.filter(|_| index.offsets.is_empty()),
+            times: index.stored.times.filter(|_| index.times.is_empty()),
+            aborted: index.stored.aborted.filter(|_| index.aborted.is_empty()),
+        }
+    }
+
+    /// Whether the index files have all entries that are known.
+    pub(crate) fn index_is_stored(&self) -> bool {
+        let index = self.read_index();
+        index.offsets.is_empty() && index.times.is_empty() && index.aborted.is_empty()
+    }
+
+    /// Whether the index files of a sealed segment, of which nothing is known, end as index files end. Kafka trusts them
+    /// after a shutdown in good order, so ones that it would not have left itself are made anew before it gets them back.
+    pub(crate) fn index_files_end_well(&self) -> bool {
+        let last = |sidecar: Sidecar| {
+            let file = self.place().storage.open(&self.sidecar_path(sidecar.kind), OpenMode::Read).ok()?;
+            let len = file.info().ok()?.len;
+            let mut bytes = vec![0; sidecar.entry];
+            let Some(at) = len.checked_sub(sidecar.entry as u64) else { return (len == 0).then(Vec::new) };
+            let read = file.read_at(&mut bytes, at).ok()?;
+            (len.is_multiple_of(sidecar.entry as u64) && read == bytes.len()).then_some(bytes)
+        };
+        let span = self.end().since(self.base());
+        let offsets = last(OFFSETS).is_some_and(|bytes| {
+            let sound = |e: OffsetIndexEntry| e.position > 0 && u64::from(e.position) < self.len() && u64::from(e.offset) < span;
+            bytes.is_empty() || OffsetIndexEntry::decode(&bytes).is_some_and(sound)
+        });
+        let times = last(TIMES).is_some_and(|bytes| {
+            let sound = |e: TimeIndexEntry| e.timestamp > Timestamp::NONE && u64::from(e.offset) < span;
+            (bytes.is_empty() && self.is_empty()) || TimeIndexEntry::decode(&bytes).is_some_and(sound)
+        });
+        offsets && times
+    }
+
     /// How many entries there are, stored or not.
     pub(crate) fn index_entries(&self) -> Entries {
         self.read_index().entries()

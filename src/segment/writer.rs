@@ -140,6 +140,15 @@ impl SegmentWriter {
         self.indexer.max_timestamp()
     }
 
+    /// Adds an entry of the largest timestamp to the time index, where it has none: who goes on from here only knows the
+    /// timestamp, and Kafka takes the last entry for it.
+    pub(crate) fn complete_times(&mut self) {
+        if let Some(entry) = self.indexer.finish() {
+            self.index_entries += 1;
+            self.segment.update_index(|index| index.times.push(entry));
+        }
+    }
+
     /// Gives reserved space back: the file ends where the data does.
     pub(crate) fn trim(&mut self) -> Result<()> {
         self.small_writes = 0;
