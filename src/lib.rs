@@ -33,6 +33,7 @@ mod tail;
 mod topic;
 mod transactions;
 mod truncate;
+mod verify;
 mod view;
 
 pub use appender::Appended;
@@ -60,3 +61,4 @@ pub use storage::sim;
 pub use tail::WaitOutcome;
 pub use topic::Topic;
 pub use transactions::AbortedRange;
+pub use verify::{Finding, Severity, VerifyReport};
