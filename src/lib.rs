@@ -21,6 +21,7 @@ mod pins;
 mod producers;
 mod reader;
 mod recovery;
+pub mod repair;
 mod retention;
 mod route;
 mod segment;
