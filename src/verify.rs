@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, SegmentFileKind, Suffix, segment_file};
 use crate::format::{AbortedTxn, FormatError, IndexSum, RecordBatch, Scratch, SegmentState, State};
 use crate::inspect::{self, Batches, Entry, FileEntry, IndexEntries};
-use crate::offset::{Offset, Timestamp};
+use crate::offset::Offset;
 use crate::segment::Segment;
 use crate::segment::index::Sums;
 use crate::segment::scan::OFFSETS_MAX;

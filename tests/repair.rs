@@ -75,8 +75,8 @@ fn damage_in_the_middle_is_cut_and_all_behind_it_put_aside() {
         write_log(dir.path());
         let files = logs(dir.path());
         let path = &files[2];
-        let batches = inspect::batches(&FileSystem::new(), path).unwrap();
-        let Some(Ok(Entry::Batch { position, batch })) = batches.skip(5).next() else { panic!("a batch") };
+        let mut batches = inspect::batches(&FileSystem::new(), path).unwrap();
+        let Some(Ok(Entry::Batch { position, batch })) = batches.nth(5) else { panic!("a batch") };
         let end = batch.header().base_offset;
         let mut bytes = fs::read(path).unwrap();
         bytes[position as usize + byte] ^= 1;
