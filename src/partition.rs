@@ -19,6 +19,7 @@ use crate::shared::Shared;
 use crate::stats::PartitionStats;
 use crate::tail::WaitOutcome;
 use crate::truncate;
+use crate::verify::{self, VerifyReport};
 
 /// What a thread keeps of the memory in which it builds batches.
 const BUILDER_KEEPS: usize = 1 << 20;
@@ -278,6 +279,19 @@ impl Partition {
         self.shared.check_writable()?;
         let _pass = self.shared.lock_maintenance();
         maintenance::compact(&self.shared, now, mode)
+    }
+
+    /// Reads the whole partition and checks it, without changing a byte: every batch and record, the offsets, the chain
+    /// of segments, the indexes, snapshots and `state`. Appends, reads and maintenance go on meanwhile.
+    ///
+    /// A partition that is degraded, or of a log that was opened read-only, is checked as it lies in its directory. What
+    /// is wrong is no error: it is listed in the report. Memory is bounded by the largest batch.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Truncated`] when the partition was truncated meanwhile; [`ErrorKind::Closed`]; an error of the
+    /// operating system where the directory cannot be read.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        verify::verify(&self.shared)
     }
 
     /// The configuration in use: its topic's.

@@ -106,7 +106,7 @@ impl Source {
 
 fn without_comment(line: &str) -> String {
     match line.find("//") {
-        Some(at) if line[..at].matches('"').count() % 2 == 0 => line[..at].to_owned(),
+        Some(at) if line[..at].matches('"').count().is_multiple_of(2) => line[..at].to_owned(),
         _ => line.to_owned(),
     }
 }

@@ -53,6 +53,12 @@ impl<T> IndexEntries<T> {
         Ok(IndexEntries { file, path, size, decode, position: 0, end, chunk: Vec::new(), chunk_at: 0 })
     }
 
+    /// Ends the walk after so many entries.
+    pub(crate) fn limit(mut self, entries: u32) -> IndexEntries<T> {
+        self.end = self.end.min(u64::from(entries) * self.size as u64);
+        self
+    }
+
     fn entry(&mut self) -> Result<Option<(u64, T)>> {
         let position = self.position;
         let start = (position - self.chunk_at) as usize;

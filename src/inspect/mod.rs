@@ -191,7 +191,7 @@ pub fn open(dir: impl AsRef<Path>) -> Result<Directory> {
 /// [`open`] on any storage.
 pub fn open_in(storage: &dyn Storage, dir: impl AsRef<Path>) -> Result<Directory> {
     let path = dir.as_ref();
-    let meta = read_whole(storage, &path.join(file_name::META), |bytes| Meta::decode(bytes));
+    let meta = read_whole(storage, &path.join(file_name::META), Meta::decode);
     let topics = Catalog::load(storage, path).map(|catalog| catalog.map(topic_infos)).transpose();
     let mut directory = Directory {
         path: path.to_path_buf(),

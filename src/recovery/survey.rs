@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
-use crate::format::{FormatError, OffsetIndexEntry, Pending, State};
+use crate::format::{BatchHeader, FormatError, OffsetIndexEntry, Pending, State};
 use crate::offset::Offset;
-use crate::segment::scan::{Check, Found, Scan, ScanError, zeros_follow};
+use crate::segment::scan::{Check, Found, OFFSETS_MAX, Scan, ScanError, zeros_follow};
 use crate::segment::{Place, Segment};
 use crate::storage::{File, FileKind, OpenMode};
 
@@ -95,7 +95,7 @@ pub(crate) fn walk(
     let bad = loop {
         match scan.next() {
             Ok(None) => return Ok(walk),
-            Ok(Some(found)) if found.batch.header().base_offset < walk.end => break FormatError::BadOffset,
+            Ok(Some(found)) if !is_in_order(&walk, base, found.batch.header()) => break FormatError::BadOffset,
             Ok(Some(found)) => {
                 walk.end = found.batch.header().next_offset();
                 walk.position = found.position + found.batch.header().size as u64;
@@ -108,6 +108,10 @@ pub(crate) fn walk(
     let zeros = zeros_follow(file, walk.position, range.1).map_err(|e| Error::io(e, std::path::Path::new("")))?;
     walk.stop = if zeros { Stop::Zeros } else { Stop::Bad(bad) };
     Ok(walk)
+}
+
+fn is_in_order(walk: &Walk, base: Offset, header: &BatchHeader) -> bool {
+    header.base_offset >= walk.end && header.last_offset().since(base) <= OFFSETS_MAX
 }
 
 /// Whether a whole, valid batch lies anywhere in `[from, len)`: data behind damage, not just garbage.

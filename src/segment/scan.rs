@@ -8,6 +8,10 @@ use crate::storage::File;
 /// How much of a file is read at a time.
 const CHUNK: usize = 1 << 20;
 
+/// How far the offsets of a segment may lie above its base: its indexes hold 31 bits. The checksum does not cover the
+/// base offset of a batch, so this finds most damage to it.
+pub(crate) const OFFSETS_MAX: u64 = i32::MAX as u64;
+
 /// What a walk checks of each batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Check {
