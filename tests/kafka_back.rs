@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use kafka_samples::{assert_same, copy, copy_into, dump, files, files_ending, listing, name, samples};
 use stratalog::format::{
-    AbortedTxn, BatchHeader, Batches, Marker, OffsetIndexEntry, ProducerSnapshotEntry, TimeIndexEntry, checkpoint, end_marker,
-    snapshot,
+    AbortedTxn, BatchHeader, Batches, Marker, OffsetIndexEntry, ProducerSnapshotEntry, TimeIndexEntry, checkpoint,
+    end_marker, snapshot,
 };
 use stratalog::{
-    AbortedRange, BatchBuilder, Codec, FetchOptions, Header, Isolation, Log, LogConfig, ManualClock, Offset, Partition, Record,
-    Timestamp, TopicConfig,
+    AbortedRange, BatchBuilder, Codec, FetchOptions, Header, Isolation, Log, LogConfig, ManualClock, Offset, Partition,
+    Record, Timestamp, TopicConfig,
 };
 
 const MARKER: &str = ".kafka_cleanshutdown";
@@ -297,7 +297,10 @@ fn a_kill_loses_nothing_and_the_next_close_leaves_the_same_files() {
             log.close().unwrap();
         }
         check_files(&dir.path().join("mixed-0"), 1000, if kill { "killed" } else { "closed" });
-        check_producers(&dir.path().join("mixed-0"), Offset::new(shown.last().unwrap()["offset"].as_u64().unwrap() + 1));
+        check_producers(
+            &dir.path().join("mixed-0"),
+            Offset::new(shown.last().unwrap()["offset"].as_u64().unwrap() + 1),
+        );
         check_transactions(&dir.path().join("mixed-0"));
         dir
     });
@@ -415,7 +418,8 @@ fn a_segment_that_kafka_added_after_us_is_taken_into_the_chain() {
         let copy = copy(dir.path());
         let mut batch = BatchBuilder::new().base_offset(end).leader_epoch(9);
         batch.push(&Record::new("kafka", "rolled"), Timestamp::from_millis(BEGIN)).unwrap();
-        fs::write(copy.path().join(format!("mixed-0/{:020}.log", end.get())), batch.build().unwrap().as_bytes()).unwrap();
+        fs::write(copy.path().join(format!("mixed-0/{:020}.log", end.get())), batch.build().unwrap().as_bytes())
+            .unwrap();
         if close {
             fs::write(copy.path().join(MARKER), KAFKAS_MARKER).unwrap();
         } else {
