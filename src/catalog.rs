@@ -128,7 +128,14 @@ impl Catalog {
 
 impl TopicEntry {
     pub(crate) fn new(id: TopicId, config: TopicConfig) -> TopicEntry {
-        TopicEntry { id, partitions: BTreeSet::new(), config, deleted: false, adopted: false, taking_over: BTreeMap::new() }
+        TopicEntry {
+            id,
+            partitions: BTreeSet::new(),
+            config,
+            deleted: false,
+            adopted: false,
+            taking_over: BTreeMap::new(),
+        }
     }
 
     /// The configuration as keys and values, under Kafka's names where it has them.

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use kafka_samples::{assert_same, copy, copy_into, dump, files, files_ending, listing, name, samples};
 use stratalog::format::{
-    AbortedTxn, BatchHeader, Batches, Marker, OffsetIndexEntry, ProducerSnapshotEntry, TimeIndexEntry, checkpoint, end_marker,
-    snapshot,
+    AbortedTxn, BatchHeader, Batches, Marker, OffsetIndexEntry, ProducerSnapshotEntry, TimeIndexEntry, checkpoint,
+    end_marker, snapshot,
 };
 use stratalog::{
-    AbortedRange, BatchBuilder, Codec, FetchOptions, Header, Isolation, Log, LogConfig, ManualClock, Offset, Partition, Record,
-    Timestamp, TopicConfig,
+    AbortedRange, BatchBuilder, Codec, FetchOptions, Header, Isolation, Log, LogConfig, ManualClock, Offset, Partition,
+    Record, Timestamp, TopicConfig,
 };
 
 const MARKER: &str = ".kafka_cleanshutdown";
@@ -193,7 +193,6 @@ fn a_directory_that_we_closed_has_what_kafka_would_have_left() {
     assert_eq!(epochs.len(), 2);
     assert_eq!((epochs[0], epochs[1].0), ((3, 0), 5));
 
-    // What else is there has a name that Kafka ignores, or its own.
     let (log, _partition) = open(dir.path());
     assert!(!dir.path().join(MARKER).exists(), "gone after open");
     drop(log);
@@ -204,8 +203,7 @@ fn check_transactions(dir: &Path) {
     let mut expected: Vec<(String, AbortedTxn)> = Vec::new();
     let mut open: Option<u64> = None;
     for (name, bytes) in files_ending(dir, ".log") {
-        let mut all = Batches::new(&bytes);
-        while let Some(batch) = all.next() {
+        for batch in Batches::new(&bytes) {
             let batch = batch.unwrap();
             let header = batch.header();
             let control = batch.control(&mut stratalog::format::Scratch::default()).unwrap();
@@ -297,7 +295,10 @@ fn a_kill_loses_nothing_and_the_next_close_leaves_the_same_files() {
             log.close().unwrap();
         }
         check_files(&dir.path().join("mixed-0"), 1000, if kill { "killed" } else { "closed" });
-        check_producers(&dir.path().join("mixed-0"), Offset::new(shown.last().unwrap()["offset"].as_u64().unwrap() + 1));
+        check_producers(
+            &dir.path().join("mixed-0"),
+            Offset::new(shown.last().unwrap()["offset"].as_u64().unwrap() + 1),
+        );
         check_transactions(&dir.path().join("mixed-0"));
         dir
     });
@@ -415,7 +416,8 @@ fn a_segment_that_kafka_added_after_us_is_taken_into_the_chain() {
         let copy = copy(dir.path());
         let mut batch = BatchBuilder::new().base_offset(end).leader_epoch(9);
         batch.push(&Record::new("kafka", "rolled"), Timestamp::from_millis(BEGIN)).unwrap();
-        fs::write(copy.path().join(format!("mixed-0/{:020}.log", end.get())), batch.build().unwrap().as_bytes()).unwrap();
+        fs::write(copy.path().join(format!("mixed-0/{:020}.log", end.get())), batch.build().unwrap().as_bytes())
+            .unwrap();
         if close {
             fs::write(copy.path().join(MARKER), KAFKAS_MARKER).unwrap();
         } else {

@@ -173,7 +173,11 @@ fn the_files_are_those_that_kafka_leaves() {
         let kafkas: Vec<&str> = kafkas_files.lines().filter(|line| wanted(line.split(' ').next().unwrap())).collect();
         assert_eq!(left, kafkas, "{}", name(sample));
         let snapshots = files_ending(&dir.path().join("crash-0"), ".snapshot");
-        assert!(snapshots.iter().all(|(snapshot, _)| kafkas_files.contains(snapshot)), "{}: {snapshots:?}", name(sample));
+        assert!(
+            snapshots.iter().all(|(snapshot, _)| kafkas_files.contains(snapshot)),
+            "{}: {snapshots:?}",
+            name(sample)
+        );
         let stale = contents(dir.path());
         let suffixes = [".cleaned", ".swap", ".deleted"];
         assert!(stale.iter().all(|(name, _)| !suffixes.iter().any(|end| name.ends_with(end))), "{}", name(sample));

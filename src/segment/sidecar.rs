@@ -210,7 +210,9 @@ impl Segment {
         };
         let span = self.end().since(self.base());
         let offsets = last(OFFSETS).is_some_and(|bytes| {
-            let sound = |e: OffsetIndexEntry| e.position > 0 && u64::from(e.position) < self.len() && u64::from(e.offset) < span;
+            let sound = |e: OffsetIndexEntry| {
+                e.position > 0 && u64::from(e.position) < self.len() && u64::from(e.offset) < span
+            };
             bytes.is_empty() || OffsetIndexEntry::decode(&bytes).is_some_and(sound)
         });
         let times = last(TIMES).is_some_and(|bytes| {
