@@ -193,7 +193,6 @@ fn a_directory_that_we_closed_has_what_kafka_would_have_left() {
     assert_eq!(epochs.len(), 2);
     assert_eq!((epochs[0], epochs[1].0), ((3, 0), 5));
 
-    // What else is there has a name that Kafka ignores, or its own.
     let (log, _partition) = open(dir.path());
     assert!(!dir.path().join(MARKER).exists(), "gone after open");
     drop(log);
@@ -204,8 +203,7 @@ fn check_transactions(dir: &Path) {
     let mut expected: Vec<(String, AbortedTxn)> = Vec::new();
     let mut open: Option<u64> = None;
     for (name, bytes) in files_ending(dir, ".log") {
-        let mut all = Batches::new(&bytes);
-        while let Some(batch) = all.next() {
+        for batch in Batches::new(&bytes) {
             let batch = batch.unwrap();
             let header = batch.header();
             let control = batch.control(&mut stratalog::format::Scratch::default()).unwrap();

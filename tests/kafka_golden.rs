@@ -9,8 +9,11 @@ use kafka_samples::{assert_same, config, copy, dump, listing, name, samples};
 use serde_json::Value;
 use stratalog::{AbortedRange, Codec, FetchOptions, Isolation, Log, Offset, Partition, Timestamp};
 
+/// Something that happens to a directory, and its name.
+type Fate = (&'static str, fn(&Path));
+
 /// What may have happened to a directory since Kafka closed it.
-const FATES: [(&str, fn(&Path)); 7] = [
+const FATES: [Fate; 7] = [
     ("as Kafka closed it", |_| ()),
     ("killed", |dir| drop(fs::remove_file(dir.join(".kafka_cleanshutdown")))),
     ("no index files", |dir| for_caches(dir, |path, _| fs::remove_file(path).unwrap())),
