@@ -140,7 +140,10 @@ fn truncation_below_a_winner_is_refused() {
     let error = partition.truncate(Offset::new(50)).unwrap_err();
     assert_eq!(*error.kind(), stratalog::ErrorKind::TruncateBelowCompacted { lowest: Offset::new(100) });
     partition.truncate_lossy(Offset::new(50)).unwrap();
-    assert_eq!(partition.append_records([Record::new("key", "again")]).unwrap().base_offset, partition.offsets().end_before());
+    assert_eq!(
+        partition.append_records([Record::new("key", "again")]).unwrap().base_offset,
+        partition.offsets().end_before()
+    );
 }
 
 trait EndBefore {
