@@ -68,9 +68,12 @@ pub(crate) fn run(shared: &Shared, now: Timestamp) -> Result<usize> {
     if limited {
         let mut sealed = Vec::with_capacity(view.sealed().len());
         for segment in view.sealed() {
-            sealed.push(aged(segment, now)?);
+            sealed.push(aged(segment, Timestamp::NONE, now)?);
         }
-        let plan = plan(&sealed, aged(view.active(), now)?, shared.high_watermark(), &config, now);
+        // The indexes of the active segment lag behind what is written to it.
+        let written = shared.lock_active().max_timestamp();
+        let active = aged(view.active(), written, now)?;
+        let plan = plan(&sealed, active, shared.high_watermark(), &config, now);
         if plan.roll {
             shared.lock_active().roll(shared, now)?;
         }
@@ -123,10 +126,11 @@ fn drop_head(shared: &Shared) -> Result<usize> {
     Ok(count)
 }
 
-fn aged(segment: &Segment, now: Timestamp) -> Result<Aged> {
+/// `written` is the largest timestamp known beside those that the segment knows of.
+fn aged(segment: &Segment, written: Timestamp, now: Timestamp) -> Result<Aged> {
     let facts = segment.facts();
     let known_at = if segment.is_sealed() && facts.sealed_at != Timestamp::NONE { facts.sealed_at } else { now };
-    let newest = if segment.is_empty() { known_at } else { segment.max_timestamp()? };
+    let newest = if segment.is_empty() { known_at } else { segment.max_timestamp()?.max(written) };
     // Records without a timestamp count from the seal.
     let newest = if newest == Timestamp::NONE { known_at } else { newest.min(known_at) };
     Ok(Aged { end: segment.end(), bytes: segment.len(), newest })

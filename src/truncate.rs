@@ -40,6 +40,10 @@ pub(crate) fn truncate(shared: &Shared, to: Offset, lossy: bool) -> Result<Offse
     }
     let view = shared.view.load();
     let to = batch_boundary(&view, to)?;
+    if to < start {
+        // The batch that holds `start` goes, and nothing is left. The log does not end below its start.
+        return start_over(shared, &mut active, start).map(|()| start);
+    }
     shared.begin_cut();
     let done = cut_back(shared, &mut active, to);
     shared.end_cut();
@@ -56,6 +60,10 @@ pub(crate) fn reset(shared: &Shared, to: Offset) -> Result<()> {
     let mut active = shared.lock_active();
     shared.check_writable()?;
     shared.durability.finish_roll(shared)?;
+    start_over(shared, &mut active, to)
+}
+
+fn start_over(shared: &Shared, active: &mut crate::active::Active, to: Offset) -> Result<()> {
     shared.begin_cut();
     let done = (|| {
         shared.update_state(|state| state.pending = Pending::Reset(to))?;
@@ -67,7 +75,7 @@ pub(crate) fn reset(shared: &Shared, to: Offset) -> Result<()> {
         let segment = reopen(&shared.place, to, to, 0)?;
         shared.ends.set_log_start(to);
         shared.lock_epochs().truncate_from_end(Offset::ZERO);
-        adopt(shared, &mut active, vec![segment], Replay::new(Default::default()), to)
+        adopt(shared, active, vec![segment], Replay::new(Default::default()), to)
     })();
     shared.end_cut();
     if let Err(error) = &done {
