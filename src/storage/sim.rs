@@ -192,7 +192,7 @@ impl SimStorage {
         self.lock_disk().free = bytes;
     }
 
-    /// Flips a bit of a file, durably.
+    /// Flips a bit of a file, in the page cache and on the disk.
     ///
     /// # Errors
     /// When there is no such file, or it is shorter.
@@ -200,8 +200,9 @@ impl SimStorage {
         let mut disk = self.lock_disk();
         let id = disk.file(path)?;
         let inode = disk.inodes.get_mut(&id).ok_or(io::ErrorKind::NotFound)?;
-        for content in [&mut inode.cached, &mut inode.durable] {
-            let byte = Arc::make_mut(content).get_mut(position).ok_or(io::ErrorKind::UnexpectedEof)?;
+        *Arc::make_mut(&mut inode.cached).get_mut(position).ok_or(io::ErrorKind::UnexpectedEof)? ^= 1 << (bit % 8);
+        // What is not durable yet is flipped in the cache alone.
+        if let Some(byte) = Arc::make_mut(&mut inode.durable).get_mut(position) {
             *byte ^= 1 << (bit % 8);
         }
         Ok(())
