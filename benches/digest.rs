@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_main};
 use stratalog::internals::Digests;
 
 const RECORDS: usize = 2_000_000;
@@ -48,5 +48,12 @@ fn digests(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, digests);
+mod group {
+    #![allow(missing_docs, reason = "the macro makes a public function")]
+    use super::digests;
+    criterion::criterion_group!(benches, digests);
+}
+
+use group::benches;
+
 criterion_main!(benches);

@@ -210,7 +210,8 @@ fn drain_run(shared: &Shared, active: &mut Active, queue: &[Arc<Queued>]) -> usi
         let small = queued.header.size <= COMBINE_BATCH && buffer.len() + queued.header.size <= COMBINE_MAX;
         let fits = check_size(queued.header.size, active.config()).is_ok()
             && active.fits(buffer.len(), &queued.header, at, queued.now);
-        if !headers.is_empty() && !(small && fits) {
+        let goes_along = small && fits;
+        if !headers.is_empty() && !goes_along {
             break;
         }
         let mut header = placed(&queued.header, at, active.leader_epoch());

@@ -66,7 +66,6 @@ struct Registry {
 /// A compaction between the choice of its tombstones and its end.
 #[derive(Clone, Copy, Debug)]
 struct RunningPass {
-    id: u64,
     floor: Offset,
 }
 
@@ -160,7 +159,7 @@ impl Pins {
         }
         let floor = holder.as_ref().map_or(below, |holder| holder.offset);
         let id = registry.next_id();
-        registry.pass = Some(RunningPass { id, floor });
+        registry.pass = Some(RunningPass { floor });
         TombstonePass { pins: self, id, floor, holder }
     }
 

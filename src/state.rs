@@ -5,7 +5,7 @@
 //! leaves the older slot, and later damage to one slot leaves its twin.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
@@ -164,7 +164,7 @@ impl StateStore {
     }
 
     /// Writes a new file with larger slots and puts it in the place of the old one.
-    fn replace(&self, path: &PathBuf, sequence: u64, state: &State) -> Result<usize> {
+    fn replace(&self, path: &Path, sequence: u64, state: &State) -> Result<usize> {
         let slot = state.needed_size().next_power_of_two().max(SLOT_MIN);
         let temporary = self.place.path(&file_name::temporary(file_name::STATE));
         let io = |e| Error::io(e, &temporary);

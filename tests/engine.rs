@@ -70,8 +70,7 @@ fn a_fetch_crosses_segments_and_always_tells_where_to_go_on() {
     let all = partition.fetch(Offset::ZERO, FetchOptions::default()).unwrap();
     assert_eq!(all.next_offset, Offset::new(300));
     assert!(all.chunks().count() > 3);
-    let mut options = FetchOptions::default();
-    options.max_bytes = 1;
+    let options = FetchOptions { max_bytes: 1, ..FetchOptions::default() };
     let one = partition.fetch(Offset::new(17), options).unwrap();
     assert_eq!((one.batches().count(), one.next_offset), (1, Offset::new(18)));
     let end = partition.fetch(Offset::new(300), FetchOptions::default()).unwrap();
@@ -117,8 +116,7 @@ fn waiting_ends_when_the_record_is_there_and_when_it_is_durable() {
         partition.wait_durable(Offset::new(10), Duration::from_secs(60)).unwrap(),
         WaitOutcome::Reached(_)
     ));
-    let mut durable = FetchOptions::default();
-    durable.isolation = Isolation::Durable;
+    let durable = FetchOptions { isolation: Isolation::Durable, ..FetchOptions::default() };
     assert_eq!(partition.fetch(Offset::ZERO, durable).unwrap().next_offset, Offset::new(10));
 }
 

@@ -72,8 +72,7 @@ fn a_managed_high_watermark_starts_at_the_one_on_disk() {
     log.create_topic("t", 1, small().watermark(WatermarkMode::Managed)).unwrap();
     let partition = log.partition("t", 0).unwrap();
     append(&partition, 100);
-    let mut replicated = FetchOptions::default();
-    replicated.isolation = Isolation::HighWatermark;
+    let replicated = FetchOptions { isolation: Isolation::HighWatermark, ..FetchOptions::default() };
     assert!(partition.fetch(Offset::ZERO, replicated).unwrap().is_empty());
     partition.set_high_watermark(Offset::new(60)).unwrap();
     let mut reader = partition.reader_with(Offset::ZERO, replicated).unwrap();
@@ -142,8 +141,7 @@ fn readers_of_committed_records_see_neither_open_nor_aborted_transactions() {
     partition.append(&transactional(1, 30, "open")).unwrap();
     let check = |partition: &stratalog::Partition| {
         assert_eq!(partition.offsets().last_stable, Offset::new(63));
-        let mut committed = FetchOptions::default();
-        committed.isolation = Isolation::Committed;
+        let committed = FetchOptions { isolation: Isolation::Committed, ..FetchOptions::default() };
         let fetched = partition.fetch(Offset::ZERO, committed).unwrap();
         assert_eq!(fetched.aborted.len(), 1);
         let mut reader = partition.reader_with(Offset::ZERO, committed).unwrap();

@@ -46,10 +46,6 @@ impl Found {
     pub(crate) fn entry(&self, delta: u32) -> DigestEntry {
         DigestEntry::new(self.hash, delta, self.tombstone, self.record_bytes)
     }
-
-    pub(crate) fn hash(&self) -> KeyHash {
-        self.hash
-    }
 }
 
 impl Spread for Found {

@@ -48,7 +48,7 @@ impl<T: Spread> Scatter<T> {
             items.sort_unstable();
             return;
         };
-        let bucket = |item: &T| (u128::from(item.spread() - first) * u128::from(scale) >> 64) as usize;
+        let bucket = |item: &T| ((u128::from(item.spread() - first) * u128::from(scale)) >> 64) as usize;
         self.places.clear();
         self.places.resize(buckets, 0);
         for item in &*items {

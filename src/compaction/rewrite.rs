@@ -5,7 +5,7 @@
 //! segments has no hole; and so does the last batch of each known producer. The CRC of everything that is read is checked,
 //! so damage never gets a new one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -383,7 +383,7 @@ impl Writer {
         group: usize,
         survivors: &mut Survivors<'_>,
         horizons: Vec<Horizon>,
-        path: &PathBuf,
+        path: &Path,
     ) -> Result<()> {
         let subject = DigestSubject {
             key_id: rules.hasher.id(),

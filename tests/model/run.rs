@@ -290,10 +290,8 @@ impl Run {
     fn fetch(&mut self, on: u8, from: u16, max: u16, durable: bool) -> Checked {
         let (start, end) = (self.model(on).start, self.model(on).end);
         let from = place(from, start.saturating_sub(1), end + 1);
-        let mut options = FetchOptions::default();
-        options.max_bytes = usize::from(max);
-        options.check_crc = true;
-        options.isolation = if durable { Isolation::Durable } else { Isolation::End };
+        let isolation = if durable { Isolation::Durable } else { Isolation::End };
+        let options = FetchOptions { max_bytes: usize::from(max), check_crc: true, isolation };
         let fetch = match self.partition(on).fetch(offset(from), options) {
             Err(error) => {
                 let (start, end) = (offset(start), offset(end));
@@ -322,8 +320,7 @@ impl Run {
     /// Takes one batch that was appended into the model.
     fn note(&mut self, on: u8, base: u64, next: u64, mut records: Vec<Rec>) -> Checked {
         prop_assert_eq!((base, next), (self.model(on).end, self.model(on).end + records.len() as u64));
-        let mut options = FetchOptions::default();
-        options.max_bytes = 1;
+        let options = FetchOptions { max_bytes: 1, ..FetchOptions::default() };
         let fetch = self.partition(on).fetch(offset(base), options).map_err(failed("fetch"))?;
         let now = self.now();
         for (record, offset) in records.iter_mut().zip(base..) {
