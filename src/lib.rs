@@ -1,4 +1,35 @@
-//! stratalog: an embeddable storage engine for compacted, partitioned logs.
+//! An embeddable storage engine for compacted, partitioned logs: the layer under a message broker, an event store or a
+//! change-data-capture pipeline, in Apache Kafka's file format.
+//!
+//! Four types are all that most programs need:
+//!
+//! - [`Log`] is one data directory. [`Log::open`] recovers it, and takes a directory over that Kafka wrote.
+//! - [`Topic`] is a named group of partitions with one [`TopicConfig`]; it routes records by key.
+//! - [`Partition`] is one sequence of records: append, fetch, wait, truncate, compact.
+//! - [`Reader`] goes through a partition, record by record or batch by batch.
+//!
+//! ```
+//! use stratalog::{Log, LogConfig, Offset, Record, TopicConfig};
+//!
+//! # fn main() -> stratalog::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! let log = Log::open(dir.path(), LogConfig::new())?;
+//! let orders = log.create_topic("orders", 1, TopicConfig::new())?;
+//! orders.append(Record::new("order-1", "placed"))?;
+//!
+//! let partition = log.partition("orders", 0).expect("it was just made");
+//! let mut reader = partition.reader(Offset::ZERO)?;
+//! let record = reader.next_record()?.expect("there is one");
+//! assert_eq!(record.value, Some(&b"placed"[..]));
+//! # drop(reader);
+//! log.close()
+//! # }
+//! ```
+//!
+//! Ready batches of a producer, and what is in them, are in [`format`](mod@format); where the files are is decided by
+//! [`storage`]; tools look into a directory with [`inspect`] and mend it with [`repair`].
+//!
+//! What is promised, and what a crash leaves, is in `docs/design.md`; every byte on disk in `docs/format.md`.
 
 mod active;
 mod appender;
@@ -63,3 +94,8 @@ pub use tail::WaitOutcome;
 pub use topic::Topic;
 pub use transactions::AbortedRange;
 pub use verify::{Finding, Severity, VerifyReport};
+
+/// The program in README.md, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -71,7 +71,7 @@ fn explore_alone(
     run: impl Fn(&Setup, &[Op]) -> Result<(), TestCaseError>,
 ) -> Option<String> {
     let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
     let config =
         Config { cases: cases as u32, failure_persistence: None, max_shrink_time: 60_000, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));

@@ -385,9 +385,9 @@ impl Run {
         let now = self.now();
         let one = |n: u64| Rec {
             offset: 0,
-            timestamp: if untimed && n % 3 == 0 { -1 } else { now - (n * 37 % 500) as i64 },
-            key: (n % 4 != 0).then(|| format!("key-{}", n % 5).into_bytes()),
-            value: (n % 5 != 0).then(|| format!("{n}-").into_bytes().repeat(1 + usize::from(size) / 4)),
+            timestamp: if untimed && n.is_multiple_of(3) { -1 } else { now - (n * 37 % 500) as i64 },
+            key: (!n.is_multiple_of(4)).then(|| format!("key-{}", n % 5).into_bytes()),
+            value: (!n.is_multiple_of(5)).then(|| format!("{n}-").into_bytes().repeat(1 + usize::from(size) / 4)),
             headers: (0..n % 3).map(|h| (vec![b'h'; h as usize], (h == 1).then(|| vec![7; 3]))).collect(),
         };
         let content = (self.written..self.written + u64::from(count)).map(one).collect();
