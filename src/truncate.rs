@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::format::{Pending, State};
-use crate::offset::Offset;
+use crate::offset::{Offset, Timestamp};
 use crate::recovery::replay::Replay;
 use crate::recovery::survey::{LogFile, Stop, look, walk};
 use crate::segment::index::SegmentIndex;
@@ -159,7 +159,15 @@ fn cut_back(shared: &Shared, active: &mut crate::active::Active, to: Offset) -> 
     let state = shared.state();
     let mut segments: Vec<Arc<Segment>> =
         view.segments().iter().filter(|segment| segment.base() < state.active_base).cloned().collect();
-    segments.push(reopen(&shared.place, state.active_base, state.durable_end, state.durable_position)?);
+    let active_segment = reopen(&shared.place, state.active_base, state.durable_end, state.durable_position)?;
+    if !active_segment.is_empty() {
+        // The writer goes on from the largest timestamp of what is left; its age counts on.
+        active_segment.max_timestamp()?;
+        let before = view.segments().iter().find(|segment| segment.base() == state.active_base);
+        let first_append_at = before.map_or(Timestamp::NONE, |segment| segment.facts().first_append_at);
+        active_segment.update_facts(|facts| facts.first_append_at = first_append_at);
+    }
+    segments.push(active_segment);
 
     let found = look(&shared.place, Some(&state), false)?;
     let mut replay = Replay::new(Default::default());
