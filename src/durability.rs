@@ -126,13 +126,14 @@ impl Durability {
         self.lock().capture = Some(capture);
     }
 
-    /// Moves the durable end back, for a truncation; nobody syncs meanwhile.
-    pub(crate) fn reset(&self, shared: &Shared, end: Offset) {
+    /// Keeps everyone from syncing until the guard is dropped, for a truncation: a sync that is under way would note in
+    /// `state` that what is cut is durable. Who holds the appender gets it, with no roll open.
+    pub(crate) fn hold(&self) -> Held<'_> {
         let mut work = self.quiet();
+        assert!(work.roll.is_none(), "a roll is finished before its segment is cut");
         work.capture = None;
-        work.roll = None;
-        self.durable_end.store(end.get(), Ordering::Release);
-        self.give_up(shared);
+        work.syncing = true;
+        Held(self)
     }
 
     /// Nothing more is synced: the topic is gone.
@@ -267,6 +268,24 @@ impl Durability {
 
     fn lock(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nobody syncs while this lives.
+pub(crate) struct Held<'d>(&'d Durability);
+
+impl Held<'_> {
+    /// Moves the durable end to where the log ends after the truncation.
+    pub(crate) fn reset(&self, shared: &Shared, end: Offset) {
+        self.0.durable_end.store(end.get(), Ordering::Release);
+        self.0.give_up(shared);
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.lock().syncing = false;
+        self.0.done.notify_all();
     }
 }
 
