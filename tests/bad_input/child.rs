@@ -248,8 +248,8 @@ fn fill(dir: &Path, topic: TopicConfig) {
 
     drop((partition, log));
     let log = Log::open(dir, quiet()).unwrap();
-    let report = &log.recovery_report().partitions[0];
-    assert!(report.cut.is_none() && log.recovery_report().failed.is_empty(), "{report:?}");
+    let report = log.recovery_report();
+    assert!(report.failed.is_empty() && report.partitions[0].cut.is_none(), "{report:?}");
     let partition = log.partition("t", 0).unwrap();
     assert_eq!(read(&partition, 0), all);
     let error = write_until_full(&partition, &value(7));
