@@ -126,13 +126,14 @@ impl Durability {
         self.lock().capture = Some(capture);
     }
 
-    /// Moves the durable end back, for a truncation; nobody syncs meanwhile.
-    pub(crate) fn reset(&self, shared: &Shared, end: Offset) {
+    /// Keeps everyone from syncing until the guard is dropped, for a truncation: a sync that is under way would note in
+    /// `state` that what is cut is durable. Who holds the appender gets it, with no roll open.
+    pub(crate) fn hold(&self) -> Held<'_> {
         let mut work = self.quiet();
+        assert!(work.roll.is_none(), "a roll is finished before its segment is cut");
         work.capture = None;
-        work.roll = None;
-        self.durable_end.store(end.get(), Ordering::Release);
-        self.give_up(shared);
+        work.syncing = true;
+        Held(self)
     }
 
     /// Nothing more is synced: the topic is gone.
@@ -183,9 +184,12 @@ impl Durability {
         let result = self.sync_once(shared, roll.as_ref());
         let mut work = self.lock();
         work.syncing = false;
-        if let Err(error) = &result {
+        match &result {
+            // The data is safe; what did not fit goes beside it. The roll is finished when there is room (I9).
+            Err(error) if *error.kind() == ErrorKind::DiskFull && !shared.health.is_poisoned() => work.roll = roll,
             // What the failed sync covered is unknown for good; a second try would prove nothing (I8).
-            shared.poison(error);
+            Err(error) => shared.poison(error),
+            Ok(_) => {}
         }
         drop(work);
         self.done.notify_all();
@@ -197,10 +201,10 @@ impl Durability {
 
     /// Finishes a roll that is open, for whoever needs to roll again.
     pub(crate) fn finish_roll(&self, shared: &Shared) -> Result<()> {
-        while self.is_rolling() {
+        // One that found no room is open again after its sync.
+        while self.is_rolling() || self.quiet().roll.is_some() {
             self.sync_to(shared, self.end() + 1)?;
         }
-        drop(self.quiet());
         shared.health.check_poison()
     }
 
@@ -213,7 +217,7 @@ impl Durability {
         let active = Arc::clone(shared.view.load().active());
         let covered = self.unsynced.load(Ordering::Relaxed);
         let end = active.end();
-        self.sync_segment(&active)?;
+        self.sync_segment(shared, &active)?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
         self.settle_account(shared, covered);
@@ -221,14 +225,15 @@ impl Durability {
         Ok(end)
     }
 
-    fn sync_segment(&self, segment: &Segment) -> Result<()> {
+    fn sync_segment(&self, shared: &Shared, segment: &Segment) -> Result<()> {
         let data = segment.open_for_writing()?;
-        data.file.sync().map_err(|e| Error::io(e, &segment.path()))
+        // Whatever the error, a full disk included: the page cache cannot be trusted any more.
+        data.file.sync().map_err(|e| Error::io(e, &segment.path())).inspect_err(|error| shared.poison(error))
     }
 
     /// The second half of a roll: old data, names, `state`. Only then may anything in the new segment be durable.
     fn complete_roll(&self, shared: &Shared, roll: &Roll) -> Result<()> {
-        self.sync_segment(&roll.sealed)?;
+        self.sync_segment(shared, &roll.sealed)?;
         roll.sealed.set_synced();
         self.durable_end.fetch_max(roll.sealed.end().get(), Ordering::AcqRel);
         shared.store_sidecars(&roll.sealed, &roll.producers)?;
@@ -254,9 +259,14 @@ impl Durability {
             }
         };
         let Some(capture) = capture else { return Ok(()) };
-        shared.store_checkpoint(&capture)?;
+        match shared.store_checkpoint(&capture) {
+            // Recovery begins at the one before.
+            Err(error) if *error.kind() == ErrorKind::DiskFull => return Ok(()),
+            stored => stored?,
+        }
         let producers_at = capture.producers.snapshot.as_ref().map(|_| capture.producers.at);
         shared.update_state(|state: &mut State| {
+            state.active_base = capture.segment.base();
             state.durable_end = capture.end;
             state.durable_position = capture.position;
             state.producers_at = producers_at;
@@ -267,6 +277,24 @@ impl Durability {
 
     fn lock(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nobody syncs while this lives.
+pub(crate) struct Held<'d>(&'d Durability);
+
+impl Held<'_> {
+    /// Moves the durable end to where the log ends after the truncation.
+    pub(crate) fn reset(&self, shared: &Shared, end: Offset) {
+        self.0.durable_end.store(end.get(), Ordering::Release);
+        self.0.give_up(shared);
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.lock().syncing = false;
+        self.0.done.notify_all();
     }
 }
 

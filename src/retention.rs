@@ -93,7 +93,9 @@ pub(crate) fn delete_before(shared: &Shared, offset: Offset) -> Result<()> {
         return Err(ErrorKind::OffsetOutOfRange { requested: offset, start, end: high_watermark }.into());
     }
     // The log start may not pass what a crash can take back: then the log would end below its start.
-    shared.durability.sync_to(shared, offset)?;
+    if shared.durability.end() < offset {
+        shared.durability.sync_to(shared, offset)?;
+    }
     move_log_start(shared, offset)
 }
 

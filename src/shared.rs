@@ -32,6 +32,9 @@ use crate::tail::{Reached, Tail, WaitOutcome};
 use crate::truncate::{self, Holders};
 use crate::view::{View, ViewCell};
 
+/// What found no room on a full disk is tried again after this time.
+const NO_ROOM_RETRY: Duration = Duration::from_secs(1);
+
 /// What all partitions of a log share.
 #[derive(Debug)]
 pub(crate) struct Budgets {
@@ -418,15 +421,14 @@ impl Shared {
     pub(crate) fn store_sidecars(&self, segment: &Segment, producers: &Producers) -> Result<()> {
         self.store_snapshot(producers)?;
         self.store_epochs()?;
-        segment.store_index(None)?;
-        Ok(())
+        store_whole_index(segment)
     }
 
     /// Stores what recovery derived from the active segment.
     pub(crate) fn store_recovered(&self, active: &Segment, producers: &Producers) -> Result<()> {
         self.store_snapshot(producers)?;
         self.store_epochs()?;
-        active.store_index(None)?;
+        store_whole_index(active)?;
         self.place.sync_dir()
     }
 
@@ -628,7 +630,8 @@ impl Shared {
         let facts = segment.facts();
         let active = segment.base() == state.active_base;
         // Entries that were found again and not stored are only in memory: the files are still not to be trusted.
-        let sums = if active { segment.sums() } else { segment.whole_sums() };
+        let all = !active || state.durable_position == segment.len();
+        let sums = if all { segment.whole_sums() } else { segment.sums() };
         // Of the active segment only what is durable is told.
         let (end, len) = if active {
             (state.durable_end.max(segment.base()), state.durable_position)
@@ -650,6 +653,14 @@ impl Shared {
             times: sums.times,
             aborted: sums.aborted,
         }
+    }
+}
+
+/// Stores all of a segment's index. It is a cache: on a full disk `state` does not vouch for files that are not whole.
+pub(crate) fn store_whole_index(segment: &Segment) -> Result<()> {
+    match segment.store_index(None) {
+        Err(error) if *error.kind() == ErrorKind::DiskFull => Ok(()),
+        stored => stored,
     }
 }
 
@@ -681,8 +692,11 @@ impl Tails {
 impl SyncTarget for Shared {
     fn sync_now(&self) {
         self.durability.unqueue();
-        // A failure poisons the partition: the next append tells it.
-        let _ = self.durability.sync_to(self, self.end());
+        let synced = self.durability.sync_to(self, self.end());
+        // Any other failure poisons the partition: the next append tells it.
+        if synced.is_err_and(|error| *error.kind() == ErrorKind::DiskFull) {
+            self.budgets.sync_queue.push(self.me.clone(), NO_ROOM_RETRY);
+        }
     }
 }
 

@@ -5,10 +5,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::durability::Held;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::format::{Pending, State};
-use crate::offset::Offset;
+use crate::offset::{Offset, Timestamp};
 use crate::recovery::replay::Replay;
 use crate::recovery::survey::{LogFile, Stop, look, walk};
 use crate::segment::index::SegmentIndex;
@@ -44,8 +45,9 @@ pub(crate) fn truncate(shared: &Shared, to: Offset, lossy: bool) -> Result<Offse
         // The batch that holds `start` goes, and nothing is left. The log does not end below its start.
         return start_over(shared, &mut active, start).map(|()| start);
     }
+    let held = shared.durability.hold();
     shared.begin_cut();
-    let done = cut_back(shared, &mut active, to);
+    let done = cut_back(shared, &mut active, &held, to);
     shared.end_cut();
     if let Err(error) = &done {
         // Half done; opening anew completes it.
@@ -64,6 +66,7 @@ pub(crate) fn reset(shared: &Shared, to: Offset) -> Result<()> {
 }
 
 fn start_over(shared: &Shared, active: &mut crate::active::Active, to: Offset) -> Result<()> {
+    let held = shared.durability.hold();
     shared.begin_cut();
     let done = (|| {
         shared.update_state(|state| state.pending = Pending::Reset(to))?;
@@ -75,7 +78,7 @@ fn start_over(shared: &Shared, active: &mut crate::active::Active, to: Offset) -
         let segment = reopen(&shared.place, to, to, 0)?;
         shared.ends.set_log_start(to);
         shared.lock_epochs().truncate_from_end(Offset::ZERO);
-        adopt(shared, active, vec![segment], Replay::new(Default::default()), to)
+        adopt(shared, active, &held, vec![segment], Replay::new(Default::default()), to)
     })();
     shared.end_cut();
     if let Err(error) = &done {
@@ -139,7 +142,7 @@ fn batch_boundary(view: &View, to: Offset) -> Result<Offset> {
     Ok(end)
 }
 
-fn cut_back(shared: &Shared, active: &mut crate::active::Active, to: Offset) -> Result<()> {
+fn cut_back(shared: &Shared, active: &mut crate::active::Active, held: &Held<'_>, to: Offset) -> Result<()> {
     let durable = shared.durability.end().min(to);
     shared.update_state(|state| {
         state.pending = Pending::Truncate(to);
@@ -159,7 +162,15 @@ fn cut_back(shared: &Shared, active: &mut crate::active::Active, to: Offset) -> 
     let state = shared.state();
     let mut segments: Vec<Arc<Segment>> =
         view.segments().iter().filter(|segment| segment.base() < state.active_base).cloned().collect();
-    segments.push(reopen(&shared.place, state.active_base, state.durable_end, state.durable_position)?);
+    let active_segment = reopen(&shared.place, state.active_base, state.durable_end, state.durable_position)?;
+    if !active_segment.is_empty() {
+        // The writer goes on from the largest timestamp of what is left; its age counts on.
+        active_segment.max_timestamp()?;
+        let before = view.segments().iter().find(|segment| segment.base() == state.active_base);
+        let first_append_at = before.map_or(Timestamp::NONE, |segment| segment.facts().first_append_at);
+        active_segment.update_facts(|facts| facts.first_append_at = first_append_at);
+    }
+    segments.push(active_segment);
 
     let found = look(&shared.place, Some(&state), false)?;
     let mut replay = Replay::new(Default::default());
@@ -167,20 +178,21 @@ fn cut_back(shared: &Shared, active: &mut crate::active::Active, to: Offset) -> 
     shared.lock_epochs().truncate_from_end(to);
     shared.store_epochs()?;
     shared.ends.set_high_watermark(shared.high_watermark().min(to));
-    adopt(shared, active, segments, replay, to)
+    adopt(shared, active, held, segments, replay, to)
 }
 
 /// Puts what is left in the place of what was there.
 fn adopt(
     shared: &Shared,
     active: &mut crate::active::Active,
+    held: &Held<'_>,
     segments: Vec<Arc<Segment>>,
     replay: Replay,
     end: Offset,
 ) -> Result<()> {
     let last = Arc::clone(segments.last().expect("a partition always has an active segment"));
     shared.view.update(|_| Some(View::new(segments)));
-    shared.durability.reset(shared, end);
+    held.reset(shared, end);
     active.restart(shared, last, replay.producers);
     shared.pins.truncated();
     shared.tails.truncated(end);

@@ -19,7 +19,7 @@ use crate::format::{Pending, SegmentState, State};
 use crate::offset::{Offset, Timestamp};
 use crate::segment::index::{SegmentIndex, Sums};
 use crate::segment::{Facts, Place, Segment};
-use crate::shared::{Budgets, Parts, Shared};
+use crate::shared::{Budgets, Parts, Shared, store_whole_index};
 use crate::state::{Found as FoundState, StateStore};
 use crate::storage::{OpenMode, files};
 use crate::truncate::{self, Holders};
@@ -338,12 +338,11 @@ impl Opening {
     fn record(&self, shared: &Shared, gaps: &[Range<Offset>]) -> Result<()> {
         let view = shared.view.load();
         let old = shared.state();
-        let same = matches!(self.state, FoundState::Good(_))
+        let settled = matches!(self.state, FoundState::Good(_))
             && !self.request.adopt
             && !self.salvaged
-            && old.active_base == view.active().base()
             && old.adopted_gaps == gaps;
-        if same {
+        if settled && old.active_base == view.active().base() {
             return Ok(());
         }
         let active = Arc::clone(view.active());
@@ -351,10 +350,14 @@ impl Opening {
         for sealed in view.sealed() {
             let made_anew = self.request.adopt && sealed.sums().offsets.is_none() && !sealed.index_files_end_well();
             if made_anew || !sealed.index_is_stored() {
-                sealed.store_index(None)?;
+                store_whole_index(sealed)?;
             }
         }
-        shared.store_recovered(&active, &producers)?;
+        match shared.store_recovered(&active, &producers) {
+            // Opening needs no room: the old `state` still leads to all of this.
+            Err(error) if *error.kind() == ErrorKind::DiskFull && settled => return Ok(()),
+            stored => stored?,
+        }
         shared.update_state(|state| {
             state.adopted_gaps = gaps.to_vec();
             state.active_base = active.base();

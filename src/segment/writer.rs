@@ -174,7 +174,7 @@ impl SegmentWriter {
         let last_time = self.indexer.finish();
         self.segment.update_index(|index| index.times.extend(last_time));
         self.segment.update_facts(|facts| {
-            facts.max_timestamp = self.indexer.max_timestamp();
+            facts.max_timestamp = facts.max_timestamp.max(self.indexer.max_timestamp());
             facts.sealed_at = now;
         });
         self.segment.sealed.store(true, Ordering::Release);

@@ -1,0 +1,245 @@
+//! Many threads at one log.
+
+mod common;
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use common::{quiet, small};
+use stratalog::{
+    Backpressure, Durability, ErrorKind, Log, LogConfig, Offset, Partition, Record, Result, TopicConfig, WaitOutcome,
+};
+
+/// Long enough never to pass.
+const LONG: Duration = Duration::from_secs(120);
+
+fn one(config: LogConfig, topic: TopicConfig) -> (tempfile::TempDir, Log, Partition) {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config).unwrap();
+    log.create_topic("t", 1, topic).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    (dir, log, partition)
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// A runtime in a few lines.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+#[test]
+fn threads_that_append_at_once_each_see_their_own_offsets_and_readers_see_all_in_order() {
+    const THREADS: u64 = 8;
+    const EACH: u64 = 2000;
+    let (_dir, log, partition) = one(quiet(), small().segment_bytes(64 << 10));
+    let begin = Barrier::new(THREADS as usize);
+    let all: Vec<(u64, String)> = thread::scope(|scope| {
+        let follower = scope.spawn(|| follow(&partition, THREADS * EACH));
+        let (partition, begin) = (&partition, &begin);
+        let writers: Vec<_> = (0..THREADS)
+            .map(|writer| {
+                scope.spawn(move || {
+                    begin.wait();
+                    let write = |n| {
+                        let value = format!("{writer}-{n}");
+                        let appended = partition.append_records([Record::new("key", &value)]).unwrap();
+                        assert_eq!(appended.next_offset, appended.base_offset + 1);
+                        (appended.base_offset.get(), value)
+                    };
+                    (0..EACH).map(write).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let mut all: Vec<(u64, String)> = Vec::new();
+        for writer in writers {
+            let own = writer.join().unwrap();
+            assert!(own.windows(2).all(|pair| pair[0].0 < pair[1].0), "a thread's appends keep their order");
+            all.extend(own);
+        }
+        all.sort();
+        assert_eq!(follower.join().unwrap(), all);
+        all
+    });
+    assert!(all.iter().map(|(offset, _)| *offset).eq(0..THREADS * EACH));
+    assert_eq!(common::read(&partition, 0), all);
+    log.close().unwrap();
+}
+
+/// Reads `count` records as they come.
+fn follow(partition: &Partition, count: u64) -> Vec<(u64, String)> {
+    let mut reader = partition.reader(Offset::ZERO).unwrap();
+    let mut found = Vec::new();
+    while (found.len() as u64) < count {
+        match reader.next_record().unwrap() {
+            Some(record) => {
+                found.push((record.offset.get(), String::from_utf8(record.value.unwrap().to_vec()).unwrap()));
+            }
+            None => assert!(matches!(reader.wait(LONG).unwrap(), WaitOutcome::Reached(_))),
+        }
+    }
+    found
+}
+
+#[test]
+fn appends_that_are_synced_share_their_syncs() {
+    const THREADS: u64 = 8;
+    const EACH: u64 = 100;
+    let (_dir, log, partition) = one(quiet(), TopicConfig::new().durability(Durability::Sync));
+    let begin = Barrier::new(THREADS as usize);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                begin.wait();
+                for n in 0..EACH {
+                    let appended = partition.append_records([Record::new("key", &n.to_string())]).unwrap();
+                    assert!(partition.offsets().durable >= appended.next_offset, "acknowledged before it was durable");
+                }
+            });
+        }
+    });
+    let (appends, syncs) = (THREADS * EACH, partition.stats().syncs);
+    println!("{appends} appends by {THREADS} threads shared {syncs} syncs");
+    assert!(syncs * 4 < appends * 3, "{syncs} syncs for {appends} appends");
+    log.close().unwrap();
+}
+
+fn tight(policy: Backpressure) -> (LogConfig, TopicConfig) {
+    let never = Durability::Buffered { interval: Duration::from_secs(3600), bytes: u64::MAX };
+    (quiet().max_unsynced_bytes(4096).backpressure(policy), TopicConfig::new().durability(never))
+}
+
+#[test]
+fn too_many_unsynced_bytes_fail_an_append_where_that_is_wanted() {
+    let (config, topic) = tight(Backpressure::Fail);
+    // Nobody syncs behind the test's back.
+    let (_dir, log, partition) = one(config.sync_threads(0), topic);
+    let value = vec![b'v'; 1000];
+    let mut accepted = 0;
+    let error = loop {
+        match partition.append_records([Record::new("key", &value)]) {
+            Ok(_) => accepted += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error.kind(), ErrorKind::Backpressure { limit: 4096, .. }), "{error:?}");
+    assert!((1..=4).contains(&accepted));
+    assert_eq!(partition.offsets().end, Offset::new(accepted));
+    assert!(log.stats().backpressure_waits > 0);
+    partition.flush().unwrap();
+    assert_eq!(partition.append_records([Record::new("key", &value)]).unwrap().base_offset, Offset::new(accepted));
+    log.close().unwrap();
+}
+
+#[test]
+fn too_many_unsynced_bytes_make_an_append_wait_for_a_sync() {
+    let (config, topic) = tight(Backpressure::Wait(LONG));
+    let (_dir, log, partition) = one(config, topic);
+    let value = vec![b'v'; 1000];
+    for _ in 0..50 {
+        partition.append_records([Record::new("key", &value)]).unwrap();
+        assert!(log.stats().unsynced_bytes <= 4096);
+    }
+    assert!(log.stats().backpressure_waits > 0);
+    log.close().unwrap();
+}
+
+#[test]
+fn waiting_for_room_ends_with_an_error_after_its_time() {
+    let (config, topic) = tight(Backpressure::Wait(Duration::from_millis(20)));
+    let (_dir, _log, partition) = one(config.sync_threads(0), topic);
+    let value = vec![b'v'; 3000];
+    partition.append_records([Record::new("key", &value)]).unwrap();
+    let error = partition.append_records([Record::new("key", &value)]).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Backpressure { .. }), "{error:?}");
+    assert_eq!(partition.offsets().end, Offset::new(1));
+}
+
+#[test]
+fn futures_resolve_when_a_record_is_there_and_when_it_is_durable() {
+    let (_dir, log, partition) = one(quiet(), small());
+    let (reached, durable) = (partition.reached(Offset::new(99)), partition.durable(Offset::new(100)));
+    let waiting = thread::spawn(move || (block_on(reached), block_on(durable)));
+    common::append(&partition, 100);
+    let (reached, durable) = waiting.join().unwrap();
+    assert!(reached.unwrap() >= Offset::new(100));
+    assert!(durable.unwrap() >= Offset::new(100));
+    assert!(block_on(partition.reached(Offset::new(3))).unwrap() >= Offset::new(4), "what is there is there at once");
+    log.close().unwrap();
+}
+
+/// Starts everything that can wait for what never comes, ends it, and returns the answers.
+fn ended_by(end: impl FnOnce(Log)) -> Vec<ErrorKind> {
+    let (_dir, log, partition) = one(quiet(), small());
+    common::append(&partition, 3);
+    let far = Offset::new(1000);
+    let begun = Arc::new(Barrier::new(7));
+    let mut waiting: Vec<thread::JoinHandle<Result<()>>> = Vec::new();
+    let mut wait = |wait: Box<dyn FnOnce() -> Result<()> + Send>| {
+        let begun = Arc::clone(&begun);
+        waiting.push(thread::spawn(move || {
+            begun.wait();
+            wait()
+        }));
+    };
+    let each = || partition.clone();
+    let (p, q, r) = (each(), each(), each());
+    wait(Box::new(move || p.wait_for(far, LONG).map(drop)));
+    wait(Box::new(move || q.wait_durable(far, LONG).map(drop)));
+    let reader = partition.reader(Offset::new(3)).unwrap();
+    wait(Box::new(move || reader.wait(LONG).map(drop)));
+    let (reached, durable) = (partition.reached(far), partition.durable(far));
+    wait(Box::new(move || block_on(reached).map(drop)));
+    wait(Box::new(move || block_on(durable).map(drop)));
+    let any = log.clone();
+    wait(Box::new(move || any.wait_any(&[(r, far)], LONG).map(drop)));
+    begun.wait();
+    // Whether they wait already or not, none may be left behind.
+    end(log);
+    waiting.into_iter().map(|thread| thread.join().unwrap().unwrap_err().kind().clone()).collect()
+}
+
+#[test]
+fn closing_the_log_ends_everything_that_waits() {
+    assert_eq!(ended_by(|log| log.close().unwrap()), vec![ErrorKind::Closed; 6]);
+}
+
+#[test]
+fn deleting_the_topic_ends_everything_that_waits() {
+    assert_eq!(ended_by(|log| log.delete_topic("t").unwrap()), vec![ErrorKind::Closed; 6]);
+}
+
+#[test]
+fn a_wait_for_many_partitions_names_those_that_have_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    let partitions = log.create_topic("t", 5, small()).unwrap().partitions();
+    let all: Vec<(Partition, Offset)> = partitions.iter().map(|p| (p.clone(), p.offsets().end)).collect();
+    assert_eq!(log.wait_any(&all, Duration::ZERO).unwrap(), Vec::<usize>::new());
+    let waiting = {
+        let (log, all) = (log.clone(), all.clone());
+        thread::spawn(move || log.wait_any(&all, LONG).unwrap())
+    };
+    common::append(&partitions[3], 1);
+    assert_eq!(waiting.join().unwrap(), [3]);
+    common::append(&partitions[1], 1);
+    assert_eq!(log.wait_any(&all, LONG).unwrap(), [1, 3]);
+    log.close().unwrap();
+}
