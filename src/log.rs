@@ -310,7 +310,12 @@ impl LogInner {
         let mut catalog = self.lock_catalog();
         let mut changed = catalog.clone();
         let exists = changed.topics.contains_key(name);
-        if exists && (!join || ids.iter().any(|id| changed.topics[name].partitions.contains(id))) {
+        // A deleted one is in the way until its files are gone.
+        if exists
+            && (!join
+                || changed.topics[name].deleted
+                || ids.iter().any(|id| changed.topics[name].partitions.contains(id)))
+        {
             return Err(ErrorKind::AlreadyExists.into());
         }
         let entry =
@@ -374,6 +379,8 @@ impl LogInner {
         let storage = &*self.budgets.storage;
         // The commit: the next open finishes what a crash leaves from here on.
         changed.store(storage, &self.dir)?;
+        // Kept from here on: a topic that is stored again without its mark would come back.
+        catalog.clone_from(&changed);
         let topic = self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         for partition in topic.map(|topic| topic.partitions()).unwrap_or_default() {
             partition.shared.abandon();
