@@ -63,10 +63,11 @@ impl Unsynced {
         nudge();
         let full = || Error::new(ErrorKind::Backpressure { unsynced: self.bytes(), limit: self.limit });
         let Backpressure::Wait(timeout) = self.policy else { return Err(full()) };
-        let deadline = Instant::now() + timeout;
+        // A time that the clock cannot tell never comes.
+        let deadline = Instant::now().checked_add(timeout);
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         while self.is_full(size) {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Err(full());
             }

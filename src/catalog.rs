@@ -7,12 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
-use std::time::Duration;
 
-use crate::config::{Cleanup, Durability, TopicConfig, WatermarkMode};
+use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::TopicId;
 use crate::format::file_name::{self, TOPICS};
-use crate::format::{Codec, TimestampType, TopicId};
 use crate::storage::{Storage, files};
 
 /// The file begins with its own name.
@@ -80,7 +79,7 @@ impl Catalog {
             for (partition, clean) in &topic.taking_over {
                 let _ = writeln!(text, "unfinished {partition} {}", if *clean { "clean" } else { "unclean" });
             }
-            for (key, value) in pairs(&topic.config) {
+            for (key, value) in topic.config.to_pairs() {
                 let _ = writeln!(text, "set {key} {value}");
             }
         }
@@ -89,7 +88,6 @@ impl Catalog {
     }
 
     fn parse(bytes: &[u8]) -> Result<Catalog> {
-        let damaged = |what: &'static str| Error::from(ErrorKind::Corrupt(what.into()));
         let text = std::str::from_utf8(bytes).map_err(|_| damaged("not text"))?;
         let (body, _) = text.trim_end_matches('\n').rsplit_once('\n').ok_or_else(|| damaged("no lines"))?;
         let body = bytes.get(..body.len() + 1).unwrap_or_default();
@@ -110,7 +108,10 @@ impl Catalog {
             let (word, value) = line.split_once(' ').unwrap_or((line, ""));
             if word == "topic" {
                 file_name::check_topic(value).map_err(|_| damaged("a bad topic name"))?;
-                catalog.topics.insert(value.to_owned(), TopicEntry::new(TopicId::new(0), TopicConfig::default()));
+                let entry = TopicEntry::new(TopicId::new(0), TopicConfig::default());
+                if catalog.topics.insert(value.to_owned(), entry).is_some() {
+                    return Err(damaged("a topic is there twice"));
+                }
                 current = Some(value.to_owned());
                 continue;
             }
@@ -120,7 +121,7 @@ impl Catalog {
             }
             let topic = current.as_ref().and_then(|name| catalog.topics.get_mut(name));
             let topic = topic.ok_or_else(|| damaged("a line outside of a topic"))?;
-            topic.take_line(word, value).ok_or_else(|| damaged("a line that cannot be read"))?;
+            topic.take_line(word, value)?;
         }
         Ok(catalog)
     }
@@ -138,152 +139,44 @@ impl TopicEntry {
         }
     }
 
-    /// The configuration as keys and values, under Kafka's names where it has them.
-    pub(crate) fn config_pairs(&self) -> Vec<(&'static str, String)> {
-        pairs(&self.config)
-    }
-
-    fn take_line(&mut self, word: &str, value: &str) -> Option<()> {
-        match word {
-            "id" => self.id = TopicId::new(u128::from_str_radix(value, 16).ok()?),
-            "deleted" => self.deleted = true,
-            "adopted" => self.adopted = true,
-            "partition" => {
-                self.partitions.insert(value.parse().ok()?);
+    fn take_line(&mut self, word: &str, value: &str) -> Result<()> {
+        match (word, value) {
+            ("id", id) => self.id = TopicId::new(u128::from_str_radix(id, 16).map_err(|_| unreadable())?),
+            ("deleted", "") => self.deleted = true,
+            ("adopted", "") => self.adopted = true,
+            ("partition", id) => {
+                self.partitions.insert(id.parse().map_err(|_| unreadable())?);
             }
-            "unfinished" => {
-                let (partition, how) = value.split_once(' ')?;
-                self.taking_over.insert(partition.parse().ok()?, how == "clean");
+            ("unfinished", value) => {
+                let (partition, how) = value.split_once(' ').ok_or_else(unreadable)?;
+                self.taking_over.insert(partition.parse().map_err(|_| unreadable())?, how == "clean");
             }
-            "set" => {
-                let (key, value) = value.split_once(' ')?;
-                set_pair(&mut self.config, key, value)?;
+            ("set", pair) => {
+                let (key, value) = pair.split_once(' ').ok_or_else(unreadable)?;
+                // Not checked against bounds: a value that this build does not take must not keep the log from opening.
+                self.config.set(key, value)?;
             }
-            _ => return None,
+            _ => return Err(unreadable()),
         }
-        Some(())
+        Ok(())
     }
 }
 
-/// The configuration as keys and values, under Kafka's names where it has them.
-fn pairs(config: &TopicConfig) -> Vec<(&'static str, String)> {
-    let millis = |d: Duration| d.as_millis().to_string();
-    let optional = |d: Option<Duration>| d.map_or_else(|| "-1".to_owned(), millis);
-    let (sync, interval, bytes) = match config.durability {
-        Durability::Buffered { interval, bytes } => ("buffered", interval, bytes),
-        Durability::Sync => ("sync", Duration::ZERO, 0),
-    };
-    vec![
-        ("segment.bytes", config.segment_bytes.to_string()),
-        ("segment.ms", millis(config.segment_age)),
-        ("segment.index.bytes", config.segment_index_bytes.to_string()),
-        ("index.interval.bytes", config.index_interval_bytes.to_string()),
-        ("cleanup.policy", cleanup_name(config.cleanup).to_owned()),
-        ("retention.ms", optional(config.retention_age)),
-        ("retention.bytes", config.retention_bytes.map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string())),
-        ("max.message.bytes", config.max_batch_bytes.to_string()),
-        ("durability", sync.to_owned()),
-        ("flush.ms", millis(interval)),
-        ("flush.bytes", bytes.to_string()),
-        ("message.timestamp.type", timestamp_type_name(config.timestamp_type).to_owned()),
-        ("message.timestamp.before.max.ms", optional(config.timestamp_before_max)),
-        ("message.timestamp.after.max.ms", optional(config.timestamp_after_max)),
-        ("compression.type", config.compression.name().to_owned()),
-        ("high.watermark", watermark_name(config.watermark).to_owned()),
-        ("min.cleanable.dirty.ratio", config.min_cleanable_dirty_ratio.to_string()),
-        ("min.compaction.lag.ms", millis(config.min_compaction_lag)),
-        ("max.compaction.lag.ms", optional(config.max_compaction_lag)),
-        ("delete.retention.ms", millis(config.delete_retention)),
-        ("reader.hold.max.ms", millis(config.reader_hold_max)),
-        ("producer.id.expiration.ms", millis(config.producer_expiration)),
-        ("producers.max", config.max_producers.to_string()),
-        ("mapped.reads", config.mapped_reads.to_string()),
-        ("append.windows", config.append_windows.to_string()),
-    ]
+fn damaged(what: &'static str) -> Error {
+    ErrorKind::Corrupt(what.into()).into()
 }
 
-fn set_pair(config: &mut TopicConfig, key: &str, value: &str) -> Option<()> {
-    let millis = || value.parse().ok().map(Duration::from_millis);
-    let optional = || if value == "-1" { Some(None) } else { millis().map(Some) };
-    match key {
-        "segment.bytes" => config.segment_bytes = value.parse().ok()?,
-        "segment.ms" => config.segment_age = millis()?,
-        "segment.index.bytes" => config.segment_index_bytes = value.parse().ok()?,
-        "index.interval.bytes" => config.index_interval_bytes = value.parse().ok()?,
-        "cleanup.policy" => config.cleanup = by_name(CLEANUPS, cleanup_name, value)?,
-        "retention.ms" => config.retention_age = optional()?,
-        "retention.bytes" => config.retention_bytes = if value == "-1" { None } else { Some(value.parse().ok()?) },
-        "max.message.bytes" => config.max_batch_bytes = value.parse().ok()?,
-        "durability" => {
-            config.durability = match value {
-                "buffered" => Durability::Buffered { interval: Duration::ZERO, bytes: 0 },
-                "sync" => Durability::Sync,
-                _ => return None,
-            }
-        }
-        "flush.ms" => {
-            if let Durability::Buffered { interval, .. } = &mut config.durability {
-                *interval = millis()?;
-            }
-        }
-        "flush.bytes" => {
-            if let Durability::Buffered { bytes, .. } = &mut config.durability {
-                *bytes = value.parse().ok()?;
-            }
-        }
-        "message.timestamp.type" => config.timestamp_type = by_name(TIMESTAMP_TYPES, timestamp_type_name, value)?,
-        "message.timestamp.before.max.ms" => config.timestamp_before_max = optional()?,
-        "message.timestamp.after.max.ms" => config.timestamp_after_max = optional()?,
-        "compression.type" => config.compression = by_name(CODECS, Codec::name, value)?,
-        "high.watermark" => config.watermark = by_name(WATERMARKS, watermark_name, value)?,
-        "min.cleanable.dirty.ratio" => config.min_cleanable_dirty_ratio = value.parse().ok()?,
-        "min.compaction.lag.ms" => config.min_compaction_lag = millis()?,
-        "max.compaction.lag.ms" => config.max_compaction_lag = optional()?,
-        "delete.retention.ms" => config.delete_retention = millis()?,
-        "reader.hold.max.ms" => config.reader_hold_max = millis()?,
-        "producer.id.expiration.ms" => config.producer_expiration = millis()?,
-        "producers.max" => config.max_producers = value.parse().ok()?,
-        "mapped.reads" => config.mapped_reads = value.parse().ok()?,
-        "append.windows" => config.append_windows = value.parse().ok()?,
-        _ => return None,
-    }
-    Some(())
-}
-
-const CLEANUPS: &[Cleanup] = &[Cleanup::Delete, Cleanup::Compact, Cleanup::CompactDelete];
-const TIMESTAMP_TYPES: &[TimestampType] = &[TimestampType::CreateTime, TimestampType::LogAppendTime];
-const WATERMARKS: &[WatermarkMode] = &[WatermarkMode::LogEnd, WatermarkMode::Managed];
-const CODECS: &[Codec] = &[Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
-
-fn by_name<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str, value: &str) -> Option<T> {
-    all.iter().copied().find(|each| name(*each) == value)
-}
-
-fn cleanup_name(cleanup: Cleanup) -> &'static str {
-    match cleanup {
-        Cleanup::Delete => "delete",
-        Cleanup::Compact => "compact",
-        Cleanup::CompactDelete => "compact,delete",
-    }
-}
-
-fn timestamp_type_name(timestamp_type: TimestampType) -> &'static str {
-    match timestamp_type {
-        TimestampType::CreateTime => "CreateTime",
-        TimestampType::LogAppendTime => "LogAppendTime",
-    }
-}
-
-fn watermark_name(watermark: WatermarkMode) -> &'static str {
-    match watermark {
-        WatermarkMode::LogEnd => "log-end",
-        WatermarkMode::Managed => "managed",
-    }
+fn unreadable() -> Error {
+    damaged("a line that cannot be read")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::{Cleanup, Durability, WatermarkMode};
+    use crate::format::{Codec, TimestampType};
 
     fn catalog() -> Catalog {
         let config = TopicConfig::default()
@@ -323,6 +216,26 @@ mod tests {
         }
         for len in 0..bytes.len() {
             assert!(Catalog::parse(&bytes[..len]).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn any_time_that_a_topic_may_be_given_is_readable_again() {
+        let mut catalog = catalog();
+        let config = TopicConfig::default().retention_age(Some(Duration::MAX)).segment_age(Duration::from_nanos(1));
+        config.validate().unwrap();
+        catalog.topics.get_mut("one").unwrap().config = config;
+        let read = Catalog::parse(catalog.encode().as_bytes()).unwrap();
+        read.topics["one"].config.validate().unwrap();
+        assert_eq!(Catalog::parse(read.encode().as_bytes()).unwrap(), read);
+    }
+
+    #[test]
+    fn sealed_lines_that_make_no_sense_are_errors() {
+        for lines in ["partition 1", "topic a\ntopic a", "topic a\nset no.such 1", "topic a\nset", "topic ..", "word"] {
+            let text = format!("{MAGIC} {VERSION}\n{lines}\n");
+            let text = format!("{text}crc {:08x}\n", crc32fast::hash(text.as_bytes()));
+            assert!(Catalog::parse(text.as_bytes()).is_err(), "{lines}");
         }
     }
 

@@ -1,6 +1,8 @@
 //! Configuration of a log and of its topics: each value with its unit, its default, Kafka's name for it, and what goes
 //! wrong at the extremes.
 
+mod pairs;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -261,7 +263,7 @@ impl LogConfig {
     }
 }
 
-/// Configuration of a topic, checked when it is set; kept on disk with the topic.
+/// Configuration of a topic, checked when it is set; kept on disk with the topic, times in whole milliseconds.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct TopicConfig {

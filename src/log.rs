@@ -23,7 +23,7 @@ use crate::shared::Budgets;
 use crate::stats::LogStats;
 use crate::storage::handles::Handles;
 use crate::storage::{FileSystem, LockGuard, Storage, open_files_limit};
-use crate::tail::thread_waker;
+use crate::tail::{self, Registration};
 use crate::topic::Topic;
 
 /// One data directory with topics in it, owned by one process.
@@ -202,32 +202,19 @@ impl Log {
     /// those that have.
     pub fn wait_any(&self, what: &[(Partition, Offset)], timeout: Duration) -> Result<Vec<usize>> {
         self.inner.check_open()?;
-        let deadline = Instant::now() + timeout;
-        let waker = thread_waker();
-        let mut registrations = Vec::new();
-        loop {
+        let look = || {
             let ready: Vec<usize> =
                 what.iter().enumerate().filter(|(_, (p, offset))| p.shared.end() > *offset).map(|(at, _)| at).collect();
-            if !ready.is_empty() {
-                return Ok(ready);
-            }
-            let mut anew = registrations.is_empty();
-            if anew {
-                registrations
-                    .extend(what.iter().map(|(p, offset)| p.shared.tails.end.register((*offset + 1).get(), &waker)));
-            } else {
-                for registration in &registrations {
-                    anew |= registration.check(&waker)?;
-                }
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            match (anew, left.is_zero()) {
-                // What was registered just now is looked at once more.
-                (true, _) if !what.is_empty() => {}
-                (_, true) => return Ok(Vec::new()),
-                (_, false) => thread::park_timeout(left),
-            }
+            Ok((!ready.is_empty()).then_some(ready))
+        };
+        if let Some(ready) = look()? {
+            return Ok(ready);
         }
+        let registrations: Vec<Registration> =
+            what.iter().map(|(p, offset)| p.shared.tails.end.register((*offset + 1).get())).collect();
+        // A time that the clock cannot tell never comes.
+        let deadline = Instant::now().checked_add(timeout);
+        Ok(tail::wait_any(&registrations, deadline, look)?.unwrap_or_default())
     }
 
     /// What opening found and did.
@@ -323,7 +310,12 @@ impl LogInner {
         let mut catalog = self.lock_catalog();
         let mut changed = catalog.clone();
         let exists = changed.topics.contains_key(name);
-        if exists && (!join || ids.iter().any(|id| changed.topics[name].partitions.contains(id))) {
+        // A deleted one is in the way until its files are gone.
+        if exists
+            && (!join
+                || changed.topics[name].deleted
+                || ids.iter().any(|id| changed.topics[name].partitions.contains(id)))
+        {
             return Err(ErrorKind::AlreadyExists.into());
         }
         let entry =
@@ -387,6 +379,8 @@ impl LogInner {
         let storage = &*self.budgets.storage;
         // The commit: the next open finishes what a crash leaves from here on.
         changed.store(storage, &self.dir)?;
+        // Kept from here on: a topic that is stored again without its mark would come back.
+        catalog.clone_from(&changed);
         let topic = self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         for partition in topic.map(|topic| topic.partitions()).unwrap_or_default() {
             partition.shared.abandon();

@@ -54,8 +54,10 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, budgets: &Arc<Budgets>, r
     let meta = load_meta(storage, dir)?;
     let checkpoints = Checkpoints::load(storage, dir)?;
     let mut catalog = Catalog::load(storage, dir)?.unwrap_or_default();
-    let found = partition_dirs(storage, dir)?;
+    let mut found = partition_dirs(storage, dir)?;
     let foreign = meta.is_none() && !found.is_empty();
+    // These go before anything is opened, and their topics leave the catalog.
+    found.retain(|found| !catalog.topics.get(&found.topic).is_some_and(|entry| entry.deleted));
     let adopt = foreign || checkpoints.shutdown == Shutdown::Kafka || catalog.taking_over;
     let clean = checkpoints.shutdown != Shutdown::Unclean || catalog.taking_over_clean;
     if !read_only {
@@ -257,9 +259,6 @@ fn settle_catalog(
 ) -> Result<Vec<Found>> {
     let mut settled = Vec::new();
     for found in found {
-        if catalog.topics.get(&found.topic).is_some_and(|entry| entry.deleted) {
-            continue;
-        }
         let known = catalog.topics.get(&found.topic).is_some_and(|entry| entry.partitions.contains(&found.id));
         if !known {
             let path = dir.join(file_name::partition_dir(&found.topic, found.id));

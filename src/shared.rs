@@ -485,7 +485,8 @@ impl Shared {
 
     /// Waits until readers of this isolation see up to `target`.
     pub(crate) fn wait(&self, isolation: Isolation, target: Offset, timeout: Option<Duration>) -> Result<WaitOutcome> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        // A time that the clock cannot tell never comes.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.tails.of(isolation).wait(target.get(), || self.waited_for(isolation), deadline)
     }
 

@@ -1,19 +1,55 @@
 //! Waiting for an offset: no polling, no lost wake-up, of no particular runtime.
 //!
-//! A waiter registers first and looks at the offset afterwards; a writer moves the offset first and looks for waiters
-//! afterwards. Both put a full fence in between, so at least one of them sees the other.
+//! A waiter puts its waker in place first and looks at the offset afterwards; a writer moves the offset first and looks
+//! for wakers afterwards. Each has a full fence in between, and full fences have one order:
+//!
+//! - The waiter's fence comes first: the writer then sees the `lowest` that the waiter has published, or a later one.
+//!   `lowest` is written under the lock only, and is the lowest target that has a waker. So it is at most the waiter's
+//!   target, and the writer calls the waker; or the waker is no longer in place, because somebody has called it.
+//! - The writer's fence comes first: the waiter then sees the offset that the writer has stored, or a later one. A later
+//!   one that is lower is from a truncation, which ends the wait by [`Tail::fail_above`] after it.
+//!
+//! A waker is foreign code, and dropping one can drop a task with another registration in it. So wakers are cloned, called
+//! and dropped outside of the lock.
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::offset::Offset;
+
+use sync::{AtomicU64, Mutex, MutexGuard, Thread, fence};
+
+/// What a model checker replaces.
+mod sync {
+    #[cfg(loom)]
+    pub(super) use loom::{
+        sync::atomic::{AtomicU64, fence},
+        sync::{Mutex, MutexGuard},
+        thread::{Thread, current, park},
+    };
+    #[cfg(not(loom))]
+    pub(super) use std::{
+        sync::atomic::{AtomicU64, fence},
+        sync::{Mutex, MutexGuard},
+        thread::{Thread, current, park, park_timeout},
+    };
+
+    /// Models have no time.
+    #[cfg(loom)]
+    pub(super) fn park_timeout(_: std::time::Duration) {
+        park();
+    }
+}
+
+/// `lowest` when no waker is in place: no offset is that high.
+const NOBODY: u64 = u64::MAX;
 
 /// How a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,30 +61,38 @@ pub enum WaitOutcome {
 }
 
 /// Those who wait for one of a partition's ends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tail {
-    /// How many are registered: a writer looks at this alone when nobody waits.
-    registered: AtomicUsize,
+    /// The lowest target that has a waker in place: all that a writer looks at while nobody waits for what it reached.
+    lowest: AtomicU64,
     waiters: Mutex<Waiters>,
 }
 
+/// A target, and a ticket that tells apart those who wait for it.
+type Place = (u64, u64);
+
 #[derive(Debug, Default)]
 struct Waiters {
-    /// By target, then by ticket.
-    waiting: BTreeMap<(u64, u64), Waker>,
+    /// The wakers in place.
+    waiting: BTreeMap<Place, Waker>,
+    /// Those who are to look before they wait on, with the error of those who were cut off.
+    looking: BTreeMap<Place, Option<Error>>,
     next_ticket: u64,
     /// Why nobody can wait any more.
     closed: Option<Error>,
-    /// Waits for offsets above this fail once, with this: they were cut off. By ticket bound.
-    cut: Option<(u64, u64, Error)>,
 }
 
-/// A place among the waiters, given up when dropped.
+/// A place among the waiters, given up when dropped. It has no waker before [`renew`](Registration::renew).
 #[derive(Debug)]
 pub(crate) struct Registration {
-    tail: Weak<Tail>,
-    target: u64,
-    ticket: u64,
+    tail: Arc<Tail>,
+    place: Place,
+}
+
+impl Default for Tail {
+    fn default() -> Tail {
+        Tail { lowest: AtomicU64::new(NOBODY), waiters: Mutex::new(Waiters::default()) }
+    }
 }
 
 impl Tail {
@@ -63,63 +107,48 @@ impl Tail {
     /// The same, after a full fence of the caller's.
     #[inline]
     pub(crate) fn notify_fenced(&self, reached: u64) {
-        if self.has_waiters() {
+        if reached >= self.lowest.load(Ordering::Relaxed) {
             self.wake(reached);
         }
     }
 
-    /// Whether anybody waits.
+    /// Whether anybody waits; after a full fence, as above.
     #[inline]
     pub(crate) fn has_waiters(&self) -> bool {
-        self.registered.load(Ordering::Relaxed) > 0
-    }
-
-    #[cold]
-    fn wake(&self, reached: u64) {
-        let woken = {
-            let mut waiters = self.lock();
-            let rest = waiters.waiting.split_off(&(reached, u64::MAX));
-            std::mem::replace(&mut waiters.waiting, rest)
-        };
-        woken.into_values().for_each(Waker::wake);
+        self.lowest.load(Ordering::Relaxed) != NOBODY
     }
 
     /// Ends all waiting, now and later, with this error.
     pub(crate) fn close(&self, error: Error) {
-        let woken = {
+        let wakers = {
             let mut waiters = self.lock();
             waiters.closed.get_or_insert(error);
-            std::mem::take(&mut waiters.waiting)
+            self.take_all(&mut waiters)
         };
-        woken.into_values().for_each(Waker::wake);
+        wakers.into_values().for_each(Waker::wake);
     }
 
-    /// Ends the waiting of those who wait for more than `offset` now, with this error.
+    /// The end has been set to `offset`: ends the waiting of those who wait for more now with this error, even where the
+    /// end grows beyond their target again before they look. The others look.
     pub(crate) fn fail_above(&self, offset: u64, error: Error) {
-        let woken = {
+        let wakers = {
             let mut waiters = self.lock();
-            let tickets = waiters.next_ticket;
-            waiters.cut = Some((offset, tickets, error));
-            std::mem::take(&mut waiters.waiting)
+            let wakers = self.take_all(&mut waiters);
+            for (_, failed) in waiters.looking.range_mut(behind(offset)..) {
+                failed.get_or_insert_with(|| error.clone());
+            }
+            wakers
         };
-        woken.into_values().for_each(Waker::wake);
+        wakers.into_values().for_each(Waker::wake);
     }
 
-    /// Registers a waker for `target`. Look at the end after this, not before.
-    pub(crate) fn register(self: &Arc<Self>, target: u64, waker: &Waker) -> Registration {
+    /// A place for somebody who waits for `target`. It is to be renewed before the look at the end.
+    pub(crate) fn register(self: &Arc<Self>, target: u64) -> Registration {
         let mut waiters = self.lock();
-        let ticket = waiters.next_ticket;
+        let place = (target, waiters.next_ticket);
         waiters.next_ticket += 1;
-        if waiters.closed.is_some() {
-            waker.wake_by_ref();
-        } else {
-            waiters.waiting.insert((target, ticket), waker.clone());
-        }
-        self.registered.fetch_add(1, Ordering::Relaxed);
-        drop(waiters);
-        // Orders the registration before the caller's look at the end.
-        fence(Ordering::SeqCst);
-        Registration { tail: Arc::downgrade(self), target, ticket }
+        waiters.looking.insert(place, None);
+        Registration { tail: Arc::clone(self), place }
     }
 
     /// Waits until `current` is at least `target`, until `deadline`.
@@ -129,29 +158,42 @@ impl Tail {
         current: impl Fn() -> Result<u64>,
         deadline: Option<Instant>,
     ) -> Result<WaitOutcome> {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut registration: Option<Registration> = None;
-        loop {
-            let now = current()?;
-            if now >= target {
-                return Ok(WaitOutcome::Reached(Offset::new(now)));
-            }
-            match &registration {
-                // The first look was free; this one comes after the registration.
-                None => {
-                    registration = Some(self.register(target, &waker));
-                    continue;
-                }
-                // Registered anew: the look before may have been too early.
-                Some(registration) if registration.check(&waker)? => continue,
-                Some(_) => {}
-            }
-            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                None => thread::park(),
-                Some(left) if left.is_zero() => return Ok(WaitOutcome::TimedOut(Offset::new(now))),
-                Some(left) => thread::park_timeout(left),
-            }
+        let mut end = current()?;
+        if end >= target {
+            return Ok(WaitOutcome::Reached(Offset::new(end)));
         }
+        let registration = self.register(target);
+        let reached = wait_any(std::slice::from_ref(&registration), deadline, || {
+            end = current()?;
+            Ok((end >= target).then_some(()))
+        })?;
+        let end = Offset::new(end);
+        Ok(reached.map_or(WaitOutcome::TimedOut(end), |()| WaitOutcome::Reached(end)))
+    }
+
+    #[cold]
+    fn wake(&self, reached: u64) {
+        let wakers = {
+            let mut waiters = self.lock();
+            let rest = waiters.waiting.split_off(&behind(reached));
+            let wakers = mem::replace(&mut waiters.waiting, rest);
+            waiters.looking.extend(wakers.keys().map(|place| (*place, None)));
+            self.publish(&waiters);
+            wakers
+        };
+        wakers.into_values().for_each(Waker::wake);
+    }
+
+    fn take_all(&self, waiters: &mut Waiters) -> BTreeMap<Place, Waker> {
+        let wakers = mem::take(&mut waiters.waiting);
+        waiters.looking.extend(wakers.keys().map(|place| (*place, None)));
+        self.publish(waiters);
+        wakers
+    }
+
+    fn publish(&self, waiters: &Waiters) {
+        let lowest = waiters.waiting.first_key_value().map_or(NOBODY, |((target, _), _)| *target);
+        self.lowest.store(lowest, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiters> {
@@ -159,37 +201,78 @@ impl Tail {
     }
 }
 
+/// The place behind all that wait for `offset`: tickets do not go so far.
+fn behind(offset: u64) -> Place {
+    (offset, u64::MAX)
+}
+
 impl Registration {
-    /// Fails when waiting has been ended by an error. Where the waker was used up it is registered again, which is told:
-    /// the end is to be looked at after that.
-    pub(crate) fn check(&self, waker: &Waker) -> Result<bool> {
-        let Some(tail) = self.tail.upgrade() else { return Err(crate::error::ErrorKind::Closed.into()) };
-        let mut waiters = tail.lock();
+    /// Puts the waker in place; look at the end after this, not before. Fails where a truncation cut the target off.
+    /// An error that is returned tells that waiting has ended: the caller looks, and fails with it if the target is not
+    /// reached.
+    pub(crate) fn renew(&self, waker: &Waker) -> Result<Option<Error>> {
+        // Declared before the guard, so that what is left in it is dropped after that.
+        let mut spare = waker.clone();
+        let mut waiters = self.tail.lock();
+        if let Some(Some(error)) = waiters.looking.get(&self.place) {
+            return Err(error.clone());
+        }
         if let Some(error) = &waiters.closed {
-            return Err(error.clone());
+            return Ok(Some(error.clone()));
         }
-        if let Some((offset, tickets, error)) = &waiters.cut
-            && self.target > *offset
-            && self.ticket < *tickets
-        {
-            return Err(error.clone());
+        match waiters.waiting.get_mut(&self.place) {
+            Some(known) if known.will_wake(&spare) => {}
+            Some(known) => mem::swap(known, &mut spare),
+            None => {
+                waiters.looking.remove(&self.place);
+                waiters.waiting.insert(self.place, mem::replace(&mut spare, Waker::noop().clone()));
+                self.tail.publish(&waiters);
+            }
         }
-        let place = (self.target, self.ticket);
-        if waiters.waiting.get(&place).is_some_and(|known| known.will_wake(waker)) {
-            return Ok(false);
-        }
-        waiters.waiting.insert(place, waker.clone());
         drop(waiters);
+        // Orders the waker before the caller's look at the end.
         fence(Ordering::SeqCst);
-        Ok(true)
+        Ok(None)
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let Some(tail) = self.tail.upgrade() {
-            tail.lock().waiting.remove(&(self.target, self.ticket));
-            tail.registered.fetch_sub(1, Ordering::Relaxed);
+        let unused = {
+            let mut waiters = self.tail.lock();
+            waiters.looking.remove(&self.place);
+            let unused = waiters.waiting.remove(&self.place);
+            if unused.is_some() {
+                self.tail.publish(&waiters);
+            }
+            unused
+        };
+        drop(unused);
+    }
+}
+
+/// Waits until `look` finds something, woken by any of the registrations; `None` when `deadline` has passed.
+pub(crate) fn wait_any<T>(
+    registrations: &[Registration],
+    deadline: Option<Instant>,
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    let waker = Waker::from(Arc::new(Unpark(sync::current())));
+    loop {
+        let mut closed = None;
+        for registration in registrations {
+            closed = closed.or(registration.renew(&waker)?);
+        }
+        if let Some(found) = look()? {
+            return Ok(Some(found));
+        }
+        if let Some(error) = closed {
+            return Err(error);
+        }
+        match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            None => sync::park(),
+            Some(left) if left.is_zero() => return Ok(None),
+            Some(left) => sync::park_timeout(left),
         }
     }
 }
@@ -203,12 +286,7 @@ impl Wake for Unpark {
     }
 }
 
-/// A waker of the current thread.
-pub(crate) fn thread_waker() -> Waker {
-    Waker::from(Arc::new(Unpark(thread::current())))
-}
-
-/// Resolves when an end is reached.
+/// Resolves when an end is reached. Gives its place up when dropped.
 pub(crate) struct Reached<F> {
     tail: Arc<Tail>,
     target: u64,
@@ -221,106 +299,40 @@ impl<F: Fn() -> Result<u64>> Reached<F> {
     pub(crate) fn new(tail: Arc<Tail>, target: u64, current: F) -> Reached<F> {
         Reached { tail, target, current, registration: None }
     }
+
+    fn look(&self) -> Result<Option<Offset>> {
+        let end = (self.current)()?;
+        Ok((end >= self.target).then_some(Offset::new(end)))
+    }
+
+    fn advance(&mut self, waker: &Waker) -> Result<Option<Offset>> {
+        if self.registration.is_none() {
+            // The first look is free.
+            if let Some(end) = self.look()? {
+                return Ok(Some(end));
+            }
+        }
+        let closed = self.registration.get_or_insert_with(|| self.tail.register(self.target)).renew(waker)?;
+        match (self.look()?, closed) {
+            (None, Some(error)) => Err(error),
+            (end, _) => Ok(end),
+        }
+    }
 }
 
 impl<F: Fn() -> Result<u64> + Unpin> Future for Reached<F> {
     type Output = Result<Offset>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Offset>> {
-        let this = &mut *self;
-        let checked = match &this.registration {
-            None => {
-                this.registration = Some(this.tail.register(this.target, context.waker()));
-                Ok(true)
+        match self.advance(context.waker()).transpose() {
+            None => Poll::Pending,
+            Some(outcome) => {
+                self.registration = None;
+                Poll::Ready(outcome)
             }
-            Some(registration) => registration.check(context.waker()),
-        };
-        // The look comes after the registration: what comes later wakes.
-        match checked.and_then(|_| (this.current)()) {
-            Ok(now) if now >= this.target => Poll::Ready(Ok(Offset::new(now))),
-            Ok(_) => Poll::Pending,
-            Err(error) => Poll::Ready(Err(error)),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicU64;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::error::ErrorKind;
-
-    #[test]
-    fn no_wake_up_is_lost_between_many_waiters_and_a_writer() {
-        let tail = Arc::new(Tail::default());
-        let end = Arc::new(AtomicU64::new(0));
-        let waiters: Vec<_> = (0..4)
-            .map(|_| {
-                let (tail, end) = (Arc::clone(&tail), Arc::clone(&end));
-                thread::spawn(move || {
-                    for target in 1..=2000 {
-                        tail.wait(target, || Ok(end.load(Ordering::Acquire)), None).unwrap();
-                    }
-                })
-            })
-            .collect();
-        for next in 1..=2000 {
-            end.store(next, Ordering::Release);
-            tail.notify(next);
-        }
-        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
-        assert_eq!(tail.registered.load(Ordering::Relaxed), 0);
-        assert!(tail.lock().waiting.is_empty());
-    }
-
-    #[test]
-    fn a_wait_ends_when_its_time_is_up() {
-        let tail = Arc::new(Tail::default());
-        let deadline = Some(Instant::now() + Duration::from_millis(1));
-        assert_eq!(tail.wait(5, || Ok(3), deadline).unwrap(), WaitOutcome::TimedOut(Offset::new(3)));
-    }
-
-    #[test]
-    fn closing_ends_those_who_wait_and_those_who_come_later() {
-        let tail = Arc::new(Tail::default());
-        let waiting = {
-            let tail = Arc::clone(&tail);
-            thread::spawn(move || tail.wait(1, || Ok(0), None))
-        };
-        while tail.registered.load(Ordering::Relaxed) == 0 {
-            thread::yield_now();
-        }
-        tail.close(ErrorKind::Closed.into());
-        assert_eq!(*waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
-        assert_eq!(*tail.wait(1, || Ok(0), None).unwrap_err().kind(), ErrorKind::Closed);
-    }
-
-    #[test]
-    fn a_truncation_ends_only_the_waits_that_it_cut_off() {
-        let tail = Arc::new(Tail::default());
-        let waker = thread_waker();
-        let (above, below) = (tail.register(9, &waker), tail.register(4, &waker));
-        tail.fail_above(5, ErrorKind::Truncated.into());
-        assert_eq!(*above.check(&waker).unwrap_err().kind(), ErrorKind::Truncated);
-        assert!(below.check(&waker).is_ok());
-        assert!(tail.register(9, &waker).check(&waker).is_ok());
-    }
-
-    #[test]
-    fn a_future_resolves_when_its_offset_is_reached() {
-        let tail = Arc::new(Tail::default());
-        let end = Arc::new(AtomicU64::new(0));
-        let seen = Arc::clone(&end);
-        let mut future = Box::pin(Reached::new(Arc::clone(&tail), 2, move || Ok(seen.load(Ordering::Acquire))));
-        let waker = thread_waker();
-        let mut context = Context::from_waker(&waker);
-        assert!(future.as_mut().poll(&mut context).is_pending());
-        end.store(2, Ordering::Release);
-        tail.notify(2);
-        assert!(matches!(future.as_mut().poll(&mut context), Poll::Ready(Ok(offset)) if offset == Offset::new(2)));
-        drop(future);
-        assert_eq!(tail.registered.load(Ordering::Relaxed), 0);
-    }
-}
+mod tests;

@@ -208,3 +208,31 @@ fn synced_appends_are_durable_when_they_return() {
     let log = Log::open(dir.path(), quiet()).unwrap();
     assert_eq!(read(&log.partition("t", 0).unwrap(), 0), expected(0..50));
 }
+
+#[cfg(feature = "sim")]
+#[test]
+fn a_topic_whose_files_could_not_be_removed_stays_deleted() {
+    use std::io;
+    use std::sync::Arc;
+
+    use stratalog::sim::{Call, Fault, SimStorage};
+
+    let storage = Arc::new(SimStorage::new());
+    let config = quiet().storage(storage.clone());
+    let log = Log::open("/log", config.clone()).unwrap();
+    log.create_topic("gone", 2, small()).unwrap();
+    append(&log.partition("gone", 1).unwrap(), 9);
+    storage.set_fault(Some(Fault { call: Some(Call::Dir), after: 0, error: io::ErrorKind::Other, forever: true }));
+    assert!(log.delete_topic("gone").is_err());
+    storage.set_fault(None);
+    // Stores the topics anew.
+    log.create_topic("other", 1, small()).unwrap();
+    assert!(log.topic("gone").is_none());
+    assert_eq!(*log.create_topic("gone", 1, small()).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    log.close().unwrap();
+
+    let log = Log::open("/log", config).unwrap();
+    let names: Vec<String> = log.topics().iter().map(|topic| topic.name().to_owned()).collect();
+    assert_eq!(names, ["other"]);
+    log.create_topic("gone", 1, small()).unwrap();
+}

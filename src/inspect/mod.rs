@@ -294,7 +294,7 @@ fn topic_infos(catalog: Catalog) -> Vec<TopicInfo> {
     let info = |(name, entry): (String, crate::catalog::TopicEntry)| TopicInfo {
         name,
         id: entry.id,
-        config: entry.config_pairs(),
+        config: entry.config.to_pairs(),
         partitions: entry.partitions.into_iter().collect(),
         deleted: entry.deleted,
         adopted: entry.adopted,
