@@ -17,7 +17,6 @@ const MAGIC: (usize, u8) = (16, 2);
 
 /// What lies at a position of a `.log` file.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
 pub enum Entry {
     /// A whole batch, its checksum right.
     Batch {
