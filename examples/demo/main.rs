@@ -162,10 +162,14 @@ fn killed_writer(stream: &Stream, dir: &std::path::Path, source: &[String]) -> R
         .stdout(Stdio::piped())
         .spawn()?;
     let mut acknowledged = vec![0; PARTITIONS as usize];
+    let mut half_done = false;
     let bar = bar(half, "writing");
     for line in BufReader::new(child.stdout.take().ok_or("no pipe")?).lines() {
         let line = line?;
-        let Some((partition, end)) = line.split_once(' ') else { break };
+        let Some((partition, end)) = line.split_once(' ') else {
+            half_done = true;
+            break;
+        };
         acknowledged[partition.parse::<usize>()?] = end.parse()?;
         bar.inc(1);
     }
@@ -173,7 +177,7 @@ fn killed_writer(stream: &Stream, dir: &std::path::Path, source: &[String]) -> R
     child.kill()?;
     child.wait()?;
     bar.finish();
-    Ok(acknowledged)
+    if half_done { Ok(acknowledged) } else { Err("the writer ended before it was killed".into()) }
 }
 
 /// Appends the rest: each partition skips as many of its changes as it already has.

@@ -131,11 +131,11 @@ fn tsv(file: &Path) -> Result<Stream, Error> {
     let mut changes = Vec::new();
     for (number, line) in text(file)?.lines().enumerate() {
         let mut fields = line.split('\t');
-        let (Some(millis), Some(path)) = (fields.next(), fields.next()) else {
-            return Err(format!("{}: line {} has no tab", file.display(), number + 1).into());
-        };
+        let bad = |what: &str| format!("{}: line {}: {what}", file.display(), number + 1);
+        let millis = fields.next().unwrap_or_default().parse().map_err(|_| bad("it begins with no time"))?;
+        let path = fields.next().ok_or_else(|| bad("no path follows the time"))?;
         let value = fields.next().filter(|value| !value.is_empty()).map(|value| value.as_bytes().to_vec());
-        changes.push(Change { millis: millis.parse()?, path: path.as_bytes().to_vec(), value });
+        changes.push(Change { millis, path: path.as_bytes().to_vec(), value });
     }
     let name = file.file_name().map(|name| name.to_string_lossy().replace("history", "tree")).unwrap_or_default();
     let tree: PathBuf = file.with_file_name(name);
