@@ -1,12 +1,13 @@
 //! Appending: check, assign offsets, write, publish, account. Small appends that meet are combined by the thread that
 //! holds the appender.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use crate::active::Active;
+use crate::combiner::{Appended, Queued};
 use crate::config::{Cleanup, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, BATCH_HEADER_LEN, BatchHeader, BatchView, Batches, FormatError, Scratch, TimestampType};
@@ -17,32 +18,6 @@ use crate::shared::Shared;
 const COMBINE_BATCH: usize = 32 << 10;
 /// A combined write is not larger than this.
 const COMBINE_MAX: usize = 1 << 20;
-
-/// Where an append went.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Appended {
-    /// The offset of its first record.
-    pub base_offset: Offset,
-    /// The offset that follows its last record: the log end right after it.
-    pub next_offset: Offset,
-    /// The time that the log gave it; `None` where records keep their own timestamps.
-    pub append_time: Option<Timestamp>,
-}
-
-/// Appends that wait for the thread that holds the appender.
-#[derive(Debug, Default)]
-pub(crate) struct Combiner {
-    waiting: AtomicUsize,
-    queue: Mutex<Vec<Arc<Queued>>>,
-}
-
-#[derive(Debug)]
-struct Queued {
-    bytes: Bytes,
-    header: BatchHeader,
-    now: Timestamp,
-    result: OnceLock<Result<Appended>>,
-}
 
 /// One batch to append: whole, its CRC checked.
 #[derive(Clone, Copy)]
@@ -299,10 +274,4 @@ fn check_given(bytes: &[u8], max: usize) -> Result<Vec<BatchHeader>> {
         headers.push(header);
     }
     Ok(headers)
-}
-
-impl Combiner {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Queued>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }

@@ -5,15 +5,17 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::appender::{self, Appended, Input};
+use crate::appender::{self, Input};
+use crate::combiner::Appended;
 use crate::compaction::pass::{CompactMode, CompactionReport};
 use crate::config::{Clock, TopicConfig, WatermarkMode};
 use crate::error::{ErrorKind, Result};
 use crate::format::{BatchBuilder, Record, RecordBatch};
+use crate::isolation::{self, Isolation, Offsets};
 use crate::maintenance;
 use crate::offset::{Offset, Timestamp};
 use crate::pins::Pin;
-use crate::reader::{self, Fetch, FetchOptions, Isolation, Offsets, Reader};
+use crate::reader::{self, Fetch, FetchOptions, Reader};
 use crate::retention;
 use crate::shared::Shared;
 use crate::stats::PartitionStats;
@@ -135,7 +137,7 @@ impl Partition {
 
     /// Where it begins and ends at this moment.
     pub fn offsets(&self) -> Offsets {
-        reader::offsets(&self.shared)
+        isolation::offsets(&self.shared)
     }
 
     /// The offset of the first record that is at least as late as `at`; `None` when there is none.

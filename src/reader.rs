@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
     BATCH_HEADER_LEN, BatchHeader, BatchView, Batches, Codec, RecordView, Records, Scratch, SuspendedRecords,
 };
+use crate::isolation::{Isolation, Offsets, aborted_in, offsets};
 use crate::offset::{Offset, Timestamp};
 use crate::pins::ReaderPin;
 use crate::segment::{OpenData, Segment};
@@ -18,21 +19,6 @@ use crate::shared::Shared;
 use crate::tail::WaitOutcome;
 use crate::transactions::{self, AbortedRange};
 use crate::view::View;
-
-/// How far a reader may see.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Isolation {
-    /// Everything appended: up to the log end. A power cut may take back what is not durable yet.
-    #[default]
-    End,
-    /// Up to the high watermark.
-    HighWatermark,
-    /// Up to the last stable offset; records of aborted transactions are told by [`Fetch::aborted`], and left out by a
-    /// [`Reader`].
-    Committed,
-    /// Only what no power cut can take back.
-    Durable,
-}
 
 /// What a fetch is to return.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,21 +36,6 @@ impl Default for FetchOptions {
     fn default() -> FetchOptions {
         FetchOptions { max_bytes: 1 << 20, isolation: Isolation::End, check_crc: false }
     }
-}
-
-/// Offsets of a partition at one moment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Offsets {
-    /// The first offset that can be read.
-    pub start: Offset,
-    /// One past the last offset.
-    pub end: Offset,
-    /// One past the last offset that no power cut can take back.
-    pub durable: Offset,
-    /// As its owner set it; the log end where nobody manages it.
-    pub high_watermark: Offset,
-    /// No transaction is open below it.
-    pub last_stable: Offset,
 }
 
 /// Whole batches, as they lie on disk, and where to go on.
@@ -149,27 +120,6 @@ impl FileRegion {
 impl std::fmt::Debug for FileRegion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "FileRegion[{}, +{})", self.position, self.len)
-    }
-}
-
-/// The partition's offsets at this moment, in an order that keeps `start <= last_stable <= high_watermark <= end`.
-pub(crate) fn offsets(shared: &Shared) -> Offsets {
-    let last_stable = shared.last_stable();
-    let high_watermark = shared.high_watermark();
-    let durable = shared.durability.end();
-    let end = shared.end();
-    Offsets { start: shared.ends.log_start(), end, durable: durable.min(end), high_watermark, last_stable }
-}
-
-impl Offsets {
-    /// One past the last offset that a reader of this isolation sees.
-    pub fn visible(&self, isolation: Isolation) -> Offset {
-        match isolation {
-            Isolation::End => self.end,
-            Isolation::HighWatermark => self.high_watermark,
-            Isolation::Committed => self.last_stable,
-            Isolation::Durable => self.durable,
-        }
     }
 }
 
@@ -279,27 +229,6 @@ fn region(segment: &Segment, slice: &crate::segment::Slice) -> Result<Option<Fil
         return Ok(None);
     }
     Ok(Some(FileRegion { data, _lease: segment.lease(), position: slice.position, len: slice.bytes.len() as u64 }))
-}
-
-/// The aborted transactions that have records in `[from, to)`. Their markers may lie in any later segment.
-pub(crate) fn aborted_in(shared: &Shared, view: &View, from: Offset, to: Offset) -> Result<Vec<AbortedRange>> {
-    let mut entries = Vec::new();
-    for segment in view.from(from) {
-        let aborted = segment.aborted()?;
-        let aborted = match aborted {
-            Some(aborted) => aborted,
-            None => {
-                shared.rebuild_aborted(view, segment)?;
-                segment.aborted()?.unwrap_or_default()
-            }
-        };
-        let done = aborted.iter().any(|entry| entry.last_stable_offset >= to);
-        entries.extend(aborted);
-        if done {
-            break;
-        }
-    }
-    Ok(transactions::collect(entries, from, to))
 }
 
 /// The first offset at or after which every record is at least as late as `at`: the offset of the first such record.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockEr
 use std::time::{Duration, Instant};
 
 use crate::active::Active;
-use crate::appender::Combiner;
 use crate::budget::{SpaceWatch, SyncQueue, SyncTarget, Unsynced};
+use crate::combiner::Combiner;
 use crate::compaction::Memory;
 use crate::compaction::pass::Counted;
 use crate::config::{Cleanup, Durability as DurabilityConfig, TopicConfig, WatermarkMode};
@@ -16,20 +16,19 @@ use crate::epochs::Epochs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::format::{Codec, KeyHasher, Pending, SegmentState, State};
+use crate::isolation::Isolation;
 use crate::offset::{Offset, Timestamp};
+use crate::pending::{self, Holders};
 use crate::pins::Pins;
-use crate::reader::Isolation;
-use crate::recovery;
-use crate::recovery::replay::Replay;
-use crate::recovery::survey::LogFile;
+use crate::replay::Replay;
 use crate::segment::{Owner, Place, Segment};
 use crate::state::StateStore;
 use crate::stats::Counters;
 use crate::storage::Storage;
 use crate::storage::files;
 use crate::storage::handles::Handles;
+use crate::survey::{self, LogFile};
 use crate::tail::{Reached, Tail, WaitOutcome};
-use crate::truncate::{self, Holders};
 use crate::view::{View, ViewCell};
 
 /// What found no room on a full disk is tried again after this time.
@@ -402,7 +401,7 @@ impl Shared {
 
     /// Carries out what `state` says is pending.
     pub(crate) fn redo(&self, pending: Pending, holders: Holders) -> Result<()> {
-        truncate::redo(&self.place, &self.state, pending, holders)
+        pending::redo(&self.place, &self.state, pending, holders)
     }
 
     /// A file is cut, or replaced, from now on: a read that is under way is done again.
@@ -520,7 +519,7 @@ impl Shared {
     /// Finds the aborted transactions of a segment again: its index file is not what it should be.
     pub(crate) fn rebuild_aborted(&self, view: &View, segment: &Segment) -> Result<()> {
         let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
-        let found = recovery::survey::look(&self.place, Some(&self.state.get()), false)?;
+        let found = survey::look(&self.place, Some(&self.state.get()), false)?;
         let mut replay = Replay::new(Epochs::default());
         replay.producers_before(&self.place, &logs, &found.snapshots, segment.base(), segment.base(), None)?;
         let mut aborted = Vec::new();

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Error;
+use crate::isolation::Offsets;
 use crate::offset::{Offset, Timestamp};
-use crate::reader::Offsets;
 
 /// A counter that only grows.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use crate::appender::Appended;
+use crate::combiner::Appended;
 use crate::config::TopicConfig;
 use crate::error::{ErrorKind, Result};
 use crate::format::Record;

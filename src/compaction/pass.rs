@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::config::{Cleanup, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{DigestAnnex, KeyHasher};
+use crate::isolation;
 use crate::offset::{Offset, Timestamp};
 use crate::pins::TombstonePass;
-use crate::reader;
 use crate::segment::Segment;
 use crate::segment::digest::DigestReader;
 use crate::shared::Shared;
@@ -132,7 +132,7 @@ pub(crate) fn compact(
 
 /// The sealed segments that may be compacted: those that end below everything that must not be relied on yet.
 fn eligible<'v>(shared: &Shared, view: &'v View, config: &TopicConfig, now: Timestamp) -> &'v [Arc<Segment>] {
-    let offsets = reader::offsets(shared);
+    let offsets = isolation::offsets(shared);
     let pinned = shared.pins.owner_bound().unwrap_or(Offset::MAX);
     let bound = offsets.durable.min(offsets.high_watermark).min(offsets.last_stable).min(pinned);
     let lag = i64::try_from(config.min_compaction_lag.as_millis()).unwrap_or(i64::MAX);
@@ -199,7 +199,7 @@ impl Pass<'_> {
         let source = match build::stored(segment, self.hasher)? {
             Some(source) => source,
             None => {
-                let aborted = reader::aborted_in(self.shared, self.view, segment.base(), segment.end())?;
+                let aborted = isolation::aborted_in(self.shared, self.view, segment.base(), segment.end())?;
                 self.report.digests_built += 1;
                 self.report.bytes_read += segment.len();
                 build::build(segment, &aborted, self.hasher, self.memory, &self.temporaries)?
@@ -359,7 +359,7 @@ impl Pass<'_> {
             .clone()
             .map(|at| {
                 let segment = &self.segments[at];
-                let aborted = reader::aborted_in(self.shared, self.view, segment.base(), segment.end())?;
+                let aborted = isolation::aborted_in(self.shared, self.view, segment.base(), segment.end())?;
                 let entries = segment.aborted()?.unwrap_or_default();
                 Ok(Input { segment, horizons: &self.facts[at].horizons, aborted, entries })
             })

@@ -2,8 +2,6 @@
 //! what is left, report.
 
 pub(crate) mod plan;
-pub(crate) mod replay;
-pub(crate) mod survey;
 mod tail;
 
 use std::ops::Range;
@@ -17,16 +15,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, SegmentFileKind, Suffix, segment_file};
 use crate::format::{Pending, SegmentState, State};
 use crate::offset::{Offset, Timestamp};
+use crate::pending::{self, Holders};
+use crate::replay::Replay;
 use crate::segment::index::{SegmentIndex, Sums};
 use crate::segment::{Facts, Place, Segment};
 use crate::shared::{Budgets, Parts, Shared, store_whole_index};
 use crate::state::{Found as FoundState, StateStore};
 use crate::storage::{OpenMode, files};
-use crate::truncate::{self, Holders};
+use crate::survey::{self, Files, LogFile, look};
 use crate::view::{View, ViewCell};
 
 use self::plan::{Known, Origin, Refusal, Seen, Step, plan};
-use self::survey::{Files, LogFile, look};
 use self::tail::Tail;
 
 /// What recovery knows of a partition before it looks at its files.
@@ -207,7 +206,7 @@ impl Opening {
         match step {
             Step::Redo(pending) => {
                 self.report.redone = true;
-                truncate::redo(&place, self.store(), pending, Holders::Nobody)?;
+                pending::redo(&place, self.store(), pending, Holders::Nobody)?;
                 self.state = FoundState::Good(self.store().get());
                 Ok(())
             }
@@ -410,7 +409,7 @@ impl Opening {
             None => self.request.kafka.log_start.unwrap_or_default(),
         };
         let segments = self.readable_prefix(log_start, &error)?;
-        let replay = replay::Replay::new(Epochs::default());
+        let replay = Replay::new(Epochs::default());
         let tail = Tail { segments, replay, no_room: None };
         let start = tail.segments.first().map_or(log_start, |first| first.base()).max(log_start).min(tail.end());
         let shared = self.assemble(tail, start);

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use crate::format::Pending;
 use crate::offset::Offset;
+use crate::survey::{SeenLog, SeenSwap};
 
 /// What is seen of a partition directory.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -52,22 +53,6 @@ pub(crate) struct Known {
     pub(crate) durable_end: Offset,
     pub(crate) pending: Pending,
     pub(crate) adopted_gaps: Vec<Range<Offset>>,
-}
-
-/// A `.log` file in its place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct SeenLog {
-    pub(crate) base: Offset,
-    /// One past its last offset. Of the active segment and what comes after it only a lower bound counts.
-    pub(crate) end: Offset,
-}
-
-/// A `.log.swap` file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct SeenSwap {
-    pub(crate) base: Offset,
-    /// One past its last offset; `None` when it cannot be read to its end.
-    pub(crate) end: Option<Offset>,
 }
 
 /// The next thing to do.

@@ -9,14 +9,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, SegmentFileKind, Suffix, segment_file};
 use crate::format::{FormatError, checkpoint};
 use crate::offset::{Offset, Timestamp};
+use crate::replay::Replay;
 use crate::segment::index::Indexer;
 use crate::segment::scan::Check;
 use crate::segment::{Place, Segment};
 use crate::state::Found as FoundState;
 use crate::storage::{File, OpenMode, files};
+use crate::survey::{Files, LogFile, Stop, Walk, valid_batch_follows, walk};
 
-use super::replay::Replay;
-use super::survey::{Files, LogFile, Stop, Walk, valid_batch_follows, walk};
 use super::{Cut, Opening, segment, unused_broken_name};
 
 /// A larger checkpoint of epochs is not read.

@@ -11,9 +11,8 @@ use crate::producers::Producers;
 use crate::segment::Place;
 use crate::segment::scan::{Check, Found};
 use crate::storage::{OpenMode, files};
+use crate::survey::{LogFile, walk};
 use crate::transactions;
-
-use super::survey::{LogFile, walk};
 
 /// A larger producer snapshot is not read.
 const SNAPSHOT_MAX: u64 = 256 << 20;

@@ -10,7 +10,21 @@ use crate::segment::scan::{Check, Found, OFFSETS_MAX, Scan, ScanError, zeros_fol
 use crate::segment::{Place, Segment};
 use crate::storage::{File, FileKind, OpenMode};
 
-use super::plan::{SeenLog, SeenSwap};
+/// A `.log` file in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SeenLog {
+    pub(crate) base: Offset,
+    /// One past its last offset. Of the active segment and what comes after it only a lower bound counts.
+    pub(crate) end: Offset,
+}
+
+/// A `.log.swap` file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SeenSwap {
+    pub(crate) base: Offset,
+    /// One past its last offset; `None` when it cannot be read to its end.
+    pub(crate) end: Option<Offset>,
+}
 
 /// The files of a partition directory, as far as they are known names.
 #[derive(Clone, Debug, Default)]

@@ -1,0 +1,220 @@
+//! Carrying out on disk what `state` says is pending: a truncation, or a new start at another offset.
+//!
+//! Every step can be done again: a crash at any point has recovery begin with the first.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
+use crate::format::{Pending, State};
+use crate::offset::Offset;
+use crate::segment::Place;
+use crate::segment::scan::Check;
+use crate::state::StateStore;
+use crate::storage::{File, OpenMode, files};
+use crate::survey::{Stop, walk};
+use crate::swap;
+
+/// Carries out on disk what `state` says is pending, from its first step, and says that it is done.
+pub(crate) fn redo(place: &Arc<Place>, store: &StateStore, pending: Pending, holders: Holders) -> Result<()> {
+    match pending {
+        Pending::None => Ok(()),
+        Pending::Truncate(to) => {
+            let LogEnd { base, end, position } = redo_truncate(place, &store.get(), to, holders)?;
+            store.update(|state| {
+                state.pending = Pending::None;
+                state.active_base = base;
+                state.durable_end = end;
+                state.durable_position = position;
+                state.high_watermark = state.high_watermark.min(end);
+                state.segments.retain(|segment| segment.base < base);
+                // The snapshot is looked for: the newest one below the end.
+                state.producers_at = Some(Offset::MAX);
+            })
+        }
+        Pending::Reset(to) => {
+            remove_all(place)?;
+            create(place, to)?;
+            place.sync_dir()?;
+            store.update(|state| {
+                state.pending = Pending::None;
+                state.log_start = to;
+                state.active_base = to;
+                state.durable_end = to;
+                state.durable_position = 0;
+                state.high_watermark = to;
+                state.max_winner_offset = None;
+                state.producers_at = None;
+                state.adopted_gaps.clear();
+                state.segments.clear();
+            })
+        }
+    }
+}
+
+/// Where a log ends after a truncation.
+#[derive(Clone, Copy)]
+struct LogEnd {
+    /// The base of the active segment.
+    base: Offset,
+    end: Offset,
+    /// The active segment's length.
+    position: u64,
+}
+
+/// Who has the files of a partition that is cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Holders {
+    /// Nobody: it is being opened. What lies above the durable watermark may be torn, or in the page cache only.
+    Nobody,
+    /// The partition itself, which wrote all that it reads.
+    Partition,
+    /// Readers, too: the segment that is cut becomes a new file.
+    Readers,
+}
+
+/// Deletes the segments above `to` and cuts the one that holds it, which must reach what is durable below `to`: a segment
+/// that is missing there is found before anything is deleted.
+fn redo_truncate(place: &Arc<Place>, state: &State, to: Offset, holders: Holders) -> Result<LogEnd> {
+    let (mut bases, mut snapshots) = (Vec::new(), Vec::new());
+    for entry in place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))? {
+        match file_name::parse(&entry.name) {
+            Some(ParsedName::Segment { base, kind: SegmentFileKind::Log, suffix: Suffix::None }) => bases.push(base),
+            Some(ParsedName::Segment { base, kind: SegmentFileKind::Snapshot, suffix: Suffix::None }) if base > to => {
+                snapshots.push(entry.name);
+            }
+            _ => {}
+        }
+    }
+    bases.sort();
+    let mut keep = bases.partition_point(|base| *base <= to.min(state.active_base));
+    let Some(base) = keep.checked_sub(1).and_then(|keep| bases.get(keep)) else {
+        return Err(Error::from(ErrorKind::MissingSegment(to..to + 1)).at_path(&place.dir));
+    };
+    let mut cut = measure(place, state, *base, to)?;
+    // A segment that was begun after the last `state` counts only where the one before it is whole.
+    while let Some(next) = bases.get(keep).copied().filter(|next| *next <= to && cut.whole && *next == cut.end.end) {
+        settle(place, state, &cut, holders)?;
+        cut = measure(place, state, next, to)?;
+        keep += 1;
+    }
+    let durable = state.durable_end.min(to);
+    if cut.end.end < durable {
+        return Err(Error::from(ErrorKind::MissingSegment(cut.end.end..durable)).at_path(&cut.path));
+    }
+    for base in bases.iter().skip(keep).rev() {
+        swap::remove_segment_files(place, *base)?;
+    }
+    for name in snapshots {
+        files::remove(&*place.storage, &place.path(&name))?;
+    }
+    place.sync_dir()?;
+    let LogEnd { base, position, .. } = cut.end;
+    if holders == Holders::Readers {
+        replace_by_prefix(place, &*cut.file, base, position)?;
+    } else {
+        cut.file.set_len(position).map_err(|e| Error::io(e, &cut.path))?;
+        settle(place, state, &cut, holders)?;
+    }
+    for kind in
+        [SegmentFileKind::OffsetIndex, SegmentFileKind::TimeIndex, SegmentFileKind::TxnIndex, SegmentFileKind::Digest]
+    {
+        files::remove(&*place.storage, &place.segment_path(base, kind, Suffix::None))?;
+    }
+    place.sync_dir()?;
+    Ok(cut.end)
+}
+
+/// A segment, and where it is to end.
+struct Measured {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    end: LogEnd,
+    /// It ends there already.
+    whole: bool,
+}
+
+/// Finds the last batch of a segment that lies below `to` whole. Damage below the durable watermark is an error: nothing
+/// durable is cut for it.
+fn measure(place: &Place, state: &State, base: Offset, to: Offset) -> Result<Measured> {
+    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+    let at = |e| Error::io(e, &path);
+    let file = place.storage.open(&path, OpenMode::Write).map_err(at)?;
+    let len = file.info().map_err(at)?.len;
+    let mut end = LogEnd { base, end: base, position: 0 };
+    let walk = walk(&*file, base, (0, len), base, Check::Crc, |found| {
+        if found.batch.header().next_offset() <= to {
+            end.end = found.batch.header().next_offset();
+            end.position = found.position + found.batch.header().size as u64;
+        }
+        Ok(())
+    })
+    .map_err(|e| e.at_path(&path))?;
+    // What lies at `to` and above may have been cut and appended anew before the `state` that told of it was durable.
+    if let Stop::Bad(why) = &walk.stop
+        && walk.position < durable_part(state, base, len)
+        && walk.end < state.durable_end.min(to)
+    {
+        return Err(Error::corrupt(&path, walk.position, why.to_string()));
+    }
+    let whole = matches!(walk.stop, Stop::End) && end.position == len;
+    Ok(Measured { path, file, end, whole })
+}
+
+/// How much of a segment is known to be durable.
+fn durable_part(state: &State, base: Offset, len: u64) -> u64 {
+    match base.cmp(&state.active_base) {
+        std::cmp::Ordering::Less => len,
+        std::cmp::Ordering::Equal => state.durable_position,
+        std::cmp::Ordering::Greater => 0,
+    }
+}
+
+/// Makes what is left of a segment durable. At open what is read may be in the page cache only, even after a sync that
+/// succeeds (I8): it is written again.
+fn settle(place: &Place, state: &State, cut: &Measured, holders: Holders) -> Result<()> {
+    let at = |e| Error::io(e, &cut.path);
+    let LogEnd { base, position, .. } = cut.end;
+    let durable = durable_part(state, base, position);
+    if holders == Holders::Nobody && durable < position {
+        files::copy(&*cut.file, durable..position, |bytes, at| cut.file.write_at(bytes, at)).map_err(at)?;
+    }
+    cut.file.sync().map_err(at)?;
+    // The name may be newer than the last sync of the directory.
+    place.sync_dir()
+}
+
+/// Puts a copy of a segment's first bytes in its place; who holds the old file goes on seeing all of it.
+fn replace_by_prefix(place: &Place, file: &dyn File, base: Offset, len: u64) -> Result<()> {
+    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+    let temporary = place.segment_path(base, SegmentFileKind::Log, Suffix::Cleaned);
+    let at = |e| Error::io(e, &temporary);
+    files::remove(&*place.storage, &temporary)?;
+    let prefix = place.storage.open(&temporary, OpenMode::CreateNew).map_err(at)?;
+    files::copy(file, 0..len, |bytes, position| prefix.write_at(bytes, position)).map_err(at)?;
+    prefix.sync().map_err(at)?;
+    place.storage.rename(&temporary, &path).map_err(at)
+}
+
+fn remove_all(place: &Arc<Place>) -> Result<()> {
+    for entry in place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))? {
+        let ours = match file_name::parse(&entry.name) {
+            Some(ParsedName::Segment { suffix, .. }) => suffix != Suffix::Broken,
+            Some(ParsedName::LeaderEpochs | ParsedName::Temp | ParsedName::StateTemp) => true,
+            Some(ParsedName::PartitionMetadata | ParsedName::State) | None => false,
+        };
+        if ours {
+            files::remove(&*place.storage, &place.path(&entry.name))?;
+        }
+    }
+    place.sync_dir()
+}
+
+fn create(place: &Place, base: Offset) -> Result<()> {
+    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+    match place.storage.open(&path, OpenMode::CreateNew) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io(e, &path)),
+        _ => Ok(()),
+    }
+}
