@@ -85,7 +85,7 @@ pub(crate) fn append_at(shared: &Shared, bytes: &[u8], now: Timestamp) -> Result
 fn admit(shared: &Shared, size: u64) -> Result<()> {
     shared.check_writable()?;
     shared.budgets.unsynced.admit(size, || shared.sync_soon())?;
-    shared.budgets.space.admit(size)
+    shared.budgets.space.admit()
 }
 
 fn append_locked(

@@ -17,7 +17,10 @@ const SPACE_CHECK_BYTES: u64 = 1 << 20;
 /// The bound on bytes accepted but not yet durable, over all partitions of a log.
 #[derive(Debug)]
 pub(crate) struct Unsynced {
-    bytes: AtomicU64,
+    /// Bytes accepted, ever.
+    accepted: AtomicU64,
+    /// Those of them that are durable, or given up.
+    settled: AtomicU64,
     limit: u64,
     policy: Backpressure,
     waits: AtomicU64,
@@ -28,7 +31,8 @@ pub(crate) struct Unsynced {
 impl Unsynced {
     pub(crate) fn new(limit: u64, policy: Backpressure) -> Unsynced {
         Unsynced {
-            bytes: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
             limit,
             policy,
             waits: AtomicU64::new(0),
@@ -38,8 +42,10 @@ impl Unsynced {
     }
 
     /// Bytes accepted and not yet durable.
+    #[inline]
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        let settled = self.settled.load(Ordering::Relaxed);
+        self.accepted.load(Ordering::Relaxed).saturating_sub(settled)
     }
 
     /// How often an append had to wait.
@@ -50,15 +56,18 @@ impl Unsynced {
     /// Whether `size` more bytes are over the bound. One append is always let in when nothing waits to be synced.
     #[inline]
     pub(crate) fn is_full(&self, size: u64) -> bool {
-        let bytes = self.bytes.load(Ordering::Relaxed);
+        let bytes = self.bytes();
         bytes > 0 && bytes.saturating_add(size) > self.limit
     }
 
     /// Waits until `size` more bytes are within the bound, or fails, as configured. Called before any lock is taken.
+    #[inline]
     pub(crate) fn admit(&self, size: u64, nudge: impl FnOnce()) -> Result<()> {
-        if !self.is_full(size) {
-            return Ok(());
-        }
+        if self.is_full(size) { self.wait(size, nudge) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn wait(&self, size: u64, nudge: impl FnOnce()) -> Result<()> {
         self.waits.fetch_add(1, Ordering::Relaxed);
         nudge();
         let full = || Error::new(ErrorKind::Backpressure { unsynced: self.bytes(), limit: self.limit });
@@ -76,14 +85,15 @@ impl Unsynced {
         Ok(())
     }
 
+    /// Counts accepted bytes; returns how many there were before, ever.
     #[inline]
-    pub(crate) fn add(&self, size: u64) {
-        self.bytes.fetch_add(size, Ordering::Relaxed);
+    pub(crate) fn add(&self, size: u64) -> u64 {
+        self.accepted.fetch_add(size, Ordering::Relaxed)
     }
 
     /// So many bytes are durable now, or given up.
     pub(crate) fn free(&self, size: u64) {
-        self.bytes.fetch_sub(size, Ordering::Relaxed);
+        self.settled.fetch_add(size, Ordering::Relaxed);
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
         self.freed.notify_all();
     }
@@ -95,36 +105,38 @@ pub(crate) struct SpaceWatch {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     min_free: u64,
-    since_check: AtomicU64,
-    low: AtomicBool,
+    /// The next append looks: space is low, or much was appended since the last look.
+    look: AtomicBool,
 }
 
 impl SpaceWatch {
     pub(crate) fn new(storage: Arc<dyn Storage>, dir: PathBuf, min_free: u64) -> SpaceWatch {
-        // The first append looks.
-        let since_check = AtomicU64::new(SPACE_CHECK_BYTES);
-        SpaceWatch { storage, dir, min_free, since_check, low: AtomicBool::new(false) }
+        SpaceWatch { storage, dir, min_free, look: AtomicBool::new(min_free > 0) }
     }
 
     /// Fails when less than the watermark is free. Looks only every so many bytes, but always while space is low.
     #[inline]
-    pub(crate) fn admit(&self, size: u64) -> Result<()> {
-        if self.min_free == 0 {
-            return Ok(());
+    pub(crate) fn admit(&self) -> Result<()> {
+        if self.look.load(Ordering::Relaxed) { self.look() } else { Ok(()) }
+    }
+
+    /// Bytes were appended, behind `before` that were appended ever.
+    #[inline]
+    pub(crate) fn appended(&self, before: u64, size: u64) {
+        if before / SPACE_CHECK_BYTES != (before + size) / SPACE_CHECK_BYTES && self.min_free > 0 {
+            self.look.store(true, Ordering::Relaxed);
         }
-        let since = self.since_check.fetch_add(size, Ordering::Relaxed) + size;
-        if since < SPACE_CHECK_BYTES && !self.low.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        self.look()
     }
 
     #[cold]
     fn look(&self) -> Result<()> {
-        self.since_check.store(0, Ordering::Relaxed);
+        self.look.store(false, Ordering::Relaxed);
         let free = self.storage.free_space(&self.dir).map_err(|e| Error::io(e, &self.dir))?;
-        self.low.store(free < self.min_free, Ordering::Relaxed);
-        if free < self.min_free { Err(Error::new(ErrorKind::DiskFull).at_path(&self.dir)) } else { Ok(()) }
+        if free >= self.min_free {
+            return Ok(());
+        }
+        self.look.store(true, Ordering::Relaxed);
+        Err(Error::new(ErrorKind::DiskFull).at_path(&self.dir))
     }
 }
 

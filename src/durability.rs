@@ -18,8 +18,10 @@ use crate::shared::Shared;
 #[derive(Debug)]
 pub(crate) struct Durability {
     durable_end: AtomicU64,
-    /// Bytes accepted that no sync has covered.
-    unsynced: AtomicU64,
+    /// Bytes accepted, ever. Only who has the appender's lock adds to it.
+    accepted: AtomicU64,
+    /// Those of them that a sync has covered, or that were given up.
+    settled: AtomicU64,
     /// Whether the log's syncing threads know of the unsynced bytes.
     queued: AtomicBool,
     /// Syncs of the active segment: what group commit saves is counted by it.
@@ -70,7 +72,8 @@ impl Durability {
     pub(crate) fn new(end: Offset) -> Durability {
         Durability {
             durable_end: AtomicU64::new(end.get()),
-            unsynced: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
             queued: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
             work: Mutex::new(Work::default()),
@@ -86,7 +89,8 @@ impl Durability {
 
     /// Bytes accepted that no sync has covered.
     pub(crate) fn unsynced(&self) -> u64 {
-        self.unsynced.load(Ordering::Relaxed)
+        let settled = self.settled.load(Ordering::Relaxed);
+        self.accepted.load(Ordering::Relaxed).saturating_sub(settled)
     }
 
     /// How many syncs of the active segment there were.
@@ -94,10 +98,13 @@ impl Durability {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    /// Counts accepted bytes. Returns how many wait now, and whether the syncing threads must be told of this partition.
+    /// Counts accepted bytes; the caller has the appender's lock. Returns how many wait now, and whether the syncing
+    /// threads must be told of this partition.
     #[inline]
     pub(crate) fn accept(&self, bytes: u64) -> (u64, bool) {
-        let unsynced = self.unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let accepted = self.accepted.load(Ordering::Relaxed) + bytes;
+        self.accepted.store(accepted, Ordering::Release);
+        let unsynced = accepted.saturating_sub(self.settled.load(Ordering::Relaxed));
         (unsynced, !self.queued.load(Ordering::Relaxed) && !self.queued.swap(true, Ordering::Relaxed))
     }
 
@@ -144,14 +151,13 @@ impl Durability {
 
     /// Stops counting bytes that will never be durable: others must not wait for them.
     pub(crate) fn give_up(&self, shared: &Shared) {
-        self.settle_account(shared, u64::MAX);
+        self.settle(shared, self.accepted.load(Ordering::Relaxed));
     }
 
-    /// Takes bytes off the account, here and in the log's: never more than are on it, whoever else settles meanwhile.
-    fn settle_account(&self, shared: &Shared, bytes: u64) {
-        let rest = |unsynced: u64| Some(unsynced.saturating_sub(bytes));
-        let before = self.unsynced.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).unwrap_or_default();
-        shared.budgets.unsynced.free(before.min(bytes));
+    /// The first `accepted` bytes need not be waited for any more, here and in the log's account.
+    fn settle(&self, shared: &Shared, accepted: u64) {
+        let before = self.settled.fetch_max(accepted, Ordering::Relaxed);
+        shared.budgets.unsynced.free(accepted.saturating_sub(before));
     }
 
     /// Waits until nobody syncs.
@@ -214,13 +220,14 @@ impl Durability {
         if let Some(roll) = roll {
             self.complete_roll(shared, roll)?;
         }
+        // Whatever is counted by now is in this segment, or in one that was sealed and synced.
+        let covered = self.accepted.load(Ordering::Acquire);
         let active = Arc::clone(shared.view.load().active());
-        let covered = self.unsynced.load(Ordering::Relaxed);
         let end = active.end();
         self.sync_segment(shared, &active)?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
-        self.settle_account(shared, covered);
+        self.settle(shared, covered);
         self.checkpoint(shared, end)?;
         Ok(end)
     }

@@ -343,10 +343,11 @@ impl Shared {
         self.graveyard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accounts for bytes that were appended, and wakes who waits for them.
+    /// Accounts for bytes that were appended, and wakes who waits for them. The caller has the appender's lock.
     #[inline]
     pub(crate) fn accepted(&self, bytes: u64, end: Offset, config: &TopicConfig) {
-        self.budgets.unsynced.add(bytes);
+        let before = self.budgets.unsynced.add(bytes);
+        self.budgets.space.appended(before, bytes);
         let (unsynced, first) = self.durability.accept(bytes);
         if let DurabilityConfig::Buffered { interval, bytes: bound } = config.durability {
             if unsynced >= bound && unsynced - bytes < bound {

@@ -8,16 +8,19 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::BatchHeader;
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::offset::{Offset, Timestamp};
-use crate::storage::{OpenMode, Reserve};
+use crate::storage::{OpenMode, Reserve, Reserved, Window};
 
 use super::index::{Indexer, SegmentIndex};
 use super::{Facts, OpenData, Place, Segment};
 
-/// The first window of reserved space, and the largest: they double as the segment grows.
+/// The first reservation, and the largest: they double as the segment grows. What was zeroed is still in the processor's
+/// cache when it is written over.
 const WINDOW_MIN: u64 = 64 << 10;
-const WINDOW_MAX: u64 = 4 << 20;
-/// A write larger than this goes past the windows.
-const SMALL_WRITE: usize = 32 << 10;
+const WINDOW_MAX: u64 = 512 << 10;
+/// A write larger than this goes past the windows: one call costs less than zeros, a mapping and a copy.
+const MAPPED_WRITE_MAX: u64 = 2 << 10;
+/// A write larger than this is synced without zeros written ahead.
+const ZEROED_WRITE_MAX: u64 = 32 << 10;
 /// So many small writes since the file was opened make a window worth its price.
 const WRITES_BEFORE_WINDOW: u32 = 4;
 
@@ -31,7 +34,10 @@ pub(crate) struct SegmentWriter {
     index_entries: u32,
     /// Space is reserved up to here; zeros lie between the data and it.
     reserved: u64,
-    window: u64,
+    /// The part of it that is mapped. It goes before the file is cut.
+    window: Option<Window>,
+    /// How much is reserved next.
+    next_reserve: u64,
     small_writes: u32,
     reserve: Option<Reserve>,
 }
@@ -72,7 +78,8 @@ impl SegmentWriter {
             len,
             index_entries,
             reserved: len,
-            window: WINDOW_MIN,
+            window: None,
+            next_reserve: WINDOW_MIN,
             small_writes: 0,
             reserve,
         }
@@ -99,14 +106,27 @@ impl SegmentWriter {
 
     /// Writes bytes at the end; they cannot be read before [`publish`](Self::publish). After an error the file is as
     /// before; when even that fails the error is `Poisoned`.
+    #[inline]
     pub(crate) fn write(&mut self, parts: [&[u8]; 2]) -> Result<()> {
-        let size = parts[0].len() + parts[1].len();
+        let size = (parts[0].len() + parts[1].len()) as u64;
+        if let Some(window) = &mut self.window
+            && window.write(parts, self.len)
+        {
+            self.len += size;
+            return Ok(());
+        }
+        self.write_to_file(parts, size)
+    }
+
+    #[inline(never)]
+    fn write_to_file(&mut self, parts: [&[u8]; 2], size: u64) -> Result<()> {
         let data = self.take_data()?;
         self.reserve_for(&data, size);
-        let written = data.file.write_vectored_at(&parts, self.len);
+        let copied = self.window.as_mut().is_some_and(|window| window.write(parts, self.len));
+        let written = if copied { Ok(()) } else { data.file.write_vectored_at(&parts, self.len) };
         let written = match written {
             Ok(()) => {
-                self.len += size as u64;
+                self.len += size;
                 self.reserved = self.reserved.max(self.len);
                 Ok(())
             }
@@ -152,6 +172,7 @@ impl SegmentWriter {
     /// Gives reserved space back: the file ends where the data does.
     pub(crate) fn trim(&mut self) -> Result<()> {
         self.small_writes = 0;
+        self.window = None;
         if self.reserved > self.len {
             let data = self.take_data()?;
             let released = data.file.release(self.len);
@@ -165,6 +186,7 @@ impl SegmentWriter {
     /// Drops the file, so that it can be closed. What is reserved of it stays.
     pub(crate) fn let_go(&mut self) {
         self.data = None;
+        self.window = None;
         self.small_writes = 0;
     }
 
@@ -192,35 +214,45 @@ impl SegmentWriter {
 
     /// Reserves space ahead of small writes. A full disk, or a file system that cannot, is no error here: the write
     /// itself will tell.
-    fn reserve_for(&mut self, data: &OpenData, size: usize) {
+    fn reserve_for(&mut self, data: &OpenData, size: u64) {
         let Some(how) = self.reserve else { return };
-        if size > SMALL_WRITE || self.len + size as u64 <= self.reserved {
+        let small = match how {
+            Reserve::Mapped => MAPPED_WRITE_MAX,
+            Reserve::Zeroed => ZEROED_WRITE_MAX,
+        };
+        if size > small || self.len + size <= self.reserved {
             return;
         }
         self.small_writes += 1;
         if self.small_writes < WRITES_BEFORE_WINDOW {
             return;
         }
-        let wanted = self.window.max(size as u64);
+        let wanted = self.next_reserve.max(size);
+        self.window = None;
         match data.file.reserve(self.len, wanted, how) {
-            Ok(true) => {
-                self.reserved = self.len + wanted;
-                self.window = (self.window * 2).min(WINDOW_MAX);
+            Ok(Reserved::Nothing) => {
+                self.reserve = None;
+                return;
             }
-            Ok(false) => self.reserve = None,
+            Ok(Reserved::Space) => {}
+            Ok(Reserved::Window(window)) => self.window = Some(window),
             Err(_) => {
                 // Whatever part was reserved goes back, so that it is not taken for data.
                 let _ = data.file.release(self.len);
                 self.reserved = self.len;
-                self.window = WINDOW_MIN;
+                self.next_reserve = WINDOW_MIN;
                 self.small_writes = 0;
+                return;
             }
         }
+        self.reserved = self.len + wanted;
+        self.next_reserve = (self.next_reserve * 2).min(WINDOW_MAX);
     }
 
     /// Takes a failed write back: what it left would be taken for a torn tail (I9).
     fn roll_back(&mut self, data: &OpenData, cause: io::Error) -> Error {
         let path = self.segment.path();
+        self.window = None;
         match data.file.release(self.len) {
             Ok(()) => {
                 self.reserved = self.len;

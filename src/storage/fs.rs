@@ -7,15 +7,15 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use memmap2::{MmapMut, MmapOptions};
 
-use super::{DirEntry, File, FileInfo, FileKind, LockGuard, OpenMode, Reserve, Storage};
+use super::{DirEntry, File, FileInfo, FileKind, LockGuard, OpenMode, Reserve, Reserved, Storage};
 
 /// Zeros are written ahead in pieces of this size.
-const ZEROS: usize = 64 << 10;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Files of the operating system.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl Storage for FileSystem {
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(Arc::new(FsFile { file, map: self.map, window: Mutex::new(None) }))
+        Ok(Arc::new(FsFile { file, map: self.map }))
     }
 
     fn info(&self, path: &Path) -> io::Result<FileInfo> {
@@ -164,36 +164,37 @@ fn lock_against_java(_file: &fs::File) -> io::Result<()> {
 struct FsFile {
     file: fs::File,
     map: bool,
-    /// Reserved space behind the data, mapped: small writes are copied into it.
-    window: Mutex<Option<Window>>,
 }
 
-struct Window {
+/// Reserved space behind the data of a file, mapped: small writes are copied into it.
+pub struct Window {
+    /// The position of the first byte in the file.
     start: u64,
     map: MmapMut,
 }
 
-impl FsFile {
-    fn window(&self) -> MutexGuard<'_, Option<Window>> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Copies into the window, when the whole range lies in it.
+impl Window {
+    /// Copies buffers, one behind the other, to a position of the file; `false`, and nothing done, when they do not lie in
+    /// the window whole.
     #[inline]
-    fn write_window(&self, parts: &[&[u8]], position: u64) -> bool {
-        let mut guard = self.window();
-        let Some(window) = guard.as_mut() else { return false };
-        let Some(start) = position.checked_sub(window.start) else { return false };
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        let Some(mut target) = window.map.get_mut(start as usize..(start as usize).saturating_add(len)) else {
+    pub fn write(&mut self, parts: [&[u8]; 2], position: u64) -> bool {
+        let [first, second] = parts;
+        let Some(start) = position.checked_sub(self.start).and_then(|start| usize::try_from(start).ok()) else {
             return false;
         };
-        for part in parts {
-            let (head, rest) = target.split_at_mut(part.len());
-            head.copy_from_slice(part);
-            target = rest;
-        }
+        let Some(target) = self.map.get_mut(start..).and_then(|rest| rest.get_mut(..first.len() + second.len())) else {
+            return false;
+        };
+        let (head, tail) = target.split_at_mut(first.len());
+        head.copy_from_slice(first);
+        tail.copy_from_slice(second);
         true
+    }
+}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Window[{}, +{})", self.start, self.map.len())
     }
 }
 
@@ -212,13 +213,10 @@ impl File for FsFile {
     }
 
     fn write_at(&self, buf: &[u8], position: u64) -> io::Result<()> {
-        if self.write_window(&[buf], position) { Ok(()) } else { self.file.write_all_at(buf, position) }
+        self.file.write_all_at(buf, position)
     }
 
     fn write_vectored_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
-        if self.write_window(parts, position) {
-            return Ok(());
-        }
         let slices: Vec<IoSlice<'_>> =
             parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
         let written = retry(|| rustix::io::pwritev(&self.file, &slices, position).map_err(io::Error::from))?;
@@ -239,7 +237,6 @@ impl File for FsFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        *self.window() = None;
         retry(|| self.file.set_len(len))
     }
 
@@ -247,20 +244,18 @@ impl File for FsFile {
         self.file.sync_data()
     }
 
-    fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<bool> {
-        match how {
-            Reserve::Mapped => self.reserve_mapped(position, len),
-            Reserve::Zeroed => {
-                let zeros = [0; ZEROS];
-                let mut at = position;
-                while at < position + len {
-                    let size = (ZEROS as u64).min(position + len - at) as usize;
-                    self.file.write_all_at(&zeros[..size], at)?;
-                    at += size as u64;
-                }
-                Ok(true)
-            }
+    fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<Reserved> {
+        let mapped = how == Reserve::Mapped;
+        if mapped && !(self.map && is_mapped_safely(&self.file)) {
+            return Ok(Reserved::Nothing);
         }
+        let mut at = position;
+        while at < position + len {
+            let size = (ZEROS.len() as u64).min(position + len - at) as usize;
+            self.file.write_all_at(&ZEROS[..size], at)?;
+            at += size as u64;
+        }
+        Ok(if mapped { self.window(position, len)?.map_or(Reserved::Space, Reserved::Window) } else { Reserved::Space })
     }
 
     fn release(&self, len: u64) -> io::Result<()> {
@@ -304,39 +299,24 @@ impl File for FsFile {
 }
 
 impl FsFile {
+    /// Maps what was reserved; `None` when its pages cannot be had for writing.
     #[cfg(target_os = "linux")]
-    fn reserve_mapped(&self, position: u64, len: u64) -> io::Result<bool> {
-        use rustix::fs::FallocateFlags;
-        *self.window() = None;
-        if !self.map || !blocks_are_kept(&self.file) {
-            return Ok(false);
-        }
-        match retry(|| {
-            rustix::fs::fallocate(&self.file, FallocateFlags::empty(), position, len).map_err(io::Error::from)
-        }) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::Unsupported => return Ok(false),
-            Err(e) => return Err(e),
-        }
+    fn window(&self, position: u64, len: u64) -> io::Result<Option<Window>> {
         let page = rustix::param::page_size() as u64;
         let start = position / page * page;
-        // SAFETY: the file has blocks up to `position + len` now, and is not cut below that while the window is there:
-        // `set_len` and `release` drop it first, and nobody else writes an active segment (the log's lock). Reads of the
-        // same pages go through `read_at`, so no reference to these bytes exists but the window's own.
+        // SAFETY: the file was written up to `position + len`, so it has blocks for all of it, and its owner drops the
+        // window before it cuts the file (the contract of `File::reserve`); nobody else writes an active segment (the
+        // log's lock). Reads of the same pages go through `read_at`, so no reference to these bytes exists but the
+        // window's own.
         let map =
             unsafe { MmapOptions::new().offset(start).len((position + len - start) as usize).map_mut(&self.file)? };
-        // Pages that cannot be had for writing are found out here, not by a signal later.
-        if map.advise(memmap2::Advice::PopulateWrite).is_err() {
-            return Ok(true);
-        }
-        *self.window() = Some(Window { start, map });
-        Ok(true)
+        // Pages that cannot be had are found out here, not by a signal later.
+        Ok(map.advise(memmap2::Advice::PopulateWrite).is_ok().then_some(Window { start, map }))
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn reserve_mapped(&self, _position: u64, _len: u64) -> io::Result<bool> {
-        // Only on Linux does a sync of the file cover pages that were dirtied through a mapping.
-        Ok(false)
+    fn window(&self, _position: u64, _len: u64) -> io::Result<Option<Window>> {
+        Ok(None)
     }
 }
 
@@ -346,13 +326,20 @@ impl fmt::Debug for FsFile {
     }
 }
 
-/// Whether a fault in allocated blocks of this file system cannot run out of space: it writes in place.
+/// Whether small writes may go through a mapping: a fault in blocks that were written cannot run out of space, as the
+/// file system writes in place.
 #[cfg(target_os = "linux")]
-fn blocks_are_kept(file: &fs::File) -> bool {
+fn is_mapped_safely(file: &fs::File) -> bool {
     const EXT: u64 = 0xEF53;
     const XFS: u64 = 0x5846_5342;
     const TMPFS: u64 = 0x0102_1994;
     rustix::fs::fstatfs(file).is_ok_and(|stat| matches!(stat.f_type as u64, EXT | XFS | TMPFS))
+}
+
+/// Only on Linux does a sync of the file cover pages that were dirtied through a mapping.
+#[cfg(not(target_os = "linux"))]
+fn is_mapped_safely(_file: &fs::File) -> bool {
+    false
 }
 
 fn no_follow() -> i32 {

@@ -7,8 +7,8 @@ pub(crate) mod handles;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 
-pub use fs::FileSystem;
 pub(crate) use fs::open_files_limit;
+pub use fs::{FileSystem, Window};
 
 use std::fmt;
 use std::io;
@@ -63,10 +63,21 @@ pub struct DirEntry {
 /// How space ahead of the end is reserved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reserve {
-    /// Blocks are allocated; writes into them are copied through a mapping where that is safe.
+    /// Zeros that are mapped where that is safe: what is written there is a copy in memory, and no call.
     Mapped,
-    /// Zeros are written, so that a later sync has no block to convert and no size to change.
+    /// Zeros, so that a later sync has no block to convert and no size to change.
     Zeroed,
+}
+
+/// What a reservation came to.
+#[derive(Debug)]
+pub enum Reserved {
+    /// Nothing: the file system cannot do it, and nothing changed. Writes work all the same.
+    Nothing,
+    /// The space is there.
+    Space,
+    /// The space is there and mapped.
+    Window(Window),
 }
 
 /// A file system, as much of one as a log needs.
@@ -122,9 +133,9 @@ pub trait File: Send + Sync + fmt::Debug {
     /// Makes content and length durable (fdatasync). After an error nothing is known of what was written since the
     /// last success, and a second try proves nothing.
     fn sync(&self) -> io::Result<()>;
-    /// Reserves `len` bytes from `position` on, which reads as zeros; the file grows to `position + len`. `false` when
-    /// the file system cannot: nothing changed, writes work all the same. A full disk is an error.
-    fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<bool>;
+    /// Reserves `len` bytes from `position` on, which read as zeros; the file grows to `position + len`. A full disk is
+    /// an error. The caller drops a window before the file is cut below its end.
+    fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<Reserved>;
     /// Lets go of reserved space: the file ends at `len` again.
     fn release(&self, len: u64) -> io::Result<()>;
     /// The first `len` bytes as a read-only mapping; `None` when the storage does not map. Its pages are to be

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{DirEntry, File, FileInfo, FileKind, LockGuard, OpenMode, Reserve, Storage};
+use super::{DirEntry, File, FileInfo, FileKind, LockGuard, OpenMode, Reserve, Reserved, Storage};
 
 /// A write is torn at multiples of this, as sectors are written whole.
 const SECTOR: u64 = 512;
@@ -734,12 +734,9 @@ impl File for SimFile {
         synced
     }
 
-    fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<bool> {
-        match how {
-            Reserve::Mapped => self.set_len(position + len)?,
-            Reserve::Zeroed => self.write_at(&vec![0; len as usize], position)?,
-        }
-        Ok(true)
+    fn reserve(&self, position: u64, len: u64, _how: Reserve) -> io::Result<Reserved> {
+        self.write_at(&vec![0; len as usize], position)?;
+        Ok(Reserved::Space)
     }
 
     fn release(&self, len: u64) -> io::Result<()> {
