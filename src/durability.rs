@@ -220,9 +220,13 @@ impl Durability {
         if let Some(roll) = roll {
             self.complete_roll(shared, roll)?;
         }
-        // Whatever is counted by now is in this segment, or in one that was sealed and synced.
-        let covered = self.accepted.load(Ordering::Acquire);
-        let active = Arc::clone(shared.view.load().active());
+        let (active, covered) = {
+            let work = self.lock();
+            let counted = self.accepted.load(Ordering::Acquire);
+            // A roll that has begun meanwhile leaves bytes in a segment that this sync does not cover.
+            let covered = if work.roll.is_none() { counted } else { 0 };
+            (Arc::clone(shared.view.load().active()), covered)
+        };
         let end = active.end();
         self.sync_segment(shared, &active)?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
