@@ -2,16 +2,18 @@
 //!
 //! `state` says first what is to be done; a crash at any point has recovery do it again from its first step.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::durability::Held;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
-use crate::format::{Pending, State};
+use crate::format::{Pending, Scratch, State};
 use crate::offset::{Offset, Timestamp};
 use crate::recovery::replay::Replay;
 use crate::recovery::survey::{LogFile, Stop, look, walk};
+use crate::segment::digest;
 use crate::segment::index::SegmentIndex;
 use crate::segment::scan::Check;
 use crate::segment::{Facts, Place, Segment};
@@ -19,6 +21,7 @@ use crate::shared::Shared;
 use crate::state::StateStore;
 use crate::storage::{File, OpenMode, files};
 use crate::swap;
+use crate::transactions;
 use crate::view::View;
 
 /// Removes every batch that holds an offset at or above `to`. `lossy`: even below what compaction relied on.
@@ -35,12 +38,14 @@ pub(crate) fn truncate(shared: &Shared, to: Offset, lossy: bool) -> Result<Offse
     if to < start {
         return Err(ErrorKind::OffsetOutOfRange { requested: to, start, end }.into());
     }
+    let view = shared.view.load();
+    let to = batch_boundary(&view, to)?.0;
     let relied_on = shared.state().max_winner_offset.map_or(Offset::ZERO, |winner| winner + 1);
     if to < relied_on && !lossy {
-        return Err(ErrorKind::TruncateBelowCompacted { lowest: relied_on }.into());
+        // The batch that holds it goes whole, or stays whole.
+        let lowest = batch_boundary(&view, relied_on)?.1;
+        return Err(ErrorKind::TruncateBelowCompacted { lowest }.into());
     }
-    let view = shared.view.load();
-    let to = batch_boundary(&view, to)?;
     if to < start {
         // The batch that holds `start` goes, and nothing is left. The log does not end below its start.
         return start_over(shared, &mut active, start).map(|()| start);
@@ -77,6 +82,8 @@ fn start_over(shared: &Shared, active: &mut crate::active::Active, to: Offset) -
         shared.redo(Pending::Reset(to), Holders::Partition)?;
         let segment = reopen(&shared.place, to, to, 0)?;
         shared.ends.set_log_start(to);
+        // Else what is appended next would be above it one moment, and below it the next.
+        shared.ends.set_high_watermark(to);
         shared.lock_epochs().truncate_from_end(Offset::ZERO);
         adopt(shared, active, &held, vec![segment], Replay::new(Default::default()), to)
     })();
@@ -124,22 +131,25 @@ pub(crate) fn redo(place: &Arc<Place>, store: &StateStore, pending: Pending, hol
     }
 }
 
-/// The end of the last batch that lies below `to` whole.
-fn batch_boundary(view: &View, to: Offset) -> Result<Offset> {
-    let Some(segment) = view.from(to).first() else { return Ok(to) };
+/// The end of the last batch that lies below `to` whole, and the lowest place at or above `to` that no batch holds.
+fn batch_boundary(view: &View, to: Offset) -> Result<(Offset, Offset)> {
+    let Some(segment) = view.from(to).first() else { return Ok((to, to)) };
     if to <= segment.base() {
-        return Ok(to.min(segment.base()));
+        return Ok((to, to));
     }
     let data = segment.open()?;
-    let mut end = segment.base();
+    let (mut below, mut above) = (segment.base(), to);
     let len = segment.len();
     walk(&*data.file, segment.base(), (0, len), segment.base(), Check::Header, |found| {
-        if found.batch.header().next_offset() <= to {
-            end = found.batch.header().next_offset();
+        let header = found.batch.header();
+        if header.next_offset() <= to {
+            below = header.next_offset();
+        } else if header.base_offset < to {
+            above = header.next_offset();
         }
         Ok(())
     })?;
-    Ok(end)
+    Ok((below, above))
 }
 
 fn cut_back(shared: &Shared, active: &mut crate::active::Active, held: &Held<'_>, to: Offset) -> Result<()> {
@@ -192,6 +202,8 @@ fn adopt(
 ) -> Result<()> {
     let last = Arc::clone(segments.last().expect("a partition always has an active segment"));
     shared.view.update(|_| Some(View::new(segments)));
+    // It counted records as dead because of ones that are gone.
+    *shared.lock_counted() = Default::default();
     held.reset(shared, end);
     active.restart(shared, last, replay.producers);
     shared.pins.truncated();
@@ -255,8 +267,10 @@ fn redo_truncate(place: &Arc<Place>, state: &State, to: Offset, holders: Holders
     for name in snapshots {
         files::remove(&*place.storage, &place.path(&name))?;
     }
-    place.sync_dir()?;
     let LogEnd { base, position, .. } = cut.end;
+    let whole: Vec<Offset> = bases.iter().copied().filter(|whole| *whole < base).collect();
+    digest::remove_undecided(place, &whole, std::mem::take(&mut cut.ended))?;
+    place.sync_dir()?;
     if holders == Holders::Readers {
         replace_by_prefix(place, &*cut.file, base, position)?;
     } else {
@@ -279,6 +293,8 @@ struct Measured {
     end: LogEnd,
     /// It ends there already.
     whole: bool,
+    /// Producers with a marker in what is left.
+    ended: BTreeSet<i64>,
 }
 
 /// Finds the last batch of a segment that lies below `to` whole. Damage below the durable watermark is an error: nothing
@@ -289,10 +305,15 @@ fn measure(place: &Place, state: &State, base: Offset, to: Offset) -> Result<Mea
     let file = place.storage.open(&path, OpenMode::Write).map_err(at)?;
     let len = file.info().map_err(at)?.len;
     let mut end = LogEnd { base, end: base, position: 0 };
+    let (mut ended, mut scratch) = (BTreeSet::new(), Scratch::default());
     let walk = walk(&*file, base, (0, len), base, Check::Crc, |found| {
-        if found.batch.header().next_offset() <= to {
-            end.end = found.batch.header().next_offset();
-            end.position = found.position + found.batch.header().size as u64;
+        let header = found.batch.header();
+        if header.next_offset() <= to {
+            end.end = header.next_offset();
+            end.position = found.position + header.size as u64;
+            if found.batch.control(&mut scratch).ok().flatten().is_some_and(transactions::ends_transaction) {
+                ended.insert(header.producer_id);
+            }
         }
         Ok(())
     })
@@ -305,7 +326,7 @@ fn measure(place: &Place, state: &State, base: Offset, to: Offset) -> Result<Mea
         return Err(Error::corrupt(&path, walk.position, why.to_string()));
     }
     let whole = matches!(walk.stop, Stop::End) && end.position == len;
-    Ok(Measured { path, file, end, whole })
+    Ok(Measured { path, file, end, whole, ended })
 }
 
 /// How much of a segment is known to be durable.
