@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stratalog::storage::{DirEntry, File, FileInfo, FileSystem, LockGuard, OpenMode, Reserve, Storage};
+use stratalog::storage::{DirEntry, File, FileInfo, FileSystem, LockGuard, OpenMode, Reserve, Reserved, Storage};
 
 /// What is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -133,7 +133,7 @@ impl File for WatchedFile {
         self.inner.sync()
     }
 
-    fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<bool> {
+    fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<Reserved> {
         self.inner.reserve(position, len, how)
     }
 
