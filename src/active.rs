@@ -245,7 +245,14 @@ impl Active {
     /// Works out again where the stable part ends, and wakes who waits for it.
     pub(crate) fn refresh_unstable(&mut self, shared: &Shared) {
         shared.ends.set_first_unstable(self.producers.first_unstable(shared.high_watermark()));
+        // Asked so that what has become durable is forgotten.
+        let _ = self.first_undecided(shared);
         shared.tails.stable.notify(shared.last_stable().get());
+    }
+
+    /// Where the first transaction starts that a compaction must not count on, whichever way it ended.
+    pub(crate) fn first_undecided(&mut self, shared: &Shared) -> Option<Offset> {
+        self.producers.first_undecided(shared.durability.end())
     }
 
     /// The state of all producers at `at`, as its snapshot file holds it.

@@ -2,19 +2,21 @@
 //!
 //! Every step can be done again: a crash at any point has recovery begin with the first.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
-use crate::format::{Pending, State};
+use crate::format::{Pending, Scratch, State};
 use crate::offset::Offset;
-use crate::segment::Place;
 use crate::segment::scan::Check;
+use crate::segment::{Place, digest};
 use crate::state::StateStore;
 use crate::storage::{File, OpenMode, files};
 use crate::survey::{Stop, walk};
 use crate::swap;
+use crate::transactions;
 
 /// Carries out on disk what `state` says is pending, from its first step, and says that it is done.
 pub(crate) fn redo(place: &Arc<Place>, store: &StateStore, pending: Pending, holders: Holders) -> Result<()> {
@@ -109,8 +111,10 @@ fn redo_truncate(place: &Arc<Place>, state: &State, to: Offset, holders: Holders
     for name in snapshots {
         files::remove(&*place.storage, &place.path(&name))?;
     }
-    place.sync_dir()?;
     let LogEnd { base, position, .. } = cut.end;
+    let whole: Vec<Offset> = bases.iter().copied().filter(|whole| *whole < base).collect();
+    digest::remove_undecided(place, &whole, std::mem::take(&mut cut.ended))?;
+    place.sync_dir()?;
     if holders == Holders::Readers {
         replace_by_prefix(place, &*cut.file, base, position)?;
     } else {
@@ -133,6 +137,8 @@ struct Measured {
     end: LogEnd,
     /// It ends there already.
     whole: bool,
+    /// Producers with a marker in what is left.
+    ended: BTreeSet<i64>,
 }
 
 /// Finds the last batch of a segment that lies below `to` whole. Damage below the durable watermark is an error: nothing
@@ -143,10 +149,15 @@ fn measure(place: &Place, state: &State, base: Offset, to: Offset) -> Result<Mea
     let file = place.storage.open(&path, OpenMode::Write).map_err(at)?;
     let len = file.info().map_err(at)?.len;
     let mut end = LogEnd { base, end: base, position: 0 };
+    let (mut ended, mut scratch) = (BTreeSet::new(), Scratch::default());
     let walk = walk(&*file, base, (0, len), base, Check::Crc, |found| {
-        if found.batch.header().next_offset() <= to {
-            end.end = found.batch.header().next_offset();
-            end.position = found.position + found.batch.header().size as u64;
+        let header = found.batch.header();
+        if header.next_offset() <= to {
+            end.end = header.next_offset();
+            end.position = found.position + header.size as u64;
+            if found.batch.control(&mut scratch).ok().flatten().is_some_and(transactions::ends_transaction) {
+                ended.insert(header.producer_id);
+            }
         }
         Ok(())
     })
@@ -159,7 +170,7 @@ fn measure(place: &Place, state: &State, base: Offset, to: Offset) -> Result<Mea
         return Err(Error::corrupt(&path, walk.position, why.to_string()));
     }
     let whole = matches!(walk.stop, Stop::End) && end.position == len;
-    Ok(Measured { path, file, end, whole })
+    Ok(Measured { path, file, end, whole, ended })
 }
 
 /// How much of a segment is known to be durable.

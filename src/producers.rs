@@ -25,11 +25,17 @@ pub(crate) struct Producers {
     open: BTreeSet<(Offset, i64)>,
     /// The others, by the offset where they were last seen: the longest idle one first.
     idle: BTreeSet<(Offset, i64)>,
-    /// Transactions that have ended above the high watermark, as (first offset, marker): the first one leads. Entries
-    /// behind it may be settled already.
-    unsettled: BinaryHeap<Reverse<(Offset, Offset)>>,
+    /// Transactions that have ended above the high watermark.
+    unsettled: EndedTxns,
+    /// Transactions that have ended above the durable end.
+    unsynced: EndedTxns,
     max: usize,
 }
+
+/// Transactions that have ended above a mark, as (first offset, marker): the first one leads. Entries behind it may lie
+/// below the mark already.
+#[derive(Clone, Debug, Default)]
+struct EndedTxns(BinaryHeap<Reverse<(Offset, Offset)>>);
 
 /// What is known of one producer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +59,8 @@ impl Default for Producers {
             entries: BTreeMap::new(),
             open: BTreeSet::new(),
             idle: BTreeSet::new(),
-            unsettled: BinaryHeap::new(),
+            unsettled: EndedTxns::default(),
+            unsynced: EndedTxns::default(),
             max: MAX_PRODUCERS,
         }
     }
@@ -119,7 +126,8 @@ impl Producers {
 
         let (first_offset, control) = first.zip(control)?;
         let aborted = control.marker == Marker::Abort;
-        self.unsettled.push(Reverse((first_offset, control.offset)));
+        self.unsettled.0.push(Reverse((first_offset, control.offset)));
+        self.unsynced.0.push(Reverse((first_offset, control.offset)));
         Some(CompletedTxn { producer_id: id, first_offset, last_offset: control.offset, aborted })
     }
 
@@ -137,11 +145,15 @@ impl Producers {
     /// forgotten.
     #[inline]
     pub(crate) fn first_unstable(&mut self, high_watermark: Offset) -> Option<Offset> {
-        while self.unsettled.peek().is_some_and(|Reverse((_, marker))| *marker < high_watermark) {
-            self.unsettled.pop();
-        }
-        let unsettled = self.unsettled.peek().map(|Reverse((first, _))| *first);
-        self.first_open_transaction().into_iter().chain(unsettled).min()
+        self.first_open_transaction().into_iter().chain(self.unsettled.first_above(high_watermark)).min()
+    }
+
+    /// Where the first transaction starts that is open, or whose marker is not durable: a power cut would take that back,
+    /// and the transaction could end the other way. To be asked with a durable end that grows; what it passes is
+    /// forgotten.
+    #[inline]
+    pub(crate) fn first_undecided(&mut self, durable: Offset) -> Option<Offset> {
+        self.first_open_transaction().into_iter().chain(self.unsynced.first_above(durable)).min()
     }
 
     /// Forgets who has been idle for `expiration` or longer at `now`, by the timestamps of their records. Never one
@@ -195,6 +207,17 @@ impl Producers {
             Some(first) => (&mut self.open, first),
             None => (&mut self.idle, entry.last_seen),
         }
+    }
+}
+
+impl EndedTxns {
+    /// Where the first one starts whose marker does not lie below `mark`. The others in front of it are forgotten.
+    #[inline]
+    fn first_above(&mut self, mark: Offset) -> Option<Offset> {
+        while self.0.peek().is_some_and(|Reverse((_, marker))| *marker < mark) {
+            self.0.pop();
+        }
+        self.0.peek().map(|Reverse((first, _))| *first)
     }
 }
 

@@ -384,7 +384,8 @@ impl Shared {
         let view = self.view.load();
         self.state.update(|state| {
             state.log_start = self.ends.log_start();
-            state.high_watermark = self.high_watermark();
+            // Not beyond what a power cut leaves: else what is appended there afterwards would count as replicated.
+            state.high_watermark = self.high_watermark().min(self.durability.end()).max(state.log_start);
             change(state);
             state.segments = view.segments().iter().map(|segment| self.segment_state(segment, state)).collect();
         })

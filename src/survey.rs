@@ -36,6 +36,8 @@ pub(crate) struct Files {
     pub(crate) deleted: Vec<Offset>,
     /// Names of temporary files.
     pub(crate) leftovers: Vec<String>,
+    /// Names of indexes and digests without a `.log`: the crash that took that left them.
+    pub(crate) orphans: Vec<String>,
     /// Offsets of producer snapshots, in order.
     pub(crate) snapshots: Vec<Offset>,
 }
@@ -146,7 +148,7 @@ pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, trust_index: bool)
     let mut files = Files::default();
     let entries = place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))?;
     let mut swaps = Vec::new();
-    let mut swap_sidecars = Vec::new();
+    let (mut swap_sidecars, mut sidecars) = (Vec::new(), Vec::new());
     for entry in entries.iter().filter(|entry| entry.kind == FileKind::File) {
         let Some(parsed) = file_name::parse(&entry.name) else { continue };
         match parsed {
@@ -164,6 +166,7 @@ pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, trust_index: bool)
                     }
                     files.leftovers.push(entry.name.clone());
                 }
+                (_, Suffix::None) => sidecars.push((base, entry.name.clone())),
                 _ => {}
             },
             ParsedName::StateTemp | ParsedName::Temp => files.leftovers.push(entry.name.clone()),
@@ -173,6 +176,8 @@ pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, trust_index: bool)
     // Ours are not committed without a `.log`; Kafka gives the `.log` its name first. Either way they are only caches.
     files.leftovers.extend(swap_sidecars.into_iter().filter(|(base, _)| !swaps.contains(base)).map(|(_, name)| name));
     files.logs.sort_by_key(|log| log.base);
+    let has_log = |base: &Offset| files.logs.binary_search_by_key(base, |log| log.base).is_ok();
+    files.orphans = sidecars.into_iter().filter(|(base, _)| !has_log(base)).map(|(_, name)| name).collect();
     files.snapshots.sort();
     swaps.sort();
     for base in swaps {

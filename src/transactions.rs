@@ -194,7 +194,8 @@ fn is_data(header: &BatchHeader) -> bool {
     header.attributes.is_transactional() && !header.attributes.is_control() && header.has_producer()
 }
 
-fn ends_transaction(control: ControlRecord) -> bool {
+/// Whether a control record is the marker that ends a transaction.
+pub(crate) fn ends_transaction(control: ControlRecord) -> bool {
     match control.marker {
         Marker::Abort | Marker::Commit => true,
         Marker::Other(_) => false,

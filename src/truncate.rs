@@ -32,12 +32,14 @@ pub(crate) fn truncate(shared: &Shared, to: Offset, lossy: bool) -> Result<Offse
     if to < start {
         return Err(ErrorKind::OffsetOutOfRange { requested: to, start, end }.into());
     }
+    let view = shared.view.load();
+    let to = batch_boundary(&view, to)?.0;
     let relied_on = shared.state().max_winner_offset.map_or(Offset::ZERO, |winner| winner + 1);
     if to < relied_on && !lossy {
-        return Err(ErrorKind::TruncateBelowCompacted { lowest: relied_on }.into());
+        // The batch that holds it goes whole, or stays whole.
+        let lowest = batch_boundary(&view, relied_on)?.1;
+        return Err(ErrorKind::TruncateBelowCompacted { lowest }.into());
     }
-    let view = shared.view.load();
-    let to = batch_boundary(&view, to)?;
     if to < start {
         // The batch that holds `start` goes, and nothing is left. The log does not end below its start.
         return start_over(shared, &mut active, start).map(|()| start);
@@ -74,6 +76,8 @@ fn start_over(shared: &Shared, active: &mut crate::active::Active, to: Offset) -
         shared.redo(Pending::Reset(to), Holders::Partition)?;
         let segment = reopen(&shared.place, to, to, 0)?;
         shared.ends.set_log_start(to);
+        // Else what is appended next would be above it one moment, and below it the next.
+        shared.ends.set_high_watermark(to);
         shared.lock_epochs().truncate_from_end(Offset::ZERO);
         adopt(shared, active, &held, vec![segment], Replay::new(Default::default()), to)
     })();
@@ -84,22 +88,25 @@ fn start_over(shared: &Shared, active: &mut crate::active::Active, to: Offset) -
     done
 }
 
-/// The end of the last batch that lies below `to` whole.
-fn batch_boundary(view: &View, to: Offset) -> Result<Offset> {
-    let Some(segment) = view.from(to).first() else { return Ok(to) };
+/// The end of the last batch that lies below `to` whole, and the lowest place at or above `to` that no batch holds.
+fn batch_boundary(view: &View, to: Offset) -> Result<(Offset, Offset)> {
+    let Some(segment) = view.from(to).first() else { return Ok((to, to)) };
     if to <= segment.base() {
-        return Ok(to.min(segment.base()));
+        return Ok((to, to));
     }
     let data = segment.open()?;
-    let mut end = segment.base();
+    let (mut below, mut above) = (segment.base(), to);
     let len = segment.len();
     walk(&*data.file, segment.base(), (0, len), segment.base(), Check::Header, |found| {
-        if found.batch.header().next_offset() <= to {
-            end = found.batch.header().next_offset();
+        let header = found.batch.header();
+        if header.next_offset() <= to {
+            below = header.next_offset();
+        } else if header.base_offset < to {
+            above = header.next_offset();
         }
         Ok(())
     })?;
-    Ok(end)
+    Ok((below, above))
 }
 
 fn cut_back(shared: &Shared, active: &mut crate::active::Active, held: &Held<'_>, to: Offset) -> Result<()> {
@@ -152,6 +159,8 @@ fn adopt(
 ) -> Result<()> {
     let last = Arc::clone(segments.last().expect("a partition always has an active segment"));
     shared.view.update(|_| Some(View::new(segments)));
+    // It counted records as dead because of ones that are gone.
+    *shared.lock_counted() = Default::default();
     held.reset(shared, end);
     active.restart(shared, last, replay.producers);
     shared.pins.truncated();

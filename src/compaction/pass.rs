@@ -1,18 +1,20 @@
 //! One compaction of a partition: digests, count, plan, survivors, then group by group rewrite and swap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::{Cleanup, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{DigestAnnex, KeyHasher};
+use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::isolation;
 use crate::offset::{Offset, Timestamp};
 use crate::pins::TombstonePass;
 use crate::segment::Segment;
 use crate::segment::digest::DigestReader;
 use crate::shared::Shared;
+use crate::storage::files;
 use crate::swap;
 use crate::transactions::TransactionFilter;
 use crate::view::View;
@@ -85,6 +87,9 @@ impl CompactionReport {
 }
 
 /// Compacts what is due. The caller holds the maintenance lock.
+///
+/// Damage that only the rewrite meets does not stop the others: the segment is left alone, and what is left to do is
+/// planned anew without it.
 pub(crate) fn compact(
     shared: &Shared,
     hasher: &KeyHasher,
@@ -101,10 +106,61 @@ pub(crate) fn compact(
         shared.lock_active().roll(shared, now)?;
     }
     shared.durability.finish_roll(shared)?;
+    let mut report = CompactionReport::default();
+    let mut met = Met::default();
+    loop {
+        match attempt(shared, hasher, memory, &config, (now, mode), &met, &mut report) {
+            Err(error) if error.is_corruption() => met.note(shared, error)?,
+            done => return done.map(|()| report),
+        }
+    }
+}
+
+/// Damage that a compaction has met.
+#[derive(Debug, Default)]
+struct Met {
+    /// Segments whose log is damaged.
+    logs: BTreeMap<Offset, Error>,
+    /// Segments whose digest was damaged, and removed.
+    digests: BTreeSet<Offset>,
+}
+
+impl Met {
+    /// Takes note of damage that was not known, so that it is not met again; an error is one that nothing can be done
+    /// about.
+    fn note(&mut self, shared: &Shared, error: Error) -> Result<()> {
+        let name = error.path().and_then(|path| path.file_name()).and_then(|name| name.to_str());
+        match name.and_then(file_name::parse) {
+            Some(ParsedName::Segment { base, kind: SegmentFileKind::Log, .. }) if !self.logs.contains_key(&base) => {
+                self.logs.insert(base, error);
+                Ok(())
+            }
+            Some(ParsedName::Segment { base, kind: SegmentFileKind::Digest, suffix: Suffix::None })
+                if self.digests.insert(base) =>
+            {
+                let path = shared.place.segment_path(base, SegmentFileKind::Digest, Suffix::None);
+                files::remove(&*shared.place.storage, &path)
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+/// Compacts what is due beside the damage that is known.
+fn attempt(
+    shared: &Shared,
+    hasher: &KeyHasher,
+    memory: &Memory,
+    config: &TopicConfig,
+    (now, mode): (Timestamp, CompactMode),
+    met: &Met,
+    report: &mut CompactionReport,
+) -> Result<()> {
     let view = shared.view.load();
-    let eligible = eligible(shared, &view, &config, now);
-    let mut report = CompactionReport { segments: eligible.len(), ..CompactionReport::default() };
-    let Some(last) = eligible.last() else { return Ok(report) };
+    let eligible = eligible(shared, &view, config, now);
+    report.segments = eligible.len();
+    report.damaged.clear();
+    let Some(last) = eligible.last() else { return Ok(()) };
     let bound = last.end();
     let pins = shared.pins.begin_pass(bound, now, config.reader_hold_max);
     report.held_by = pins.holder().map(|h| (h.name.clone().unwrap_or_else(|| "a reader".to_owned()), h.offset));
@@ -114,27 +170,29 @@ pub(crate) fn compact(
         shared,
         hasher,
         memory,
-        config: &config,
+        config,
         now,
         bound,
         view: &view,
         segments: eligible,
         facts: Vec::new(),
         sources: Vec::new(),
+        met,
         pins,
         temporaries,
-        report,
+        report: std::mem::take(report),
     };
-    pass.look()?;
-    pass.run(mode)?;
-    Ok(pass.report)
+    let done = pass.look().and_then(|()| pass.run(mode));
+    *report = pass.report;
+    done
 }
 
 /// The sealed segments that may be compacted: those that end below everything that must not be relied on yet.
 fn eligible<'v>(shared: &Shared, view: &'v View, config: &TopicConfig, now: Timestamp) -> &'v [Arc<Segment>] {
     let offsets = isolation::offsets(shared);
     let pinned = shared.pins.owner_bound().unwrap_or(Offset::MAX);
-    let bound = offsets.durable.min(offsets.high_watermark).min(offsets.last_stable).min(pinned);
+    let undecided = shared.lock_active().first_undecided(shared).unwrap_or(Offset::MAX);
+    let bound = offsets.durable.min(offsets.high_watermark).min(offsets.last_stable).min(undecided).min(pinned);
     let lag = i64::try_from(config.min_compaction_lag.as_millis()).unwrap_or(i64::MAX);
     let may = |segment: &&Arc<Segment>| segment.end() <= bound && segment.facts().sealed_at.plus_millis(lag) <= now;
     let count = view.sealed().iter().take_while(may).count();
@@ -154,6 +212,7 @@ struct Pass<'a> {
     facts: Vec<SegmentFacts>,
     /// The digest of each; `None` of a damaged one.
     sources: Vec<Option<(Source, DigestAnnex)>>,
+    met: &'a Met,
     pins: TombstonePass<'a>,
     temporaries: Temporaries<'a>,
     report: CompactionReport,
@@ -164,13 +223,12 @@ impl Pass<'_> {
     fn look(&mut self) -> Result<()> {
         let mut seen = false;
         for segment in self.segments {
-            let source = match self.digest(segment) {
-                Ok(source) => Some(source),
-                Err(error) if error.is_corruption() => {
-                    self.report.damaged.push(error);
+            let source = match self.met.logs.get(&segment.base()) {
+                Some(error) => {
+                    self.report.damaged.push(error.clone());
                     None
                 }
-                Err(error) => return Err(error),
+                None => Some(self.digest(segment)?),
             };
             let tombstones = source.as_ref().map_or(0, |(source, _)| source.footer.counts.tombstones);
             let annex = source.as_ref().map_or(&[][..], |(_, annex)| &annex.horizons);
@@ -281,7 +339,7 @@ impl Pass<'_> {
         let groups: Vec<Range<Offset>> = plan.groups.iter().map(|group| group.base..group.end).collect();
         let storage = &*self.shared.place.storage;
         let (budget, memory) = self.memory.survivors();
-        let name = || self.temporaries.path(self.facts[0].base, crate::format::file_name::SegmentFileKind::Digest);
+        let name = || self.temporaries.path(self.facts[0].base, SegmentFileKind::Digest);
         let merge = Merge::new(storage, &sources, budget);
         let temp = TempFiles::new(storage, &name);
         let mut survivors = Survivors::find(merge, &facts, &groups, &rule, &memory, temp)?;
@@ -373,6 +431,34 @@ impl Pass<'_> {
         if free < group.expected_bytes { Err(Error::from(ErrorKind::DiskFull).at_path(dir)) } else { Ok(()) }
     }
 
+    /// The highest offset that has to stay where records went because of others up to `winner`: these count because of the
+    /// markers of their transactions, which may lie far above.
+    fn relied_on(&self, winner: Offset) -> Offset {
+        let mut relied_on = winner;
+        let mut open = BTreeSet::new();
+        for (facts, source) in self.facts.iter().zip(&self.sources) {
+            let below = facts.base <= winner;
+            if !below && open.is_empty() {
+                break;
+            }
+            let producers = source.as_ref().map_or(&[][..], |(_, annex)| &annex.producers);
+            for (producer, is_open) in producers {
+                match is_open {
+                    true if below => drop(open.insert(*producer)),
+                    true => {}
+                    false => drop(open.remove(producer)),
+                }
+                relied_on = relied_on.max(Offset::new(facts.end.get() - 1));
+            }
+        }
+        if open.is_empty() {
+            return relied_on;
+        }
+        // The marker lies above the bound, but what was not durable when the pass began was not counted on.
+        let durable = self.shared.durability.end();
+        relied_on.max(Offset::new(durable.get().saturating_sub(1)))
+    }
+
     /// Puts an output in the place of its inputs; returns how many readers lost tombstones.
     fn swap(
         &self,
@@ -382,6 +468,7 @@ impl Pass<'_> {
         dropped: Option<Offset>,
     ) -> Result<usize> {
         let shared = self.shared;
+        let winner = winner.map(|winner| self.relied_on(winner));
         if winner > shared.state().max_winner_offset {
             shared
                 .update_state(|state| state.max_winner_offset = state.max_winner_offset.max(winner))

@@ -1,6 +1,7 @@
 //! The tail: what lies above the durable watermark. It is scanned, cut where it is torn, written again and synced, so
 //! that what recovery exposes is durable before the first reader sees it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::{RecoveryMode, WatermarkMode};
@@ -120,7 +121,7 @@ impl Tail {
             self.no_room = opening.cut(&*file, &log, &walk, next.is_some())?;
         }
         if !opening.request.read_only && self.no_room.is_none() {
-            settle(&place, &*file, &log, position, walk.position).map_err(|e| Error::io(e, &path))?;
+            settle(&place, &*file, &log, position..walk.position, goes_on).map_err(|e| Error::io(e, &path))?;
         }
         let sealed = goes_on;
         // The active one too: who goes on only knows the largest timestamp, not which batch has it.
@@ -250,18 +251,19 @@ fn keep_aside(place: &Place, file: &dyn File, log: &LogFile, position: u64) -> R
 }
 
 /// Ends the file where its batches end, and writes those above the watermark again: an earlier sync may have failed, and
-/// left the page cache with bytes that the disk does not have (I8).
-fn settle(place: &Place, file: &dyn File, log: &LogFile, from: u64, valid: u64) -> std::io::Result<()> {
-    if log.len == valid && from == valid {
+/// left the page cache with bytes that the disk does not have (I8). One that is sealed now is synced in any case: whoever
+/// began the next one may have been killed before he synced the length of this one.
+fn settle(place: &Place, file: &dyn File, log: &LogFile, scanned: Range<u64>, sealed: bool) -> std::io::Result<()> {
+    if log.len == scanned.end && scanned.is_empty() && !sealed {
         return Ok(());
     }
-    if log.len > valid {
-        file.set_len(valid)?;
+    if log.len > scanned.end {
+        file.set_len(scanned.end)?;
     }
-    files::copy(file, from..valid, |bytes, at| file.write_at(bytes, at))?;
+    files::copy(file, scanned.clone(), |bytes, at| file.write_at(bytes, at))?;
     file.sync()?;
     // The name may be newer than the last sync of the directory.
-    if from == 0 { place.storage.sync_dir(&place.dir) } else { Ok(()) }
+    if scanned.start == 0 { place.storage.sync_dir(&place.dir) } else { Ok(()) }
 }
 
 /// The leader epochs on record; a file that cannot be read counts as none, and batches fill it again.

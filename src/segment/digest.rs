@@ -1,6 +1,7 @@
 //! Writing and reading the `.digest` of a segment.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,11 @@ use crate::format::FormatError;
 use crate::format::digest::{
     DigestAnnex, DigestBlocks, DigestCounts, DigestEntry, DigestFooter, DigestSubject, KeyHash,
 };
+use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::offset::Offset;
-use crate::storage::{File, OpenMode, Storage};
+use crate::storage::{File, OpenMode, Storage, files};
+
+use super::Place;
 
 /// A lookup guesses so often by the value of the hash; it bisects after that, so that no file makes it long.
 const GUESSES: u32 = 4;
@@ -257,6 +261,37 @@ impl DigestReader {
 
     fn corrupt(&self, position: u64, why: &FormatError) -> Error {
         Error::corrupt(&self.path, position, why.to_string())
+    }
+}
+
+/// Removes the digests of segments with records of transactions that a cut has left without a marker: these may end the
+/// other way now, and a digest tells which records count. `bases` are the segments that are left whole, in ascending
+/// order; `ended` the producers that have a marker behind them.
+///
+/// The removal is durable after the next sync of the directory.
+pub(crate) fn remove_undecided(place: &Place, bases: &[Offset], mut ended: BTreeSet<i64>) -> Result<()> {
+    for base in bases.iter().rev() {
+        let path = place.segment_path(*base, SegmentFileKind::Digest, Suffix::None);
+        let Some(annex) = stored_annex(&*place.storage, &path)? else { continue };
+        if annex.producers.iter().any(|(producer, open)| *open && !ended.contains(producer)) {
+            files::remove(&*place.storage, &path)?;
+        }
+        ended.extend(annex.producers.iter().filter(|(_, open)| !open).map(|(producer, _)| *producer));
+    }
+    Ok(())
+}
+
+/// The annex of a digest, whatever segment that is of; `None` when it is missing or damaged.
+fn stored_annex(storage: &dyn Storage, path: &Path) -> Result<Option<DigestAnnex>> {
+    let file = match storage.open(path, OpenMode::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(e, path)),
+    };
+    let Ok(footer) = read_footer(&*file).map_err(|e| Error::io(e, path))? else { return Ok(None) };
+    match DigestReader::new(file, path, footer).annex() {
+        Err(error) if !error.is_corruption() => Err(error),
+        annex => Ok(annex.ok()),
     }
 }
 
