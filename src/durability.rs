@@ -179,9 +179,12 @@ impl Durability {
         }
         work.syncing = true;
         let roll = work.roll.take();
+        // Looked at together: a roll that begins from here on is not done by this sync, so its new segment, whose bytes
+        // follow unsynced ones, is not for this sync either.
+        let active = Arc::clone(shared.view.load().active());
         drop(work);
 
-        let result = self.sync_once(shared, roll.as_ref());
+        let result = self.sync_once(shared, roll.as_ref(), &active);
         let mut work = self.lock();
         work.syncing = false;
         match &result {
@@ -208,16 +211,16 @@ impl Durability {
         shared.health.check_poison()
     }
 
-    fn sync_once(&self, shared: &Shared, roll: Option<&Roll>) -> Result<Offset> {
+    fn sync_once(&self, shared: &Shared, roll: Option<&Roll>, active: &Segment) -> Result<Offset> {
+        // Before the end is looked at: bytes that come later are not taken off the account.
+        let covered = self.unsynced.load(Ordering::Acquire);
         // A `state` that was read but is not durable may come back as the one before it, with an operation to redo.
         shared.settle_state()?;
         if let Some(roll) = roll {
             self.complete_roll(shared, roll)?;
         }
-        let active = Arc::clone(shared.view.load().active());
-        let covered = self.unsynced.load(Ordering::Relaxed);
         let end = active.end();
-        self.sync_segment(shared, &active)?;
+        self.sync_segment(shared, active)?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
         self.settle_account(shared, covered);
