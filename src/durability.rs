@@ -185,9 +185,13 @@ impl Durability {
         }
         work.syncing = true;
         let roll = work.roll.take();
+        // Looked at together: a roll that begins from here on is not done by this sync, so its new segment, whose bytes
+        // follow unsynced ones, is not for this sync either.
+        let covered = self.accepted.load(Ordering::Acquire);
+        let active = Arc::clone(shared.view.load().active());
         drop(work);
 
-        let result = self.sync_once(shared, roll.as_ref());
+        let result = self.sync_once(shared, roll.as_ref(), &active, covered);
         let mut work = self.lock();
         work.syncing = false;
         match &result {
@@ -214,21 +218,14 @@ impl Durability {
         shared.health.check_poison()
     }
 
-    fn sync_once(&self, shared: &Shared, roll: Option<&Roll>) -> Result<Offset> {
+    fn sync_once(&self, shared: &Shared, roll: Option<&Roll>, active: &Segment, covered: u64) -> Result<Offset> {
         // A `state` that was read but is not durable may come back as the one before it, with an operation to redo.
         shared.settle_state()?;
         if let Some(roll) = roll {
             self.complete_roll(shared, roll)?;
         }
-        let (active, covered) = {
-            let work = self.lock();
-            let counted = self.accepted.load(Ordering::Acquire);
-            // A roll that has begun meanwhile leaves bytes in a segment that this sync does not cover.
-            let covered = if work.roll.is_none() { counted } else { 0 };
-            (Arc::clone(shared.view.load().active()), covered)
-        };
         let end = active.end();
-        self.sync_segment(shared, &active)?;
+        self.sync_segment(shared, active)?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
         self.settle(shared, covered);

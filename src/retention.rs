@@ -78,6 +78,7 @@ pub(crate) fn run(shared: &Shared, now: Timestamp) -> Result<usize> {
             shared.lock_active().roll(shared, now)?;
         }
         if let Some(log_start) = plan.log_start {
+            make_durable(shared, log_start)?;
             move_log_start(shared, log_start)?;
         }
     }
@@ -86,17 +87,36 @@ pub(crate) fn run(shared: &Shared, now: Timestamp) -> Result<usize> {
 
 /// Gives up all below `offset`: durable when this returns.
 pub(crate) fn delete_before(shared: &Shared, offset: Offset) -> Result<()> {
+    check_given_up(shared, offset)?;
+    make_durable(shared, offset)?;
+    // No truncation may cut the log below its new start meanwhile.
+    let _pass = shared.lock_maintenance();
+    check_given_up(shared, offset)?;
+    make_durable(shared, offset)?;
+    move_log_start(shared, offset)
+}
+
+fn check_given_up(shared: &Shared, offset: Offset) -> Result<()> {
     shared.check_writable()?;
     let high_watermark = shared.high_watermark();
     if offset > high_watermark {
         let start = shared.ends.log_start();
         return Err(ErrorKind::OffsetOutOfRange { requested: offset, start, end: high_watermark }.into());
     }
-    // The log start may not pass what a crash can take back: then the log would end below its start.
-    if shared.durability.end() < offset {
-        shared.durability.sync_to(shared, offset)?;
+    Ok(())
+}
+
+/// The log start may not pass what a crash can take back: then the log would end below its start, and what is appended
+/// there would lie below it, too.
+fn make_durable(shared: &Shared, offset: Offset) -> Result<()> {
+    if shared.durability.end() >= offset {
+        return Ok(());
     }
-    move_log_start(shared, offset)
+    match shared.durability.sync_to(shared, offset) {
+        // The records are durable; only what is stored beside them found no room.
+        Err(_) if shared.durability.end() >= offset && !shared.health.is_poisoned() => Ok(()),
+        synced => synced.map(|_| ()),
+    }
 }
 
 /// Moves the log start on, durably before anyone sees it.

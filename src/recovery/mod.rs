@@ -370,7 +370,9 @@ impl Opening {
         let settled = matches!(self.state, FoundState::Good(_))
             && !self.request.adopt
             && !self.salvaged
-            && old.adopted_gaps == gaps;
+            && old.adopted_gaps == gaps
+            // One above the end would hide what is appended below it from the next open.
+            && old.log_start <= view.end();
         if settled && old.active_base == view.active().base() {
             return Ok(());
         }
