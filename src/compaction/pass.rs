@@ -77,6 +77,8 @@ pub(crate) struct Counted {
     garbage: BTreeMap<(Offset, Offset), Garbage>,
     /// When the plan of the last count has more to do.
     deadline: Option<Timestamp>,
+    /// Where somebody stood who held tombstones then: once he has moved on they may go, whatever the deadline.
+    held_at: Option<Offset>,
 }
 
 impl CompactionReport {
@@ -280,8 +282,13 @@ impl Pass<'_> {
         let counted = self.counted();
         if mode == CompactMode::Due && counted.iter().any(Option::is_some) {
             let most = plan(&self.facts, &could_be(&self.facts, &counted, self.now), &rules);
-            let deadline = self.shared.lock_counted().deadline;
-            if most.groups.is_empty() && deadline.is_none_or(|deadline| deadline > self.now) {
+            let (deadline, held_at) = {
+                let counted = self.shared.lock_counted();
+                (counted.deadline, counted.held_at)
+            };
+            let waits = deadline.is_none_or(|deadline| deadline > self.now)
+                && held_at.is_none_or(|held_at| self.pins.floor() <= held_at);
+            if most.groups.is_empty() && waits {
                 self.report.next_deadline = deadline.into_iter().chain(most.next_deadline).min();
                 return Ok(());
             }
@@ -303,6 +310,8 @@ impl Pass<'_> {
         let mut counted = self.shared.lock_counted();
         counted.garbage = self.facts.iter().zip(garbage).map(|(f, g)| ((f.base, f.end), *g)).collect();
         counted.deadline = plan.next_deadline;
+        let held = garbage.iter().any(|garbage| garbage.held > 0);
+        counted.held_at = self.pins.holder().map(|holder| holder.offset).filter(|_| held);
         for (segment, garbage) in self.segments.iter().zip(garbage) {
             segment.update_facts(|facts| {
                 (facts.dead_records, facts.dead_bytes) = (garbage.dead_records, garbage.dead_bytes)
@@ -354,6 +363,7 @@ impl Pass<'_> {
         };
         let mut report = std::mem::take(&mut self.report);
         let done = self.groups(plan, &rules, &mut survivors, &mut report);
+        let done = if self.shared.check_writable().is_ok() { done.and(self.record()) } else { done };
         report.unfinished |= survivors.groups().len() < plan.groups.len();
         self.report = report;
         match done {
@@ -363,6 +373,11 @@ impl Pass<'_> {
             }
             done => done,
         }
+    }
+
+    /// Has `state` know the new segments: what an open does not find there it reads, and believes no digest of.
+    fn record(&self) -> Result<()> {
+        self.shared.update_state(|_| ()).inspect_err(|error| self.shared.fail_state(error))
     }
 
     /// Rewrites and swaps in one group after the other, from the lowest offset on.
