@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
-use crate::format::{BatchHeader, FormatError, OffsetIndexEntry, Pending, State};
+use crate::format::{BatchHeader, FormatError, OffsetIndexEntry, Pending, SegmentState, State};
 use crate::offset::Offset;
+use crate::segment::digest;
 use crate::segment::scan::{Check, Found, OFFSETS_MAX, Scan, ScanError, zeros_follow};
 use crate::segment::{Place, Segment};
-use crate::storage::{File, FileKind, OpenMode};
+use crate::storage::{File, FileKind, OpenMode, files};
 
 /// A `.log` file in its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -190,6 +191,39 @@ pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, trust_index: bool)
     Ok(files)
 }
 
+/// Removes digests that are not to be believed: one tells which records of a segment count, and not what else the segment
+/// may have become in other hands. Removes indexes without a log, too. `state` is what is known of the segments.
+pub(crate) fn remove_stale_caches(place: &Place, files: &Files, state: Option<&State>) -> Result<()> {
+    for orphan in &files.orphans {
+        files::remove(&*place.storage, &place.path(orphan))?;
+    }
+    let (mut stale, mut kept) = (Vec::new(), Vec::new());
+    for log in &files.logs {
+        if state.is_none_or(|state| has_changed(state, log)) { stale.push(log.base) } else { kept.push(log.base) }
+    }
+    if stale.is_empty() {
+        return Ok(());
+    }
+    for base in stale {
+        files::remove(&*place.storage, &place.segment_path(base, SegmentFileKind::Digest, Suffix::None))?;
+    }
+    // What has changed may have been the markers of what has not.
+    digest::remove_undecided(place, &kept, Default::default())?;
+    // Before `state` knows the segments as they are now.
+    place.sync_dir()
+}
+
+/// Whether a file is not the one that `state` describes. One that it does not know was made after it was written.
+fn has_changed(state: &State, log: &LogFile) -> bool {
+    let recorded = recorded(state, log.base);
+    let grows = log.base == state.active_base;
+    recorded.is_some_and(|recorded| recorded.id != log.id || !grows && recorded.len != log.len)
+}
+
+fn recorded(state: &State, base: Offset) -> Option<&SegmentState> {
+    state.segments.binary_search_by_key(&base, |segment| segment.base).ok().and_then(|at| state.segments.get(at))
+}
+
 fn log_file(place: &Place, base: Offset) -> Result<LogFile> {
     let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
     let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
@@ -217,10 +251,8 @@ fn find_ends(place: &Place, logs: &mut [LogFile], state: Option<&State>, trust_i
             if log.base > state.active_base {
                 continue;
             }
-            let known =
-                state.segments.binary_search_by_key(&log.base, |s| s.base).ok().and_then(|at| state.segments.get(at));
-            if let Some(known) =
-                known.filter(|known| known.len == log.len && known.id == log.id && log.base < state.active_base)
+            if let Some(known) = recorded(state, log.base)
+                .filter(|known| known.len == log.len && known.id == log.id && log.base < state.active_base)
             {
                 (log.end, log.valid, log.known) = (known.end, known.len, true);
                 continue;

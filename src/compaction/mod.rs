@@ -17,6 +17,7 @@ use crate::format::digest::DigestBlocks;
 
 mod build;
 pub(crate) mod count;
+mod damage;
 #[cfg(feature = "internals")]
 #[allow(missing_docs)]
 pub mod internals;

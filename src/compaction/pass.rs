@@ -7,19 +7,19 @@ use std::sync::Arc;
 use crate::config::{Cleanup, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{DigestAnnex, KeyHasher};
-use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
+use crate::format::file_name::SegmentFileKind;
 use crate::isolation;
 use crate::offset::{Offset, Timestamp};
 use crate::pins::TombstonePass;
 use crate::segment::Segment;
 use crate::segment::digest::DigestReader;
 use crate::shared::Shared;
-use crate::storage::files;
 use crate::swap;
 use crate::transactions::TransactionFilter;
 use crate::view::View;
 
 use super::count::count_garbage;
+use super::damage::Met;
 use super::merge::{Merge, Source};
 use super::plan::{Garbage, Group, Plan, PlanRules, SegmentFacts, could_be, plan};
 use super::rewrite::{Input, Output, Rules, Temporaries, rewrite};
@@ -118,36 +118,6 @@ pub(crate) fn compact(
     }
 }
 
-/// Damage that a compaction has met.
-#[derive(Debug, Default)]
-struct Met {
-    /// Segments whose log is damaged.
-    logs: BTreeMap<Offset, Error>,
-    /// Segments whose digest was damaged, and removed.
-    digests: BTreeSet<Offset>,
-}
-
-impl Met {
-    /// Takes note of damage that was not known, so that it is not met again; an error is one that nothing can be done
-    /// about.
-    fn note(&mut self, shared: &Shared, error: Error) -> Result<()> {
-        let name = error.path().and_then(|path| path.file_name()).and_then(|name| name.to_str());
-        match name.and_then(file_name::parse) {
-            Some(ParsedName::Segment { base, kind: SegmentFileKind::Log, .. }) if !self.logs.contains_key(&base) => {
-                self.logs.insert(base, error);
-                Ok(())
-            }
-            Some(ParsedName::Segment { base, kind: SegmentFileKind::Digest, suffix: Suffix::None })
-                if self.digests.insert(base) =>
-            {
-                let path = shared.place.segment_path(base, SegmentFileKind::Digest, Suffix::None);
-                files::remove(&*shared.place.storage, &path)
-            }
-            _ => Err(error),
-        }
-    }
-}
-
 /// Compacts what is due beside the damage that is known.
 fn attempt(
     shared: &Shared,
@@ -225,7 +195,7 @@ impl Pass<'_> {
     fn look(&mut self) -> Result<()> {
         let mut seen = false;
         for segment in self.segments {
-            let source = match self.met.logs.get(&segment.base()) {
+            let source = match self.met.log(segment.base()) {
                 Some(error) => {
                     self.report.damaged.push(error.clone());
                     None

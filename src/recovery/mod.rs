@@ -17,7 +17,6 @@ use crate::format::{Pending, SegmentState, State};
 use crate::offset::{Offset, Timestamp};
 use crate::pending::{self, Holders};
 use crate::replay::Replay;
-use crate::segment::digest;
 use crate::segment::index::{SegmentIndex, Sums};
 use crate::segment::{Facts, Place, Segment};
 use crate::shared::{Budgets, Parts, Shared, store_whole_index};
@@ -158,7 +157,8 @@ impl Opening {
             }
             match plan(&self.seen(&files)) {
                 Ok(Step::Open { log_start, adopted_gaps }) => {
-                    self.remove_stale_caches(&files)?;
+                    let believed = self.known_state().filter(|_| !self.salvaged);
+                    survey::remove_stale_caches(&self.request.place, &files, believed)?;
                     return Ok((files, log_start, adopted_gaps));
                 }
                 Ok(step) => self.act(&mut files, step)?,
@@ -166,32 +166,6 @@ impl Opening {
                 Err(refusal) => return Err(self.refused(refusal)),
             }
         }
-    }
-
-    /// A digest tells which records of a segment count, and not what else the segment may have become in other hands.
-    fn remove_stale_caches(&self, files: &Files) -> Result<()> {
-        let place = &self.request.place;
-        for orphan in &files.orphans {
-            files::remove(&*place.storage, &place.path(orphan))?;
-        }
-        let state = self.known_state().filter(|_| !self.salvaged);
-        let (mut stale, mut kept) = (Vec::new(), Vec::new());
-        for log in &files.logs {
-            let recorded = state.and_then(|state| state.segments.iter().find(|segment| segment.base == log.base));
-            let changed = recorded.is_some_and(|recorded| (recorded.len, recorded.id) != (log.len, log.id));
-            if state.is_none() || changed { stale.push(log.base) } else { kept.push(log.base) }
-        }
-        if stale.is_empty() {
-            return Ok(());
-        }
-        for base in stale {
-            let path = place.segment_path(base, SegmentFileKind::Digest, Suffix::None);
-            files::remove(&*place.storage, &path)?;
-        }
-        // What has changed may have been the markers of what has not.
-        digest::remove_undecided(place, &kept, Default::default())?;
-        // Before `state` knows the segments as they are now.
-        place.sync_dir()
     }
 
     fn seen(&self, files: &Files) -> Seen {
