@@ -135,7 +135,7 @@ fn child(dir: &Path) {
     for round in 0..ROUNDS {
         for _ in 0..25 {
             n += 1;
-            let (key, deletes) = (n * 7 % KEYS, n % 5 == 0);
+            let (key, deletes) = (n * 7 % KEYS, n.is_multiple_of(5));
             tell(&format!("\ntry {n} {key} {deletes}\n"));
             let (name, value) = (format!("key-{key}"), format!("{n}-").repeat(1 + n as usize % 40));
             let record = if deletes { Record::tombstone(&name) } else { Record::new(&name, &value) };

@@ -16,8 +16,8 @@ use std::time::Duration;
 use common::{clocked, small};
 use stratalog::format::{Marker, end_marker};
 use stratalog::{
-    Cleanup, Clock, CompactMode, CompactionReport, Durability, ErrorKind, FetchOptions, Isolation, Log, LogConfig,
-    ManualClock, Offset, Partition, Record, RecordBatch, Timestamp, TopicConfig,
+    Cleanup, Clock, CompactMode, CompactionReport, ErrorKind, FetchOptions, Isolation, Log, LogConfig, ManualClock,
+    Offset, Partition, Record, RecordBatch, Timestamp, TopicConfig,
 };
 use watched::{Call, Watched, name};
 
@@ -443,6 +443,7 @@ fn a_swap_does_not_mislead_who_opens_an_evicted_handle_by_name() {
 #[cfg(feature = "sim")]
 #[test]
 fn a_marker_that_a_power_cut_takes_back_decides_nothing() {
+    use stratalog::Durability;
     use stratalog::sim::{Crash, Order, SimStorage};
     for (marker, expected) in [(Marker::Abort, "txn"), (Marker::Commit, "old")] {
         let storage = SimStorage::new();

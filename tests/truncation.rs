@@ -5,7 +5,7 @@ use std::path::Path;
 
 use stratalog::format::state::{decode_slot, pick};
 use stratalog::format::{Batches, Pending, State};
-use stratalog::{Durability, Log, LogConfig, Offset, Record, TopicConfig, WatermarkMode};
+use stratalog::{Log, LogConfig, Offset, Record, TopicConfig, WatermarkMode};
 
 fn config() -> LogConfig {
     LogConfig::new().min_free_bytes(0).maintenance_interval(None)
@@ -85,6 +85,7 @@ fn what_is_appended_after_a_truncation_is_not_below_the_high_watermark() {
 fn a_high_watermark_does_not_outlive_what_a_power_cut_takes() {
     use std::sync::Arc;
     use std::time::Duration;
+    use stratalog::Durability;
     use stratalog::sim::{Crash, Order, SimStorage};
 
     let config = |storage: &SimStorage| config().sync_threads(0).storage(Arc::new(storage.clone()));
@@ -116,6 +117,7 @@ fn a_high_watermark_does_not_outlive_what_a_power_cut_takes() {
 #[test]
 fn a_segment_that_recovery_seals_keeps_its_length_over_a_power_cut() {
     use std::sync::Arc;
+    use stratalog::Durability;
     use stratalog::sim::{Crash, Order, SimStorage};
 
     for seed in 0..8 {
