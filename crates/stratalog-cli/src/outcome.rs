@@ -1,0 +1,72 @@
+//! How a command ends.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use stratalog::{Error, ErrorKind};
+
+/// The exit status.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Status {
+    /// All is well.
+    Well = 0,
+    /// Damage or a difference was found.
+    Damage = 1,
+    /// Wrong use: nothing was looked at.
+    Misuse = 2,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> ExitCode {
+        ExitCode::from(status as u8)
+    }
+}
+
+/// Why a command could not go on.
+#[derive(Debug)]
+pub struct Failure {
+    status: Status,
+    message: String,
+}
+
+/// What a command comes to.
+pub type Outcome = Result<Status, Failure>;
+
+impl Failure {
+    /// The command was used in a way that cannot work.
+    pub fn misuse(message: impl Into<String>) -> Failure {
+        Failure { status: Status::Misuse, message: message.into() }
+    }
+
+    /// What was looked at is damaged.
+    pub fn damage(message: impl Into<String>) -> Failure {
+        Failure { status: Status::Damage, message: message.into() }
+    }
+
+    /// The status that it ends with.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        match error.kind() {
+            ErrorKind::Corrupt(_) | ErrorKind::MissingSegment { .. } => Failure::damage(error.to_string()),
+            _ => Failure::misuse(error.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::misuse(error.to_string())
+    }
+}
