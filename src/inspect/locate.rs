@@ -96,7 +96,7 @@ fn locate_file(path: &Path, len: u64) -> Located {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     let entry = FileEntry { parsed: file_name::parse(&name), path: path.to_path_buf(), len, name };
     let partition = path.parent().and_then(partition_name);
-    Located::File { content: content(&entry.name), partition, entry }
+    Located::File { content: entry.content(), partition, entry }
 }
 
 fn is_partition(storage: &dyn Storage, path: &Path) -> Result<bool> {

@@ -211,6 +211,11 @@ impl FileEntry {
         }
     }
 
+    /// What it holds, as far as its name tells; also of files in the directory of a log.
+    pub fn content(&self) -> Option<Content> {
+        locate::content(&self.name)
+    }
+
     /// Whether it holds record batches and is in use.
     pub fn is_log(&self) -> bool {
         matches!(self.segment(), Some((_, SegmentFileKind::Log, Suffix::None)))

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::info;
+use crate::commands::{dump, info, segments, topics};
 
 /// Looks inside log directories of stratalog and of Kafka, checks, repairs, moves and measures them.
 ///
@@ -23,5 +23,15 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Shows what a log directory holds.
+    #[command(after_help = info::EXAMPLES)]
     Info(info::Args),
+    /// Lists the topics of a log, with sizes and settings.
+    #[command(after_help = topics::EXAMPLES)]
+    Topics(topics::Args),
+    /// Lists the segments of partitions, each with what is in it.
+    #[command(after_help = segments::EXAMPLES)]
+    Segments(segments::Args),
+    /// Shows batches, records and the entries of every other file, as they are.
+    #[command(after_help = dump::EXAMPLES)]
+    Dump(dump::Args),
 }

@@ -2,7 +2,11 @@
 
 mod cli;
 mod commands;
+mod human;
+mod json;
 mod outcome;
+mod summary;
+mod target;
 mod ui;
 
 use std::process::ExitCode;

@@ -28,6 +28,7 @@ impl From<Status> for ExitCode {
 pub struct Failure {
     status: Status,
     message: String,
+    is_silent: bool,
 }
 
 /// What a command comes to.
@@ -36,12 +37,17 @@ pub type Outcome = Result<Status, Failure>;
 impl Failure {
     /// The command was used in a way that cannot work.
     pub fn misuse(message: impl Into<String>) -> Failure {
-        Failure { status: Status::Misuse, message: message.into() }
+        Failure { status: Status::Misuse, message: message.into(), is_silent: false }
     }
 
     /// What was looked at is damaged.
     pub fn damage(message: impl Into<String>) -> Failure {
-        Failure { status: Status::Damage, message: message.into() }
+        Failure { status: Status::Damage, message: message.into(), is_silent: false }
+    }
+
+    /// Nothing is to be said: whoever read the output has seen enough.
+    pub fn is_silent(&self) -> bool {
+        self.is_silent
     }
 
     /// The status that it ends with.
@@ -59,7 +65,9 @@ impl fmt::Display for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         match error.kind() {
-            ErrorKind::Corrupt(_) | ErrorKind::MissingSegment { .. } => Failure::damage(error.to_string()),
+            _ if error.is_corruption() => Failure::damage(error.to_string()),
+            // The directory is what it is used for, and nothing in it is wrong.
+            ErrorKind::DiskFull | ErrorKind::Poisoned => Failure::damage(error.to_string()),
             _ => Failure::misuse(error.to_string()),
         }
     }
@@ -67,6 +75,16 @@ impl From<Error> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        Failure::misuse(error.to_string())
+        match error.kind() {
+            // `stratalog ... | head` is used well.
+            io::ErrorKind::BrokenPipe => Failure { status: Status::Well, message: error.to_string(), is_silent: true },
+            _ => Failure::misuse(error.to_string()),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Failure {
+        io::Error::from(error).into()
     }
 }
