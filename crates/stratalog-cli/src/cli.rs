@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{dump, info, segments, topics};
+use crate::commands::{
+    compact, completions, delete_records, dump, info, repair, retain, segments, topics, truncate, verify,
+};
 
 /// Looks inside log directories of stratalog and of Kafka, checks, repairs, moves and measures them.
 ///
@@ -34,4 +36,28 @@ pub enum Command {
     /// Shows batches, records and the entries of every other file, as they are.
     #[command(after_help = dump::EXAMPLES)]
     Dump(dump::Args),
+    /// Checks every byte of a log, and changes none.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::Args),
+    /// Shows how a damaged log would be mended, and mends it when told to.
+    #[command(after_help = repair::EXAMPLES)]
+    Repair(repair::Args),
+    /// Compacts now. Writes.
+    #[command(after_help = compact::EXAMPLES)]
+    Compact(compact::Args),
+    /// Applies retention now. Writes.
+    #[command(after_help = retain::EXAMPLES)]
+    Retain(retain::Args),
+    /// Removes the records at and above an offset. Writes.
+    #[command(after_help = truncate::EXAMPLES)]
+    Truncate(truncate::Args),
+    /// Gives up the records below an offset. Writes.
+    #[command(after_help = delete_records::EXAMPLES)]
+    DeleteRecords(delete_records::Args),
+    /// Prints a script by which a shell completes commands.
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::Args),
+    /// Prints the manual.
+    #[command(after_help = completions::MAN_EXAMPLES)]
+    Man(completions::ManArgs),
 }

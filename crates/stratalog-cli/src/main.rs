@@ -1,5 +1,6 @@
 //! `stratalog`: looks inside log directories, checks, repairs, moves and measures them.
 
+mod change;
 mod cli;
 mod commands;
 mod human;

@@ -1,9 +1,17 @@
 //! One module for each command.
 
+pub mod compact;
+pub mod completions;
+pub mod delete_records;
 pub mod dump;
+pub mod flip;
 pub mod info;
+pub mod repair;
+pub mod retain;
 pub mod segments;
 pub mod topics;
+pub mod truncate;
+pub mod verify;
 
 use crate::cli::Command;
 use crate::outcome::Outcome;
@@ -16,5 +24,13 @@ pub fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Topics(args) => topics::run(&args, ui),
         Command::Segments(args) => segments::run(&args, ui),
         Command::Dump(args) => dump::run(&args, ui),
+        Command::Verify(args) => verify::run(&args, ui),
+        Command::Repair(args) => repair::run(&args, ui),
+        Command::Compact(args) => compact::run(&args, ui),
+        Command::Retain(args) => retain::run(&args, ui),
+        Command::Truncate(args) => truncate::run(&args, ui),
+        Command::DeleteRecords(args) => delete_records::run(&args, ui),
+        Command::Completions(args) => completions::run(&args, ui),
+        Command::Man(args) => completions::man(&args, ui),
     }
 }
