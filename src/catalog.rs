@@ -49,9 +49,13 @@ pub(crate) struct TopicEntry {
 impl Catalog {
     /// Reads the file; `None` when there is none.
     pub(crate) fn load(storage: &dyn Storage, dir: &Path) -> Result<Option<Catalog>> {
-        let path = dir.join(TOPICS);
-        let Some(bytes) = files::read(storage, &path, LEN_MAX)? else { return Ok(None) };
-        Catalog::parse(&bytes).map(Some).map_err(|error| error.at_path(&path))
+        Catalog::read(storage, &dir.join(TOPICS))
+    }
+
+    /// Reads a file of any name; `None` when there is none.
+    pub(crate) fn read(storage: &dyn Storage, path: &Path) -> Result<Option<Catalog>> {
+        let Some(bytes) = files::read(storage, path, LEN_MAX)? else { return Ok(None) };
+        Catalog::parse(&bytes).map(Some).map_err(|error| error.at_path(path))
     }
 
     /// Replaces the file: durable when this returns; after an error the old one holds.

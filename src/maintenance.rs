@@ -54,6 +54,14 @@ pub(crate) fn pass(shared: &Shared, now: Timestamp) -> PassReport {
     report
 }
 
+/// Applies retention to a partition; the caller holds its maintenance lock.
+pub(crate) fn retain(shared: &Shared, now: Timestamp) -> Result<usize> {
+    let removed = retention::run(shared, now)?;
+    shared.counters.segments_removed.add(removed as u64);
+    shared.reap()?;
+    Ok(removed)
+}
+
 /// Compacts a partition; the caller holds its maintenance lock.
 pub(crate) fn compact(shared: &Shared, now: Timestamp, mode: CompactMode) -> Result<CompactionReport> {
     let hasher = shared.budgets.hasher.get().ok_or(ErrorKind::ReadOnly)?;

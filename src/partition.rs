@@ -213,6 +213,14 @@ impl Partition {
         retention::delete_before(&self.shared, offset)
     }
 
+    /// Applies retention now, in this thread, as a maintenance pass does: by age, by size, and what lies below the log
+    /// start. Returns how many segments went. Nothing is rolled for its age or compacted.
+    pub fn retain(&self, now: Timestamp) -> Result<usize> {
+        self.shared.check_writable()?;
+        let _pass = self.shared.lock_maintenance();
+        maintenance::retain(&self.shared, now)
+    }
+
     /// Sets the high watermark, of a topic with [`WatermarkMode::Managed`]. It is kept at checkpoints: after a crash it may
     /// be lower, never higher.
     ///
