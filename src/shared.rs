@@ -633,7 +633,7 @@ impl Shared {
         let active = segment.base() == state.active_base;
         // Entries that were found again and not stored are only in memory: the files are still not to be trusted.
         let all = !active || state.durable_position == segment.len();
-        let sums = if all { segment.whole_sums() } else { segment.sums() };
+        let sums = if all { segment.whole_sums() } else { segment.sums_below(state.durable_end) };
         // Of the active segment only what is durable is told.
         let (end, len) = if active {
             (state.durable_end.max(segment.base()), state.durable_position)

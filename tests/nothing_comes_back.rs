@@ -475,3 +475,38 @@ fn a_marker_that_a_power_cut_takes_back_decides_nothing() {
         assert_eq!(latest(&partition)["k"], expected);
     }
 }
+
+#[test]
+fn an_aborted_record_stays_aborted_after_a_truncation_a_compaction_and_a_kill() {
+    for rolled in [false, true] {
+        for filler in [0, 10, 20] {
+            let mut fixture = Fixture::new(compacted().segment_bytes(2048));
+            for _ in 0..15 {
+                fixture.put("first", "x");
+            }
+            fixture.roll();
+            fixture.put("k", "value");
+            fixture.partition().append(&transactional(1, 0, "k", "aborted")).unwrap();
+            end(&fixture, 1, Marker::Abort);
+            fixture.put("other", "x");
+            fixture.partition().append(&transactional(1, 1, "k", "open")).unwrap();
+            let cut = fixture.partition().offsets().end;
+            fixture.put("other", "x");
+            fixture.partition().truncate(cut).unwrap();
+            for n in 0..filler {
+                fixture.put(&format!("filler-{n}"), &"x".repeat(60));
+            }
+            if rolled {
+                fixture.roll();
+            }
+            let what = format!("{filler}, rolled: {rolled}");
+            assert_eq!(latest(&fixture.partition())["k"], "value", "{what}, truncated");
+            assert!(fixture.due().segments_rewritten > 0);
+            assert_eq!(latest(&fixture.partition())["k"], "value", "{what}, compacted");
+            fixture.kill();
+            assert_eq!(latest(&fixture.partition())["k"], "value", "{what}, killed");
+            fixture.kill();
+            assert_eq!(latest(&fixture.partition())["k"], "value", "{what}, killed again");
+        }
+    }
+}
