@@ -238,7 +238,7 @@ impl SegmentWriter {
             Ok(Reserved::Window(window)) => self.window = Some(window),
             Err(_) => {
                 // Whatever part was reserved goes back, so that it is not taken for data.
-let released = data.file.release(self.len).is_ok();
+                let released = data.file.release(self.len).is_ok();
                 self.reserved = if released { self.len } else { self.len + wanted };
                 self.next_reserve = WINDOW_MIN;
                 self.small_writes = 0;
