@@ -446,7 +446,8 @@ impl Evict for Segment {
         }
         // Looked at again after the sync: a roll that has sealed it may not have told of it yet.
         let unsynced = || self.unsynced.load(Ordering::Acquire);
-        if unsynced() && !(owner().is_some_and(|owner| owner.sync_sealed()) && !unsynced()) {
+        let sync = || owner().is_some_and(|owner| owner.sync_sealed());
+        if unsynced() && (!sync() || unsynced()) {
             return false;
         }
         self.try_close_file()
