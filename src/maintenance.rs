@@ -4,7 +4,7 @@ use crate::compaction::pass::{self, CompactMode, CompactionReport};
 use crate::config::Cleanup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::offset::Timestamp;
-use crate::retention;
+use crate::retention::{self, Retained};
 use crate::shared::Shared;
 
 /// What a pass over one partition did.
@@ -26,10 +26,10 @@ pub struct PassReport {
 /// Runs a pass. No part of it depends on another one's success.
 pub(crate) fn pass(shared: &Shared, now: Timestamp) -> PassReport {
     let mut report = PassReport::default();
+    let _pass = shared.lock_pass();
     if shared.check_writable().is_err() {
         return report;
     }
-    let _pass = shared.lock_pass();
     let mut note = |result: Result<()>| {
         if let Err(error) = result {
             report.errors.push(error);
@@ -38,25 +38,25 @@ pub(crate) fn pass(shared: &Shared, now: Timestamp) -> PassReport {
     let mut rolled = false;
     note(roll_if_due(shared, now).map(|done| rolled = done));
     note(shared.release_idle(now));
-    let mut removed = 0;
-    note(retention::run(shared, now).map(|count| removed = count));
+    let mut retained = Retained::default();
+    note(retention::run(shared, now).map(|done| retained = done));
     let mut compaction = None;
     if shared.config().cleanup != Cleanup::Delete {
         note(compact(shared, now, CompactMode::Due).map(|done| compaction = Some(done)));
     }
     note(shared.reap().map(|_| ()));
     report.rolled = rolled;
-    report.segments_removed = removed;
+    report.segments_removed = retained.removed;
     let compaction_due = compaction.as_ref().and_then(|done| done.next_deadline);
-    report.next_deadline = shared.lock_active().roll_due().into_iter().chain(compaction_due).min();
+    report.next_deadline = shared.lock_active().roll_due().into_iter().chain(compaction_due).chain(retained.next).min();
     report.compaction = compaction;
-    shared.counters.segments_removed.add(removed as u64);
+    shared.counters.segments_removed.add(retained.removed as u64);
     report
 }
 
 /// Applies retention to a partition; the caller holds its maintenance lock.
 pub(crate) fn retain(shared: &Shared, now: Timestamp) -> Result<usize> {
-    let removed = retention::run(shared, now)?;
+    let removed = retention::run(shared, now)?.removed;
     shared.counters.segments_removed.add(removed as u64);
     shared.reap()?;
     Ok(removed)

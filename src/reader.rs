@@ -143,7 +143,8 @@ fn fetch_from(
         // after it has changed the count (begin_cut).
         fence(Ordering::SeqCst);
         if shared.cuts.load(Ordering::Acquire) == cuts {
-            return fetched;
+            // The files may be gone, or another's, once the log is closed or the topic deleted.
+            return shared.check_open().and(fetched);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use stratalog::format::state::{decode_slot, pick};
 use stratalog::format::{Batches, Pending, State};
-use stratalog::{Log, LogConfig, Offset, Record, TopicConfig, WatermarkMode};
+use stratalog::{ErrorKind, Log, LogConfig, Offset, Record, RecordBatch, Timestamp, TopicConfig, WatermarkMode};
 
 fn config() -> LogConfig {
     LogConfig::new().min_free_bytes(0).maintenance_interval(None)
@@ -143,4 +143,72 @@ fn a_segment_that_recovery_seals_keeps_its_length_over_a_power_cut() {
         assert!(partition.stats().error.is_none(), "seed {seed}: {:?}", partition.stats().error);
         assert_eq!(partition.offsets().end, Offset::new(4));
     }
+}
+
+#[test]
+fn the_high_watermark_starts_over_with_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, TopicConfig::new().watermark(WatermarkMode::Managed)).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let append = |count| {
+        (0..count).for_each(|_| {
+            partition.append_records([Record::new("k", "v")]).unwrap();
+        })
+    };
+    append(50);
+    partition.set_high_watermark(Offset::new(40)).unwrap();
+    partition.reset_to(Offset::new(10)).unwrap();
+    append(20);
+    assert_eq!(partition.offsets().high_watermark, Offset::new(10), "nothing of this was replicated");
+    partition.reset_to(Offset::new(1000)).unwrap();
+    assert_eq!(partition.offsets().high_watermark, Offset::new(1000));
+}
+
+#[test]
+fn offsets_end_where_the_format_ends_and_no_batch_goes_beyond() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, TopicConfig::new()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let last = Offset::new(Offset::MAX.get() - 1);
+    partition.reset_to(last).unwrap();
+    let two = partition.append_records([Record::new("k", "1"), Record::new("k", "2")]).unwrap_err();
+    assert_eq!(*two.kind(), ErrorKind::UnexpectedOffset { given: last, end: last }, "two offsets are one too many");
+    assert_eq!(partition.append_records([Record::new("k", "1")]).unwrap().next_offset, Offset::MAX);
+    assert!(partition.append_records([Record::new("k", "2")]).is_err());
+    assert!(partition.roll().is_ok());
+    assert!(partition.append_records([Record::new("k", "2")]).is_err());
+    drop((partition, log));
+    let log = Log::open(dir.path(), config()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    assert!(partition.stats().error.is_none(), "{:?}", partition.stats().error);
+    let mut reader = partition.reader(last).unwrap();
+    assert_eq!(reader.next_record().unwrap().unwrap().offset, last);
+    assert!(reader.next_record().unwrap().is_none());
+}
+
+#[test]
+fn a_gap_that_is_too_wide_is_found_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, TopicConfig::new()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let batch = |at: u64| {
+        let mut builder = RecordBatch::builder().base_offset(Offset::new(at));
+        builder.push(&Record::new("k", "v"), Timestamp::from_millis(1)).unwrap();
+        builder.build().unwrap().as_bytes().to_vec()
+    };
+    let given = 5 + (1_u64 << 31);
+    let error = partition.append_at(&[batch(0), batch(4), batch(given)].concat()).unwrap_err();
+    let end = Offset::new(5);
+    assert_eq!(*error.kind(), ErrorKind::UnexpectedOffset { given: Offset::new(given), end });
+    assert_eq!(partition.offsets().end, Offset::ZERO, "nothing was written");
+    partition.append_at(&[batch(0), batch(4), batch(given - 1)].concat()).unwrap();
+    partition.append_at(&batch(given - 1 + (1 << 31))).unwrap();
+    let found: Vec<u64> = {
+        let mut reader = partition.reader(Offset::ZERO).unwrap();
+        std::iter::from_fn(|| reader.next_record().unwrap().map(|record| record.offset.get())).collect()
+    };
+    assert_eq!(found, [0, 4, given - 1, given - 1 + (1 << 31)]);
 }

@@ -325,7 +325,7 @@ impl Opening {
         let no_room = tail.no_room.clone();
         let shared = self.assemble(tail, log_start);
         if let Some(error) = no_room {
-            shared.health.fail(error);
+            shared.refuse(error);
         }
         if !self.request.read_only && shared.health.reason().is_none() {
             self.record(&shared, &gaps)?;
@@ -419,7 +419,7 @@ impl Opening {
         let tail = Tail { segments, replay, no_room: None };
         let start = tail.segments.first().map_or(log_start, |first| first.base()).max(log_start).min(tail.end());
         let shared = self.assemble(tail, start);
-        shared.health.fail(error);
+        shared.refuse(error);
         Ok((shared, self.report))
     }
 

@@ -333,6 +333,15 @@ impl Segment {
         self.lock_slot().data = None;
     }
 
+    /// The same, where nobody is about to open it. Whether it was open.
+    pub(crate) fn try_close_file(&self) -> bool {
+        match self.slot.try_lock() {
+            Ok(mut slot) => slot.data.take().is_some(),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().data.take().is_some(),
+            Err(TryLockError::WouldBlock) => false,
+        }
+    }
+
     /// Whole batches from the one that holds `from`, or the first after it, on: as many as fit `max_bytes`, but one in
     /// any case where `at_least_one`; none that reaches past `limit`.
     pub(crate) fn slice(
@@ -435,15 +444,13 @@ impl Evict for Segment {
         if !self.is_sealed() {
             return owner().is_some_and(|owner| owner.close_active());
         }
-        if self.unsynced.load(Ordering::Acquire) && !owner().is_some_and(|owner| owner.sync_sealed()) {
+        // Looked at again after the sync: a roll that has sealed it may not have told of it yet.
+        let unsynced = || self.unsynced.load(Ordering::Acquire);
+        let sync = || owner().is_some_and(|owner| owner.sync_sealed());
+        if unsynced() && (!sync() || unsynced()) {
             return false;
         }
-        let mut slot = match self.slot.try_lock() {
-            Ok(slot) => slot,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
-        };
-        slot.data.take().is_some()
+        self.try_close_file()
     }
 }
 
