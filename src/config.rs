@@ -174,13 +174,17 @@ pub struct LogConfig {
     /// Threads that open partitions. Default: as many as there are processors, `None`. Kafka's
     /// `num.recovery.threads.per.data.dir`.
     pub open_threads: Option<usize>,
-    /// How often the maintenance thread looks at each partition. Default 10 s; Kafka's `log.retention.check.interval.ms`
-    /// is 5 minutes. `None`: there is no such thread, and the owner calls `Log::maintain`.
+    /// How often each partition is looked at: for rolls by age, retention, and whether it is to be compacted. Default 10 s; Kafka's `log.retention.check.interval.ms`
+    /// is 5 minutes. `None`: there are no such threads, and the owner calls `Log::maintain`.
     pub maintenance_interval: Option<Duration>,
+    /// Threads that compact, for all partitions together; each takes `compaction_memory`. Default 1. There are none
+    /// without a [`maintenance_interval`](Self::maintenance_interval). Kafka's `log.cleaner.threads`.
+    pub compaction_threads: usize,
     /// Memory for one compaction, in bytes. Default 64 MiB; any size works, a smaller one spills to disk. Kafka's
     /// `log.cleaner.dedupe.buffer.size`.
     pub compaction_memory: usize,
-    /// Bytes that compactions may read and write in a second, all together. Default: no limit, `None`. Kafka's
+    /// Bytes that compactions may read and write in a second, all together: log data, digests, and what is spilled.
+    /// Default: no limit, `None`. Kafka's
     /// `log.cleaner.io.max.bytes.per.second`.
     pub compaction_bytes_per_second: Option<u64>,
     /// Configuration of the topics of a directory that is taken over.
@@ -203,6 +207,7 @@ impl Default for LogConfig {
             sync_threads: 2,
             open_threads: None,
             maintenance_interval: Some(Duration::from_secs(10)),
+            compaction_threads: 1,
             compaction_memory: 64 << 20,
             compaction_bytes_per_second: None,
             topic_defaults: TopicConfig::default(),
@@ -247,6 +252,8 @@ impl LogConfig {
         open_threads: Option<usize>,
         /// Sets [`maintenance_interval`](Self#structfield.maintenance_interval).
         maintenance_interval: Option<Duration>,
+        /// Sets [`compaction_threads`](Self#structfield.compaction_threads).
+        compaction_threads: usize,
         /// Sets [`compaction_memory`](Self#structfield.compaction_memory).
         compaction_memory: usize,
         /// Sets [`compaction_bytes_per_second`](Self#structfield.compaction_bytes_per_second).
@@ -266,6 +273,7 @@ impl LogConfig {
         check(self.sync_threads <= 1024, "sync_threads must be at most 1024")?;
         check(self.open_threads.is_none_or(|n| (1..=1024).contains(&n)), "open_threads must be 1 to 1024")?;
         check(self.maintenance_interval.is_none_or(|i| !i.is_zero()), "maintenance_interval must not be zero")?;
+        check((1..=1024).contains(&self.compaction_threads), "compaction_threads must be 1 to 1024")?;
         check(self.compaction_memory >= 1 << 10, "compaction_memory must be at least 1 KiB")?;
         check(self.compaction_bytes_per_second != Some(0), "compaction_bytes_per_second must be at least 1")?;
         self.topic_defaults.validate()

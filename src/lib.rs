@@ -77,7 +77,7 @@ pub use combiner::Appended;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub use compaction::internals;
-pub use compaction::pass::{CompactMode, CompactionReport};
+pub use compaction::pass::CompactMode;
 pub use config::{
     Backpressure, Cleanup, Clock, Durability, LogConfig, ManualClock, RecoveryMode, SystemClock, TopicConfig,
     WatermarkMode,
@@ -86,14 +86,14 @@ pub use error::{Error, ErrorKind, Result};
 pub use format::{BatchBuilder, Codec, Header, Record, RecordBatch, RecordView, TimestampType};
 pub use isolation::{Isolation, Offsets};
 pub use log::{Budget, Log, MaintenanceReport, RecoveryReport};
-pub use maintenance::PassReport;
+pub use maintenance::{PassReport, PauseGuard};
 pub use offset::{Offset, Timestamp};
 pub use partition::Partition;
 pub use pins::Pin;
 pub use reader::{Fetch, FetchOptions, FileRegion, Reader};
 pub use recovery::{Cut, PartitionReport};
 pub use route::partition_for_key;
-pub use stats::{LogStats, PartitionStats};
+pub use stats::{CompactionReport, CompactionStats, FailedPass, LastPass, LogStats, PartitionStats, PinnedBy};
 #[cfg(any(test, feature = "sim"))]
 pub use storage::sim;
 pub use tail::WaitOutcome;

@@ -1,11 +1,12 @@
 //! The log: one data directory, owned by one process. Lock, topics, budgets, threads.
 
+mod threads;
 mod topics;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,18 +17,21 @@ use crate::config::{LogConfig, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::LOCK;
 use crate::kafka_dir::{self, PartitionEnds};
+use crate::maintenance::schedule::Schedule;
 use crate::maintenance::{self, PassReport};
 use crate::offset::{Offset, Timestamp};
 use crate::opening::{self, Opened};
 use crate::partition::Partition;
 use crate::recovery::PartitionReport;
-use crate::shared::Budgets;
+use crate::shared::{Budgets, Shared};
 use crate::stats::LogStats;
 use crate::storage::handles::Handles;
+use crate::storage::paced::Throttle;
 use crate::storage::{FileSystem, LockGuard, Storage, open_files_limit};
 use crate::tail::{self, Registration};
 use crate::topic::Topic;
 
+use self::threads::{Stop, keep_up, spawn, take_turns};
 use self::topics::{Creation, check_count};
 
 /// One data directory with topics in it, owned by one process.
@@ -63,7 +67,8 @@ pub struct RecoveryReport {
 /// How much a call of [`Log::maintain`] may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Budget {
-    /// Stops before the next partition once this much time has passed. Default: no limit.
+    /// Once this much time has passed nothing more is begun; a compaction stops where it can go on later, and one step of
+    /// one is done in any case. Default: no limit.
     pub time: Option<Duration>,
 }
 
@@ -75,7 +80,7 @@ pub struct MaintenanceReport {
     pub passes: Vec<(String, u32, PassReport)>,
     /// When the next partition has something to do.
     pub next_deadline: Option<Timestamp>,
-    /// Whether the budget ran out before all partitions were looked at.
+    /// Whether the budget ran out before everything was done.
     pub unfinished: bool,
 }
 
@@ -89,19 +94,11 @@ pub(crate) struct LogInner {
     /// Taken before a partition's locks: creating, deleting, configuring go one at a time.
     catalog: Mutex<Catalog>,
     topics: RwLock<BTreeMap<String, Topic>>,
-    /// The partition with which the next pass begins, so that none starves.
-    next_pass: Mutex<(String, u32)>,
+    schedule: Arc<Schedule>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     stop: Arc<Stop>,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
     me: Weak<LogInner>,
-}
-
-/// Tells the maintenance thread to end.
-#[derive(Default)]
-struct Stop {
-    stopped: Mutex<bool>,
-    changed: Condvar,
 }
 
 impl Log {
@@ -149,7 +146,7 @@ impl Log {
             report,
             catalog: Mutex::new(catalog),
             topics: RwLock::new(BTreeMap::new()),
-            next_pass: Mutex::new((String::new(), 0)),
+            schedule: Arc::default(),
             threads: Mutex::new(Vec::new()),
             stop: Arc::new(Stop::default()),
             lock: Mutex::new(lock),
@@ -214,8 +211,9 @@ impl Log {
         self.inner.delete(name)
     }
 
-    /// One pass over all partitions: rolls by age, retention, compaction, removal of what nobody reads any more. For
-    /// owners with a scheduler of their own; else a thread of the log does it.
+    /// One pass over all partitions: rolls by age, retention, removal of what nobody reads any more; then compaction, one
+    /// partition after the other, those first whose deadlines have passed. A call with a budget goes on where the last one
+    /// stopped, and passes over none. For owners with a scheduler of their own; else threads of the log do it.
     pub fn maintain(&self, now: Timestamp, budget: Budget) -> Result<MaintenanceReport> {
         self.inner.check_open()?;
         Ok(self.inner.maintain(now, budget))
@@ -290,12 +288,13 @@ fn budgets(config: &LogConfig, storage: &Arc<dyn Storage>, dir: &Path) -> Budget
         sync_queue: SyncQueue::default(),
         checkpoint_bytes: config.checkpoint_bytes,
         compaction_memory: Memory::new(config.compaction_memory, open_max / 4 + 1),
+        throttle: Arc::new(Throttle::new(config.compaction_bytes_per_second)),
         hasher: OnceLock::new(),
     }
 }
 
 impl LogInner {
-    fn register(&self, shared: Arc<crate::shared::Shared>) {
+    fn register(&self, shared: Arc<Shared>) {
         let name = Arc::clone(&shared.topic);
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         let topic = topics.entry(name.to_string()).or_insert_with(|| Topic::new(name, self.me.clone()));
@@ -324,31 +323,63 @@ impl LogInner {
     }
 
     fn maintain(&self, now: Timestamp, budget: Budget) -> MaintenanceReport {
-        let began = Instant::now();
+        let end = budget.time.and_then(|time| Instant::now().checked_add(time));
         if self.config.sync_threads == 0 {
             while let Some(partition) = self.budgets.sync_queue.take_due() {
                 partition.sync_now();
             }
         }
-        let mut report = MaintenanceReport::default();
-        let mut next = self.next_pass.lock().unwrap_or_else(PoisonError::into_inner);
-        let partitions = self.partitions();
-        let first = partitions.partition_point(|p| (p.topic(), p.id()) < (next.0.as_str(), next.1));
-        let adopted = self.adopted_topics();
-        for partition in partitions[first..].iter().chain(&partitions[..first]) {
-            if budget.time.is_some_and(|time| began.elapsed() >= time) || self.closed.load(Ordering::Acquire) {
-                *next = (partition.topic().to_owned(), partition.id());
-                report.unfinished = true;
+        let all = self.maintained();
+        let mut passes: Vec<PassReport> = all.iter().map(|shared| maintenance::upkeep(shared, now)).collect();
+        let mut done = vec![false; all.len()];
+        let place = |shared: &Shared| all.iter().position(|other| std::ptr::eq(&**other, shared));
+        let (mut unfinished, mut done_one) = (false, false);
+        loop {
+            let passes_over = |shared: &Shared| place(shared).is_some_and(|at| done[at]);
+            if end.is_some_and(|end| Instant::now() >= end) && done_one {
+                unfinished = self.schedule.waits(&all, now, &passes_over);
                 break;
             }
-            if adopted.iter().any(|name| name == partition.topic()) {
-                continue;
+            let Some(turn) = self.schedule.next(&all, now, &passes_over) else { break };
+            done_one = true;
+            let at = place(turn.shared()).expect("the turn is one of theirs");
+            let (compacted, rest) = turn.take(now, end);
+            let pass = &mut passes[at];
+            pass.segments_removed += rest.segments_removed;
+            pass.errors.extend(rest.errors);
+            match compacted {
+                Ok(Some(report)) => {
+                    done[at] = !report.unfinished;
+                    match &mut pass.compaction {
+                        Some(earlier) => earlier.absorb(report),
+                        none => *none = Some(report),
+                    }
+                }
+                Ok(None) => done[at] = true,
+                Err(error) => {
+                    pass.errors.push(error);
+                    done[at] = true;
+                }
             }
-            let pass = maintenance::pass(&partition.shared, now);
-            report.next_deadline = report.next_deadline.into_iter().chain(pass.next_deadline).min();
-            report.passes.push((partition.topic().to_owned(), partition.id(), pass));
         }
-        report
+        let next_deadline = |(shared, pass): (&Arc<Shared>, &mut PassReport)| {
+            if pass.compaction.is_none() && pass.errors.is_empty() {
+                pass.compaction = maintenance::idle(shared, now);
+            }
+            let compaction = pass.compaction.as_ref().and_then(|report| report.next_deadline);
+            pass.next_deadline = pass.next_deadline.into_iter().chain(compaction).min();
+            pass.next_deadline
+        };
+        let next_deadline = all.iter().zip(&mut passes).filter_map(next_deadline).min();
+        let named = all.iter().zip(passes).map(|(shared, pass)| (shared.topic.to_string(), shared.id, pass)).collect();
+        MaintenanceReport { passes: named, next_deadline, unfinished }
+    }
+
+    /// The partitions that are maintained: not those of topics that were taken over and have no configuration yet.
+    fn maintained(&self) -> Arc<[Arc<Shared>]> {
+        let adopted = self.adopted_topics();
+        let partitions = self.partitions().into_iter().map(|partition| partition.shared);
+        partitions.filter(|shared| !adopted.iter().any(|name| **name == *shared.topic)).collect()
     }
 
     /// Topics that were taken over and have no configuration yet.
@@ -367,20 +398,18 @@ impl LogInner {
             };
             threads.push(spawn(&format!("stratalog-sync-{at}"), run));
         }
-        if let Some(interval) = self.config.maintenance_interval {
+        let Some(interval) = self.config.maintenance_interval else { return };
+        let (log, stop) = (self.me.clone(), Arc::clone(&self.stop));
+        threads.push(spawn("stratalog-upkeep", move || keep_up(&log, &stop, interval)));
+        for at in 0..self.config.compaction_threads {
             let (log, stop) = (self.me.clone(), Arc::clone(&self.stop));
-            let run = move || {
-                while !stop.wait(interval) {
-                    let Some(log) = log.upgrade() else { return };
-                    log.maintain(log.config.clock.now(), Budget::default());
-                }
-            };
-            threads.push(spawn("stratalog-maintenance", run));
+            threads.push(spawn(&format!("stratalog-compact-{at}"), move || take_turns(&log, &stop)));
         }
     }
 
     fn stop_threads(&self) {
         self.stop.stop();
+        self.budgets.throttle.stop();
         self.budgets.sync_queue.close();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -443,25 +472,4 @@ impl Drop for OwnerHandle {
     fn drop(&mut self) {
         self.0.abandon();
     }
-}
-
-impl Stop {
-    /// Waits for `interval`, or less when told to stop; whether it was.
-    fn wait(&self, interval: Duration) -> bool {
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let (stopped, _) = self
-            .changed
-            .wait_timeout_while(stopped, interval, |stopped| !*stopped)
-            .unwrap_or_else(PoisonError::into_inner);
-        *stopped
-    }
-
-    fn stop(&self) {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
-    }
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
-    thread::Builder::new().name(name.to_owned()).spawn(run).expect("the process can start threads")
 }

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use crate::appender::{self, Input};
 use crate::combiner::Appended;
-use crate::compaction::pass::{CompactMode, CompactionReport};
+use crate::compaction::pass::CompactMode;
 use crate::config::{Clock, TopicConfig, WatermarkMode};
 use crate::error::{ErrorKind, Result};
 use crate::format::{BatchBuilder, Record, RecordBatch};
 use crate::isolation::{self, Isolation, Offsets};
-use crate::maintenance;
+use crate::maintenance::{self, PauseGuard};
 use crate::offset::{Offset, Timestamp};
 use crate::pins::Pin;
 use crate::reader::{self, Fetch, FetchOptions, Reader};
 use crate::retention;
 use crate::shared::Shared;
-use crate::stats::PartitionStats;
+use crate::stats::{CompactionReport, PartitionStats};
 use crate::tail::WaitOutcome;
 use crate::truncate;
 use crate::verify::{self, VerifyReport};
@@ -302,7 +302,18 @@ impl Partition {
     pub fn compact(&self, now: Timestamp, mode: CompactMode) -> Result<CompactionReport> {
         let _pass = self.shared.lock_maintenance();
         self.shared.check_writable()?;
-        maintenance::compact(&self.shared, now, mode)
+        maintenance::compact(&self.shared, now, mode, &|_| false)
+    }
+
+    /// Keeps maintenance away from this partition until the guard is dropped: no sealed segment is removed, replaced or
+    /// renamed, and none is sealed for its age alone. For backups and the like.
+    ///
+    /// A compaction that is under way is interrupted, and goes on afterwards with what it has not swapped in. When this
+    /// returns there is none. Guards nest: maintenance goes on when the last one is dropped. What is asked for by name is
+    /// done all the same, such as [`compact`](Self::compact) and [`truncate`](Self::truncate), and so are appends with the
+    /// rolls that they bring.
+    pub fn pause_maintenance(&self) -> PauseGuard {
+        PauseGuard::new(&self.shared)
     }
 
     /// Reads the whole partition and checks it, without changing a byte: every batch and record, the offsets, the chain
@@ -343,6 +354,7 @@ impl Partition {
             producers,
             roll_due,
             pinned_at: shared.pins.owner_bound(),
+            compaction: maintenance::compaction_stats(shared, self.clock.now()),
             error: shared.health.reason(),
         }
     }

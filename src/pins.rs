@@ -163,6 +163,15 @@ impl Pins {
         TombstonePass { pins: self, id, floor, holder }
     }
 
+    /// Who stands lowest of all below `below`: where, and the name of a position.
+    pub(crate) fn lowest(&self, below: Offset) -> Option<(Offset, Option<String>)> {
+        let mut registry = self.lock();
+        let standing = registry.all().filter(|(_, _, standing)| !standing.place.is_lost());
+        let standing = standing.map(|(_, name, standing)| (standing.place.get(), name));
+        let lowest = standing.filter(|(offset, _)| *offset < below).min_by_key(|(offset, _)| *offset);
+        lowest.map(|(offset, name)| (offset, name.map(str::to_owned)))
+    }
+
     /// The log was cut back. A reader that still keeps a view from before cannot go on with that, nor safely with
     /// another: it is told that it lost tombstones.
     pub(crate) fn truncated(&self) {

@@ -1,7 +1,7 @@
 //! What the workers of a partition share: its place, its view, its ends, and the services around them.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::active::Active;
 use crate::budget::{SpaceWatch, SyncQueue, SyncTarget, Unsynced};
 use crate::combiner::Combiner;
 use crate::compaction::Memory;
-use crate::compaction::pass::Counted;
+use crate::compaction::counted::Counted;
 use crate::config::{Cleanup, Durability as DurabilityConfig, TopicConfig, WatermarkMode};
 use crate::durability::{Capture, Durability, Health, Producers};
 use crate::epochs::Epochs;
@@ -23,10 +23,11 @@ use crate::pins::Pins;
 use crate::replay::Replay;
 use crate::segment::{Owner, Place, Segment};
 use crate::state::StateStore;
-use crate::stats::Counters;
+use crate::stats::{Counters, Upkeep};
 use crate::storage::Storage;
 use crate::storage::files;
 use crate::storage::handles::Handles;
+use crate::storage::paced::{Paced, Throttle};
 use crate::survey::{self, LogFile};
 use crate::tail::{Reached, Tail, WaitOutcome};
 use crate::view::{View, ViewCell};
@@ -44,6 +45,8 @@ pub(crate) struct Budgets {
     pub(crate) sync_queue: SyncQueue,
     pub(crate) checkpoint_bytes: u64,
     pub(crate) compaction_memory: Memory,
+    /// The rate of all compactions together.
+    pub(crate) throttle: Arc<Throttle>,
     /// Set once the log's secret is known.
     pub(crate) hasher: OnceLock<KeyHasher>,
 }
@@ -112,7 +115,9 @@ pub(crate) struct Shared {
     pub(crate) read_only: bool,
     /// A whole pass, truncation, deletion. Waiting for it is told by `cancel`, which passes look at now and then.
     pub(crate) maintenance: Mutex<()>,
-    pub(crate) cancel: AtomicU64,
+    cancel: Arc<AtomicU64>,
+    pauses: AtomicUsize,
+    upkeep: Mutex<Upkeep>,
     /// Counts truncations: before a file is cut and after. A read that saw it change is done again.
     pub(crate) cuts: AtomicU64,
     config: RwLock<Arc<TopicConfig>>,
@@ -191,6 +196,7 @@ impl Ends {
 impl Shared {
     /// Puts a partition together.
     pub(crate) fn new(parts: Parts) -> Arc<Shared> {
+        let counted = Counted::restored(&parts.state.get(), &parts.view.load());
         let shared = Arc::new_cyclic(|me| Shared {
             topic: parts.topic,
             id: parts.id,
@@ -206,7 +212,9 @@ impl Shared {
             combiner: Combiner::default(),
             read_only: parts.read_only,
             maintenance: Mutex::new(()),
-            cancel: AtomicU64::new(0),
+            cancel: Arc::default(),
+            pauses: AtomicUsize::new(0),
+            upkeep: Mutex::new(Upkeep::default()),
             cuts: AtomicU64::new(0),
             hot: Hot::new(&parts.config),
             config: RwLock::new(parts.config),
@@ -214,7 +222,7 @@ impl Shared {
             epochs: Mutex::new(parts.epochs),
             graveyard: Mutex::new(Vec::new()),
             temporaries: AtomicU64::new(0),
-            counted: Mutex::new(Counted::default()),
+            counted: Mutex::new(counted),
             state: parts.state,
             me: Weak::clone(me),
         });
@@ -366,6 +374,40 @@ impl Shared {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What maintenance remembers.
+    pub(crate) fn lock_upkeep(&self) -> MutexGuard<'_, Upkeep> {
+        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The storage as maintenance uses it: at the log's rate, and no further once somebody waits for the partition.
+    pub(crate) fn paced(&self) -> Paced {
+        let (storage, throttle) = (Arc::clone(&self.place.storage), Arc::clone(&self.budgets.throttle));
+        Paced::new(storage, throttle, Arc::clone(&self.cancel))
+    }
+
+    /// Keeps maintenance away; returns when none is under way.
+    pub(crate) fn pause(&self) {
+        self.pauses.fetch_add(1, Ordering::AcqRel);
+        drop(self.lock_maintenance());
+        // A roll by age asks under this lock whether it may.
+        drop(self.lock_active());
+    }
+
+    /// Ends one pause.
+    pub(crate) fn resume(&self) {
+        self.pauses.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether maintenance is to keep away. What begins while the maintenance lock is held asks again.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.pauses.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether somebody waits for the maintenance lock.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.cancel.load(Ordering::Acquire) > 0
+    }
+
     fn lock_graveyard(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
         self.graveyard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -421,11 +463,12 @@ impl Shared {
 
     /// Changes the `state` file, durably, and refreshes what it caches of the segments.
     pub(crate) fn update_state(&self, change: impl FnOnce(&mut State)) -> Result<()> {
-        let view = self.view.load();
+        let (view, planned) = (self.view.load(), self.lock_counted().planned());
         self.state.update(|state| {
             state.log_start = self.ends.log_start();
             // Not beyond what a power cut leaves: else what is appended there afterwards would count as replicated.
             state.high_watermark = self.high_watermark().min(self.durability.end()).max(state.log_start);
+            state.planned = planned;
             change(state);
             state.segments = view.segments().iter().map(|segment| self.segment_state(segment, state)).collect();
         })
@@ -522,10 +565,13 @@ impl Shared {
         }
     }
 
-    /// The lock under which a maintenance pass runs. Unlike [`lock_maintenance`](Self::lock_maintenance) it interrupts
-    /// nobody.
-    pub(crate) fn lock_pass(&self) -> MutexGuard<'_, ()> {
-        self.maintenance.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The same lock, for a maintenance pass: when nobody has it.
+    pub(crate) fn try_lock_pass(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.maintenance.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Waits until readers of this isolation see up to `target`.
@@ -624,7 +670,8 @@ impl Shared {
             && old.durable_position == segment.len()
             && old.durable_end == end
             && old.log_start == self.ends.log_start()
-            && old.high_watermark == self.high_watermark();
+            && old.high_watermark == self.high_watermark()
+            && old.planned == self.lock_counted().planned();
         if !unchanged {
             active.complete_times();
             segment.update_facts(|facts| facts.max_timestamp = facts.max_timestamp.max(active.max_timestamp()));

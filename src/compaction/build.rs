@@ -1,17 +1,20 @@
 //! Building the digest of a sealed segment: one sequential read of its log, every CRC checked.
 
+use std::path::Path;
+
 use crate::error::{Error, Result};
-use crate::format::digest::{DigestAnnex, DigestEntry, DigestSubject, HeadersSum, KeyHasher};
+use crate::format::digest::{DigestAnnex, DigestEntry, DigestFooter, DigestSubject, HeadersSum, KeyHasher};
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::format::{BatchView, Scratch};
 use crate::segment::Segment;
 use crate::segment::digest::{DigestReader, DigestWriter, Expected, Opened, Tally};
 use crate::segment::scan::{Check, Scan, ScanError};
-use crate::storage::OpenMode;
+use crate::storage::paced::Paced;
+use crate::storage::{OpenMode, Storage, files};
 use crate::transactions::{self, AbortedRange, TransactionTails};
 
-use super::Memory;
 use super::merge::Source;
+use super::pass::Order;
 use super::rewrite::Temporaries;
 use super::sort::Sorter;
 use super::spill::TempFiles;
@@ -30,8 +33,8 @@ pub(crate) fn stored(segment: &Segment, hasher: &KeyHasher) -> Result<Option<Sou
 pub(crate) fn build(
     segment: &Segment,
     aborted: &[AbortedRange],
-    hasher: &KeyHasher,
-    memory: &Memory,
+    order: &Order<'_>,
+    storage: &Paced,
     temporaries: &Temporaries<'_>,
 ) -> Result<Source> {
     let place = segment.place();
@@ -39,8 +42,9 @@ pub(crate) fn build(
     let mut builder = Builder {
         segment,
         aborted,
-        hasher,
-        sorter: Sorter::new(memory.sort(), TempFiles::new(&*place.storage, &name)),
+        storage,
+        hasher: order.hasher,
+        sorter: Sorter::new(order.memory.sort(), TempFiles::new(storage, &name)),
         tails: TransactionTails::default(),
         sum: HeadersSum::default(),
         tally: Tally::default(),
@@ -48,26 +52,28 @@ pub(crate) fn build(
     };
     builder.read()?;
     let subject = DigestSubject {
-        key_id: hasher.id(),
+        key_id: order.hasher.id(),
         base: segment.base(),
         end: segment.end(),
         log_len: segment.len(),
         headers_sum: builder.sum.value(),
     };
     let temporary = name();
-    let at = |e| Error::io(e, &temporary);
-    let file = place.storage.open(&temporary, OpenMode::CreateNew).map_err(at)?;
-    let mut writer = DigestWriter::new(file, &temporary, subject, memory.digest_writer());
-    builder.sorter.drain(|entry| writer.push(entry))?;
-    let annex = DigestAnnex { horizons: Vec::new(), producers: builder.tails.iter().collect() };
-    let footer = writer.finish(&builder.tally, &annex)?;
-    let path = place.segment_path(segment.base(), SegmentFileKind::Digest, Suffix::None);
-    place.storage.rename(&temporary, &path).map_err(at)?;
-    Ok(Source { path, footer })
+    let written = builder.write(&temporary, subject, order.memory.digest_writer()).and_then(|footer| {
+        let path = place.segment_path(segment.base(), SegmentFileKind::Digest, Suffix::None);
+        place.storage.rename(&temporary, &path).map_err(|e| Error::io(e, &temporary))?;
+        Ok(Source { path, footer })
+    });
+    if written.is_err() {
+        // What cannot be removed goes at the next open.
+        let _ = files::remove(&*place.storage, &temporary);
+    }
+    written
 }
 
 struct Builder<'a> {
     segment: &'a Segment,
+    storage: &'a Paced,
     aborted: &'a [AbortedRange],
     hasher: &'a KeyHasher,
     sorter: Sorter<'a>,
@@ -79,8 +85,8 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn read(&mut self) -> Result<()> {
-        let data = self.segment.open()?;
-        let mut scan = Scan::new(&*data.file, 0, self.segment.len(), Check::Crc);
+        let file = self.storage.file(&self.segment.open()?.file);
+        let mut scan = Scan::new(&*file, 0, self.segment.len(), Check::Crc);
         loop {
             match scan.next() {
                 Ok(Some(found)) => {
@@ -97,6 +103,15 @@ impl Builder<'_> {
                 Err(ScanError::Io(e)) => return Err(Error::io(e, &self.segment.path())),
             }
         }
+    }
+
+    /// Writes what was read.
+    fn write(&mut self, path: &Path, subject: DigestSubject, memory: usize) -> Result<DigestFooter> {
+        let file = self.storage.open(path, OpenMode::CreateNew).map_err(|e| Error::io(e, path))?;
+        let mut writer = DigestWriter::new(file, path, subject, memory);
+        self.sorter.drain(|entry| writer.push(entry))?;
+        let annex = DigestAnnex { horizons: Vec::new(), producers: self.tails.iter().collect() };
+        writer.finish(&self.tally, &annex)
     }
 
     fn batch(&mut self, batch: &BatchView<'_>) -> std::result::Result<(), Trouble> {

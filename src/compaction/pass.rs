@@ -1,8 +1,9 @@
 //! One compaction of a partition: digests, count, plan, survivors, then group by group rewrite and swap.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::config::{Cleanup, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,11 +15,14 @@ use crate::pins::TombstonePass;
 use crate::segment::Segment;
 use crate::segment::digest::DigestReader;
 use crate::shared::Shared;
+use crate::stats::CompactionReport;
+use crate::storage::paced::Paced;
 use crate::swap;
 use crate::transactions::TransactionFilter;
 use crate::view::View;
 
 use super::count::count_garbage;
+use super::counted::{Standing, eligible, idle, standing};
 use super::damage::Met;
 use super::merge::{Merge, Source};
 use super::plan::{Garbage, Group, Plan, PlanRules, SegmentFacts, could_be, plan};
@@ -38,112 +42,76 @@ pub enum CompactMode {
     Full,
 }
 
-/// What a compaction did.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct CompactionReport {
-    /// Segments below the bound of the compaction.
-    pub segments: usize,
-    /// Digests that were built, each by one read of its segment.
-    pub digests_built: usize,
-    /// Segments that were rewritten.
-    pub segments_rewritten: usize,
-    /// Segments that took their place.
-    pub segments_written: usize,
-    /// Bytes of log data that were read for digests and rewrites.
-    pub bytes_read: u64,
-    /// Bytes of log data that were written.
-    pub bytes_written: u64,
-    /// Bytes that the log is smaller for it.
-    pub bytes_freed: u64,
-    /// Tombstones that were removed because their time was over.
-    pub tombstones_removed: u64,
-    /// Segments that are damaged and were left alone, and why.
-    pub damaged: Vec<Error>,
-    /// Who keeps tombstones from going: the name of a position, or "a reader", and where it stands.
-    pub held_by: Option<(String, Offset)>,
-    /// Readers and positions that lost tombstones because they stood still for too long.
-    pub lost: usize,
-    /// When there is more to do, if no record comes.
-    pub next_deadline: Option<Timestamp>,
-    /// Whether it stopped before its end, because somebody else needed the partition or the groups were too many.
-    pub unfinished: bool,
+/// How a compaction is to be done.
+#[derive(Clone, Copy)]
+pub(crate) struct Order<'a> {
+    pub(crate) hasher: &'a KeyHasher,
+    pub(crate) memory: &'a Memory,
+    pub(crate) now: Timestamp,
+    pub(crate) mode: CompactMode,
+    /// Asked at each stop, which is after each segment that was read for a digest and after each group: whether to leave
+    /// the rest for another turn. It is told how long it took to prepare what is done from then on.
+    pub(crate) is_over: &'a dyn Fn(Duration) -> bool,
 }
 
-/// What compaction remembers of a partition between passes. Losing it costs a count.
-#[derive(Debug, Default)]
-pub(crate) struct Counted {
-    /// By base and end of the segment.
-    garbage: BTreeMap<(Offset, Offset), Garbage>,
-    /// When the plan of the last count has more to do.
-    deadline: Option<Timestamp>,
-    /// Where somebody stood who held tombstones then: once he has moved on they may go, whatever the deadline.
-    held_at: Option<Offset>,
-}
-
-impl CompactionReport {
-    /// Whether nothing was rewritten: nothing is left to do for now.
-    pub fn is_idle(&self) -> bool {
-        self.segments_rewritten == 0
-    }
-}
-
-/// Compacts what is due. The caller holds the maintenance lock.
+/// Compacts what is due. The caller holds the maintenance lock, and this ends soon after somebody asks for it.
 ///
 /// Damage that only the rewrite meets does not stop the others: the segment is left alone, and what is left to do is
 /// planned anew without it.
-pub(crate) fn compact(
-    shared: &Shared,
-    hasher: &KeyHasher,
-    memory: &Memory,
-    now: Timestamp,
-    mode: CompactMode,
-) -> Result<CompactionReport> {
+pub(crate) fn compact(shared: &Shared, order: &Order<'_>) -> Result<CompactionReport> {
     let config = shared.config();
     if config.cleanup == Cleanup::Delete {
         return Err(ErrorKind::InvalidConfig("the topic is not compacted: its cleanup is `delete`".into()).into());
     }
     shared.check_writable()?;
-    if mode == CompactMode::Full {
-        shared.lock_active().roll(shared, now)?;
+    if order.mode == CompactMode::Full {
+        shared.lock_active().roll(shared, order.now)?;
     }
     shared.durability.finish_roll(shared)?;
-    let mut report = CompactionReport::default();
-    let mut met = Met::default();
-    loop {
-        match attempt(shared, hasher, memory, &config, (now, mode), &met, &mut report) {
-            Err(error) if error.is_corruption() => met.note(shared, error)?,
-            done => return done.map(|()| report),
-        }
+    if order.mode == CompactMode::Due
+        && let Standing::Idle(next_deadline) = standing(shared, order.now)
+    {
+        return Ok(idle(shared, order.now, next_deadline));
     }
+    let storage = shared.paced();
+    let mut report = CompactionReport::default();
+    let mut met = Met::of(shared, order.mode);
+    let done = loop {
+        match attempt(shared, order, (&config, &storage), &met, &mut report) {
+            Err(error) if error.is_corruption() => met.note(shared, error)?,
+            done => break done,
+        }
+    };
+    shared.lock_counted().damaged = met.into_logs();
+    match done {
+        Err(error) if *error.kind() == ErrorKind::Io(std::io::ErrorKind::Interrupted) => report.unfinished = true,
+        done => done?,
+    }
+    Ok(report)
 }
 
 /// Compacts what is due beside the damage that is known.
 fn attempt(
     shared: &Shared,
-    hasher: &KeyHasher,
-    memory: &Memory,
-    config: &TopicConfig,
-    (now, mode): (Timestamp, CompactMode),
+    order: &Order<'_>,
+    (config, storage): (&TopicConfig, &Paced),
     met: &Met,
     report: &mut CompactionReport,
 ) -> Result<()> {
     let view = shared.view.load();
-    let eligible = eligible(shared, &view, config, now);
+    let eligible = eligible(shared, &view, config, order.now);
     report.segments = eligible.len();
     report.damaged.clear();
     let Some(last) = eligible.last() else { return Ok(()) };
     let bound = last.end();
-    let pins = shared.pins.begin_pass(bound, now, config.reader_hold_max);
+    let pins = shared.pins.begin_pass(bound, order.now, config.reader_hold_max);
     report.held_by = pins.holder().map(|h| (h.name.clone().unwrap_or_else(|| "a reader".to_owned()), h.offset));
 
-    let temporaries = Temporaries::new(&shared.place, &shared.temporaries);
     let mut pass = Pass {
         shared,
-        hasher,
-        memory,
+        order: *order,
+        storage,
         config,
-        now,
         bound,
         view: &view,
         segments: eligible,
@@ -151,32 +119,20 @@ fn attempt(
         sources: Vec::new(),
         met,
         pins,
-        temporaries,
+        temporaries: Temporaries::new(&shared.place, &shared.temporaries),
         report: std::mem::take(report),
+        began: Instant::now(),
     };
-    let done = pass.look().and_then(|()| pass.run(mode));
+    let done = pass.look().and_then(|()| if pass.report.unfinished { Ok(()) } else { pass.run() });
     *report = pass.report;
     done
 }
 
-/// The sealed segments that may be compacted: those that end below everything that must not be relied on yet.
-fn eligible<'v>(shared: &Shared, view: &'v View, config: &TopicConfig, now: Timestamp) -> &'v [Arc<Segment>] {
-    let offsets = isolation::offsets(shared);
-    let pinned = shared.pins.owner_bound().unwrap_or(Offset::MAX);
-    let undecided = shared.lock_active().first_undecided(shared).unwrap_or(Offset::MAX);
-    let bound = offsets.durable.min(offsets.high_watermark).min(offsets.last_stable).min(undecided).min(pinned);
-    let lag = i64::try_from(config.min_compaction_lag.as_millis()).unwrap_or(i64::MAX);
-    let may = |segment: &&Arc<Segment>| segment.end() <= bound && segment.facts().sealed_at.plus_millis(lag) <= now;
-    let count = view.sealed().iter().take_while(may).count();
-    &view.sealed()[..count]
-}
-
 struct Pass<'a> {
     shared: &'a Shared,
-    hasher: &'a KeyHasher,
-    memory: &'a Memory,
+    order: Order<'a>,
+    storage: &'a Paced,
     config: &'a TopicConfig,
-    now: Timestamp,
     bound: Offset,
     view: &'a View,
     segments: &'a [Arc<Segment>],
@@ -188,6 +144,7 @@ struct Pass<'a> {
     pins: TombstonePass<'a>,
     temporaries: Temporaries<'a>,
     report: CompactionReport,
+    began: Instant,
 }
 
 impl Pass<'_> {
@@ -195,6 +152,7 @@ impl Pass<'_> {
     fn look(&mut self) -> Result<()> {
         let mut seen = false;
         for segment in self.segments {
+            let built = self.report.digests_built;
             let source = match self.met.log(segment.base()) {
                 Some(error) => {
                     self.report.damaged.push(error.clone());
@@ -205,7 +163,7 @@ impl Pass<'_> {
             let tombstones = source.as_ref().map_or(0, |(source, _)| source.footer.counts.tombstones);
             let annex = source.as_ref().map_or(&[][..], |(_, annex)| &annex.horizons);
             if tombstones > 0 && annex.is_empty() && segment.facts().tombstone_horizon.is_none() {
-                let at = horizon(self.now, self.config.delete_retention);
+                let at = horizon(self.order.now, self.config.delete_retention);
                 segment.update_facts(|facts| facts.tombstone_horizon = Some(at));
                 seen = true;
             }
@@ -220,28 +178,39 @@ impl Pass<'_> {
                 horizons: horizons_of(segment.end(), annex, facts.tombstone_horizon),
             });
             self.sources.push(source);
+            if self.report.digests_built > built && (self.order.is_over)(Duration::ZERO) {
+                self.report.unfinished = true;
+                break;
+            }
         }
+        self.shared.lock_counted().tombstones = Some(tombstones_of(&self.sources));
         // Lost, the horizons would begin anew: that is safe, but late.
         if seen { self.shared.update_state(|_| ()).inspect_err(|e| self.shared.fail_state(e)) } else { Ok(()) }
     }
 
     fn digest(&mut self, segment: &Segment) -> Result<(Source, DigestAnnex)> {
-        let source = match build::stored(segment, self.hasher)? {
+        let source = match build::stored(segment, self.order.hasher)? {
             Some(source) => source,
             None => {
                 let aborted = isolation::aborted_in(self.shared, self.view, segment.base(), segment.end())?;
                 self.report.digests_built += 1;
                 self.report.bytes_read += segment.len();
-                build::build(segment, &aborted, self.hasher, self.memory, &self.temporaries)?
+                build::build(segment, &aborted, &self.order, self.storage, &self.temporaries)?
             }
         };
-        let annex = DigestReader::reopen(&*self.shared.place.storage, &source.path, &source.footer)?.annex()?;
+        let annex = DigestReader::reopen(self.storage, &source.path, &source.footer)?.annex()?;
         Ok((source, annex))
     }
 
-    fn run(&mut self, mode: CompactMode) -> Result<()> {
+    fn run(&mut self) -> Result<()> {
+        let now = self.order.now;
+        let rest = self.shared.lock_counted().rest(&self.facts);
+        if !rest.is_empty() {
+            self.report.next_deadline = self.shared.lock_counted().due();
+            return self.carry_out(&rest);
+        }
         let rules = PlanRules {
-            now: self.now,
+            now,
             bound: self.bound,
             min_cleanable_dirty_ratio: self.config.min_cleanable_dirty_ratio,
             max_compaction_lag: self.config.max_compaction_lag,
@@ -249,17 +218,14 @@ impl Pass<'_> {
             segment_index_bytes: u64::from(self.config.segment_index_bytes),
             held_until: self.pins.holder().map(|holder| holder.holds_until),
         };
-        let counted = self.counted();
-        if mode == CompactMode::Due && counted.iter().any(Option::is_some) {
-            let most = plan(&self.facts, &could_be(&self.facts, &counted, self.now), &rules);
-            let (deadline, held_at) = {
-                let counted = self.shared.lock_counted();
-                (counted.deadline, counted.held_at)
-            };
-            let waits = deadline.is_none_or(|deadline| deadline > self.now)
-                && held_at.is_none_or(|held_at| self.pins.floor() <= held_at);
-            if most.groups.is_empty() && waits {
-                self.report.next_deadline = deadline.into_iter().chain(most.next_deadline).min();
+        let (counted, due, passed) = self.counted();
+        let may_estimate = self.order.mode == CompactMode::Due && counted.iter().any(Option::is_some);
+        if may_estimate && !passed && due.is_none_or(|due| due > now) {
+            let most = plan(&self.facts, &could_be(&self.facts, &counted, now), &rules);
+            if most.groups.is_empty() {
+                let due = due.into_iter().chain(most.next_deadline).min();
+                self.shared.lock_counted().set_plan(self.config, self.bound, false, due);
+                self.report.next_deadline = due;
                 return Ok(());
             }
         }
@@ -267,31 +233,37 @@ impl Pass<'_> {
         let plan = plan(&self.facts, &garbage, &rules);
         self.remember(&garbage, &plan);
         self.report.next_deadline = plan.next_deadline;
-        if plan.groups.is_empty() { Ok(()) } else { self.carry_out(&plan) }
+        if plan.groups.is_empty() { Ok(()) } else { self.carry_out(&plan.groups) }
     }
 
-    /// What the last count said of each segment.
-    fn counted(&self) -> Vec<Option<Garbage>> {
+    /// What the last count said of each segment, when its plan has more to do, and whether a reader that kept tombstones
+    /// from going has passed them.
+    fn counted(&self) -> (Vec<Option<Garbage>>, Option<Timestamp>, bool) {
         let counted = self.shared.lock_counted();
-        self.facts.iter().map(|facts| counted.garbage.get(&(facts.base, facts.end)).copied()).collect()
+        let each = self.facts.iter().zip(self.segments);
+        let garbage = each.map(|(facts, segment)| counted.garbage_of(facts, segment)).collect();
+        (garbage, counted.due(), counted.is_passed(self.pins.floor()))
     }
 
     fn remember(&self, garbage: &[Garbage], plan: &Plan) {
-        let mut counted = self.shared.lock_counted();
-        counted.garbage = self.facts.iter().zip(garbage).map(|(f, g)| ((f.base, f.end), *g)).collect();
-        counted.deadline = plan.next_deadline;
-        let held = garbage.iter().any(|garbage| garbage.held > 0);
-        counted.held_at = self.pins.holder().map(|holder| holder.offset).filter(|_| held);
-        for (segment, garbage) in self.segments.iter().zip(garbage) {
+        let each = || self.facts.iter().zip(garbage);
+        for (segment, (known, garbage)) in self.segments.iter().zip(each()) {
+            let inside = known.counts.map_or((0, 0), |c| (c.records - c.keys, c.record_bytes - c.key_bytes));
             segment.update_facts(|facts| {
-                (facts.dead_records, facts.dead_bytes) = (garbage.dead_records, garbage.dead_bytes)
+                facts.dead_records = garbage.dead_records + inside.0;
+                facts.dead_bytes = garbage.dead_bytes + inside.1;
             });
         }
+        let held_below = each().find(|(_, garbage)| garbage.held > 0).map(|(facts, _)| facts.end);
+        let mut counted = self.shared.lock_counted();
+        counted.set_garbage(each().map(|(facts, garbage)| ((facts.base, facts.end), *garbage)).collect(), held_below);
+        counted.set_plan(self.config, self.bound, true, plan.next_deadline);
+        counted.set_rest(&plan.groups);
     }
 
     fn rule(&self) -> TombstoneRule {
         let damaged = self.facts.iter().find(|facts| facts.counts.is_none());
-        TombstoneRule { now: self.now, floor: self.pins.floor(), pinned_from: damaged.map(|facts| facts.base) }
+        TombstoneRule { now: self.order.now, floor: self.pins.floor(), pinned_from: damaged.map(|facts| facts.base) }
     }
 
     /// The digests that there are, and the numbers of their segments.
@@ -304,45 +276,40 @@ impl Pass<'_> {
     fn count(&self) -> Result<Vec<Garbage>> {
         let (sources, numbers) = self.sources();
         let facts: Vec<&SegmentFacts> = numbers.iter().map(|at| &self.facts[*at]).collect();
-        let merge = Merge::new(&*self.shared.place.storage, &sources, self.memory.count());
+        let merge = Merge::new(self.storage, &sources, self.order.memory.count());
         let counted = count_garbage(merge, &facts, &self.rule())?;
         let mut garbage = vec![Garbage::default(); self.facts.len()];
         numbers.iter().zip(counted).for_each(|(at, counted)| garbage[*at] = counted);
         Ok(garbage)
     }
 
-    fn carry_out(&mut self, plan: &Plan) -> Result<()> {
+    fn carry_out(&mut self, groups: &[Group]) -> Result<()> {
         let rule = self.rule();
         let (sources, numbers) = self.sources();
         let facts: Vec<&SegmentFacts> = numbers.iter().map(|at| &self.facts[*at]).collect();
-        let groups: Vec<Range<Offset>> = plan.groups.iter().map(|group| group.base..group.end).collect();
-        let storage = &*self.shared.place.storage;
-        let (budget, memory) = self.memory.survivors();
+        let ranges: Vec<Range<Offset>> = groups.iter().map(|group| group.base..group.end).collect();
+        let storage = self.storage;
+        let (budget, memory) = self.order.memory.survivors();
         let name = || self.temporaries.path(self.facts[0].base, SegmentFileKind::Digest);
         let merge = Merge::new(storage, &sources, budget);
         let temp = TempFiles::new(storage, &name);
-        let mut survivors = Survivors::find(merge, &facts, &groups, &rule, &memory, temp)?;
+        let mut survivors = Survivors::find(merge, &facts, &ranges, &rule, &memory, temp)?;
         let last_batches = self.shared.lock_active().producers().last_batches();
         let rules = Rules {
             shared: self.shared,
-            hasher: self.hasher,
-            memory: self.memory,
+            storage,
+            hasher: self.order.hasher,
+            memory: self.order.memory,
             tombstones: &rule,
             last_batches: &last_batches,
             temporaries: &self.temporaries,
         };
         let mut report = std::mem::take(&mut self.report);
-        let done = self.groups(plan, &rules, &mut survivors, &mut report);
+        let done = self.groups(groups, &rules, &mut survivors, &mut report);
         let done = if self.shared.check_writable().is_ok() { done.and(self.record()) } else { done };
-        report.unfinished |= survivors.groups().len() < plan.groups.len();
+        report.unfinished |= survivors.groups().len() < groups.len();
         self.report = report;
-        match done {
-            Err(error) if *error.kind() == ErrorKind::Io(std::io::ErrorKind::Interrupted) => {
-                self.report.unfinished = true;
-                Ok(())
-            }
-            done => done,
-        }
+        done
     }
 
     /// Has `state` know the new segments: what an open does not find there it reads, and believes no digest of.
@@ -353,14 +320,18 @@ impl Pass<'_> {
     /// Rewrites and swaps in one group after the other, from the lowest offset on.
     fn groups(
         &self,
-        plan: &Plan,
+        groups: &[Group],
         rules: &Rules<'_>,
         survivors: &mut Survivors<'_>,
         report: &mut CompactionReport,
     ) -> Result<()> {
         let mut filter = TransactionFilter::default();
-        let mut passed = 0;
-        for (number, group) in plan.groups.iter().enumerate().take(survivors.groups().len()) {
+        let (mut passed, prepared) = (0, self.began.elapsed());
+        for (number, group) in groups.iter().enumerate().take(survivors.groups().len()) {
+            if number > 0 && (self.order.is_over)(prepared) {
+                report.unfinished = true;
+                break;
+            }
             for at in passed..group.segments.start {
                 self.pass_over(&mut filter, at);
             }
@@ -370,7 +341,7 @@ impl Pass<'_> {
                 .segments
                 .clone()
                 .map(|at| (self.facts[at].base..self.facts[at].end, &self.facts[at].horizons[..]));
-            let horizons = join_horizons(stretches, self.now);
+            let horizons = join_horizons(stretches, self.order.now);
             self.check_room(group)?;
             let output = rewrite(rules, &inputs, number, survivors, &mut filter, horizons)?;
             let kept = &survivors.groups()[number];
@@ -476,11 +447,11 @@ impl Pass<'_> {
             }
         };
         shared.bury(olds.to_vec());
-        let mut counted = shared.lock_counted();
-        for old in olds {
-            counted.garbage.remove(&(old.base(), old.end()));
-        }
-        counted.garbage.insert((output.segment.base, output.segment.end), Garbage::default());
+        shared.lock_counted().replaced(olds, output.segment.base, output.segment.end);
         Ok(lost)
     }
+}
+
+fn tombstones_of(sources: &[Option<(Source, DigestAnnex)>]) -> u64 {
+    sources.iter().flatten().map(|(source, _)| source.footer.counts.tombstones).sum()
 }

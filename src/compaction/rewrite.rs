@@ -23,7 +23,8 @@ use crate::segment::index::{Indexer, Sums};
 use crate::segment::scan::{Check, Found, Scan, ScanError};
 use crate::segment::{Facts, Place, Segment};
 use crate::shared::Shared;
-use crate::storage::{File, OpenMode, files};
+use crate::storage::paced::Paced;
+use crate::storage::{File, OpenMode, Storage, files};
 use crate::swap::Replacement;
 use crate::transactions::{AbortedRange, MarkerFate, TransactionFilter, TransactionTails};
 
@@ -67,6 +68,8 @@ impl<'a> Temporaries<'a> {
 /// What a rewrite goes by, the same for all groups of a pass.
 pub(crate) struct Rules<'a> {
     pub(crate) shared: &'a Shared,
+    /// Everything that is read and written goes through it.
+    pub(crate) storage: &'a Paced,
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) memory: &'a Memory,
     pub(crate) tombstones: &'a TombstoneRule,
@@ -150,7 +153,7 @@ struct Writer {
 impl Writer {
     fn create(rules: &Rules<'_>, base: Offset, end: Offset, number: u64) -> Result<Writer> {
         let path = rules.temporaries.path_of(base, SegmentFileKind::Log, number);
-        let file = rules.shared.place.storage.open(&path, OpenMode::CreateNew).map_err(|e| Error::io(e, &path))?;
+        let file = rules.storage.open(&path, OpenMode::CreateNew).map_err(|e| Error::io(e, &path))?;
         Ok(Writer {
             base,
             end,
@@ -182,8 +185,8 @@ impl Writer {
         survivors: &mut Survivors<'_>,
         filter: &mut TransactionFilter,
     ) -> Result<()> {
-        let data = input.segment.open()?;
-        let mut scan = Scan::new(&*data.file, 0, input.segment.len(), Check::Crc);
+        let file = rules.storage.file(&input.segment.open()?.file);
+        let mut scan = Scan::new(&*file, 0, input.segment.len(), Check::Crc);
         loop {
             match scan.next() {
                 Ok(Some(found)) => self.batch(rules, input, group, survivors, filter, found)?,
@@ -223,14 +226,14 @@ impl Writer {
             return self.emptied(rules, header);
         }
         if kept.len() as u32 == header.count {
-            return self.put(rules, batch.as_bytes(), header);
+            return self.put(batch.as_bytes(), header);
         }
         let horizon = horizon_at(input.horizons, header.base_offset);
         let start = self.buffer.len();
         let keep = &mut |record: &crate::format::RecordView<'_>| kept.keeps(record.offset);
         match filter_batch(&batch, keep, horizon, &mut self.scratch, &mut self.buffer).map_err(damaged)? {
-            Filtered::Rewritten { .. } => self.note(rules, start),
-            Filtered::Unchanged => self.put(rules, batch.as_bytes(), header),
+            Filtered::Rewritten { .. } => self.note(start),
+            Filtered::Unchanged => self.put(batch.as_bytes(), header),
             Filtered::Empty => self.emptied(rules, header),
         }
     }
@@ -253,7 +256,7 @@ impl Writer {
         }
         let may_go = rules.tombstones.verdict(header.base_offset, input.horizons) == Verdict::MayGo;
         if header.count > 0 && (fate == MarkerFate::Needed || !may_go) {
-            return self.put(rules, batch.as_bytes(), header);
+            return self.put(batch.as_bytes(), header);
         }
         self.emptied(rules, header)
     }
@@ -266,19 +269,19 @@ impl Writer {
         }
         let start = self.buffer.len();
         empty_batch(header, of_producer, &mut self.buffer);
-        self.note(rules, start)
+        self.note(start)
     }
 
     /// Copies a whole batch.
-    fn put(&mut self, rules: &Rules<'_>, bytes: &[u8], header: &BatchHeader) -> Result<()> {
+    fn put(&mut self, bytes: &[u8], header: &BatchHeader) -> Result<()> {
         debug_assert_eq!(bytes.len(), header.size);
         let start = self.buffer.len();
         self.buffer.extend_from_slice(bytes);
-        self.note(rules, start)
+        self.note(start)
     }
 
     /// Takes note of the batch at the end of the buffer, and writes that when it is full.
-    fn note(&mut self, rules: &Rules<'_>, start: usize) -> Result<()> {
+    fn note(&mut self, start: usize) -> Result<()> {
         let bytes = self.buffer.get(start..).unwrap_or_default();
         let batch = BatchView::parse(bytes).expect("what was written is a batch");
         let header = *batch.header();
@@ -297,14 +300,7 @@ impl Writer {
             self.offsets.extend_from_slice(&offset.encode());
             self.times.extend(time.iter().flat_map(TimeIndexEntry::encode));
         }
-        if self.buffer.len() < PIECE {
-            return Ok(());
-        }
-        // Somebody waits to truncate or to close: this can be begun anew.
-        if rules.shared.cancel.load(Ordering::Acquire) > 0 {
-            return Err(ErrorKind::Io(std::io::ErrorKind::Interrupted).into());
-        }
-        self.flush()
+        if self.buffer.len() < PIECE { Ok(()) } else { self.flush() }
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -335,7 +331,7 @@ impl Writer {
         assert_eq!(self.tally.records, kept.records, "all that stays was written, and nothing else");
         self.tally.record_bytes = kept.record_bytes;
 
-        let storage = &*rules.shared.place.storage;
+        let storage = rules.storage;
         let mut files = Vec::new();
         let sums = Sums {
             offsets: Some(IndexSum::of(&self.offsets, (self.offsets.len() / OffsetIndexEntry::LEN) as u32)),
@@ -392,8 +388,7 @@ impl Writer {
             log_len: self.written,
             headers_sum: self.sum.value(),
         };
-        let storage = &rules.shared.place.storage;
-        let file = storage.open(path, OpenMode::CreateNew).map_err(|e| Error::io(e, path))?;
+        let file = rules.storage.open(path, OpenMode::CreateNew).map_err(|e| Error::io(e, path))?;
         let mut digest = DigestWriter::new(file, path, subject, rules.memory.digest_writer());
         survivors.write_entries(group, &(self.base..self.end), &mut digest)?;
         digest.finish(&self.tally, &DigestAnnex { horizons, producers: self.tails.iter().collect() })?;

@@ -63,5 +63,5 @@ pub use partition_metadata::TopicId;
 pub(crate) use record::SuspendedRecords;
 pub use record::{Header, Headers, Record, RecordView, Records};
 pub use snapshot::ProducerSnapshotEntry;
-pub use state::{IndexSum, Pending, SegmentState, State};
+pub use state::{IndexSum, Pending, Planned, SegmentState, State};
 pub use txn_index::AbortedTxn;

@@ -18,8 +18,10 @@ const VERSION: u16 = 1;
 /// Magic, version, length, sequence.
 const ENVELOPE_LEN: usize = 18;
 const CRC_LEN: usize = 4;
-/// Seven offsets and positions, the pending operation, and two counts.
-const CORE_LEN: usize = 7 * 8 + 9 + 2 * 4;
+/// Seven offsets and positions, the pending operation, what was planned, and two counts.
+const CORE_LEN: usize = 7 * 8 + 9 + PLANNED_LEN + 2 * 4;
+/// A flag, two offsets, a flag and a time, and the checksum of the rules.
+const PLANNED_LEN: usize = 1 + 2 * 8 + 9 + 4;
 const GAP_LEN: usize = 16;
 const SEGMENT_LEN: usize = 9 * 8 + 9 + 3 * SUM_LEN;
 const SUM_LEN: usize = 9;
@@ -43,10 +45,26 @@ pub struct State {
     pub producers_at: Option<Offset>,
     /// What was begun and must be finished before anything else.
     pub pending: Pending,
+    /// How far compaction has planned; `None` when it has to look anew. A cache.
+    pub planned: Option<Planned>,
     /// Ranges of offsets that are missing from a directory that was taken over, and known to be.
     pub adopted_gaps: Vec<Range<Offset>>,
     /// The segments in order, of the active one what is durable; some or all may be missing.
     pub segments: Vec<SegmentState>,
+}
+
+/// How far compaction has planned, with nothing left to do until something changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Planned {
+    /// The end of the last segment that a plan has seen.
+    pub to: Offset,
+    /// The end of the last segment that a count has seen: dead records below were counted, those of later segments are
+    /// estimated.
+    pub counted_to: Offset,
+    /// When there is more to do, if no record comes.
+    pub due: Option<Timestamp>,
+    /// The checksum of the configuration that the plan went by.
+    pub rules: u32,
 }
 
 /// An operation that was begun.
@@ -178,6 +196,7 @@ impl State {
         };
         out.push(kind);
         out.extend_from_slice(&to.as_i64().to_be_bytes());
+        Planned::encode(self.planned, out);
         out.extend_from_slice(&(self.adopted_gaps.len() as u32).to_be_bytes());
         for gap in &self.adopted_gaps {
             assert!(gap.start < gap.end, "a gap has offsets");
@@ -196,6 +215,7 @@ impl State {
             max_winner_offset: fields.optional_offset()?,
             producers_at: fields.optional_offset()?,
             pending: decode_pending(fields)?,
+            planned: Planned::decode(fields)?,
             ..State::default()
         };
         let gaps = fields.count(GAP_LEN)?;
@@ -204,6 +224,31 @@ impl State {
         state.segments = (0..segments).map(|_| SegmentState::decode(fields)).collect::<Result<_, _>>()?;
         fields.end()?;
         Ok(state)
+    }
+}
+
+impl Planned {
+    fn encode(planned: Option<Planned>, out: &mut Vec<u8>) {
+        let none = Planned { to: Offset::ZERO, counted_to: Offset::ZERO, due: None, rules: 0 };
+        out.push(planned.is_some().into());
+        let Planned { to, counted_to, due, rules } = planned.unwrap_or(none);
+        out.extend_from_slice(&to.as_i64().to_be_bytes());
+        out.extend_from_slice(&counted_to.as_i64().to_be_bytes());
+        out.push(due.is_some().into());
+        out.extend_from_slice(&due.unwrap_or(Timestamp::NONE).as_millis().to_be_bytes());
+        out.extend_from_slice(&rules.to_be_bytes());
+    }
+
+    fn decode(fields: &mut Fields<'_>) -> Result<Option<Planned>, FormatError> {
+        let flag = |flag| match flag {
+            0 | 1 => Ok(flag == 1),
+            _ => Err(FormatError::Malformed("plan")),
+        };
+        let is_some = flag(fields.u8()?)?;
+        let (to, counted_to) = (fields.offset()?, fields.offset()?);
+        let has_due = flag(fields.u8()?)?;
+        let (due, rules) = (fields.timestamp()?, fields.u32()?);
+        Ok(is_some.then_some(Planned { to, counted_to, due: has_due.then_some(due), rules }))
     }
 }
 
@@ -332,6 +377,12 @@ mod tests {
             max_winner_offset: Some(Offset::MAX),
             producers_at: Some(Offset::ZERO),
             pending: Pending::Truncate(Offset::new(5)),
+            planned: Some(Planned {
+                to: Offset::new(3),
+                counted_to: Offset::new(2),
+                due: Some(Timestamp::from_millis(-6)),
+                rules: u32::MAX,
+            }),
             adopted_gaps: vec![Offset::new(10)..Offset::new(20), Offset::new(30)..Offset::new(31)],
             segments: (0..segments).map(segment).collect(),
         }
@@ -341,7 +392,7 @@ mod tests {
     fn a_state_survives_a_round_trip() {
         let others = [
             State::default(),
-            State { pending: Pending::Reset(Offset::MAX), max_winner_offset: None, ..state(0) },
+            State { pending: Pending::Reset(Offset::MAX), max_winner_offset: None, planned: None, ..state(0) },
             state(1),
             state(7),
         ];

@@ -4,6 +4,7 @@
 pub(crate) mod files;
 mod fs;
 pub(crate) mod handles;
+pub(crate) mod paced;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 

@@ -1,0 +1,95 @@
+//! The threads of a log, and what tells them to go on or to end.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::maintenance;
+
+use super::LogInner;
+
+/// Tells the maintenance threads what to do next.
+#[derive(Default)]
+pub(super) struct Stop {
+    state: Mutex<Signals>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Signals {
+    stopped: bool,
+    /// Counts the looks at all partitions: after each there may be something to compact.
+    ticks: u64,
+}
+
+impl Stop {
+    /// Waits for `interval`, or less when told to stop; whether it was.
+    fn wait(&self, interval: Duration) -> bool {
+        let state = self.lock();
+        let waited = self.changed.wait_timeout_while(state, interval, |state| !state.stopped);
+        waited.unwrap_or_else(PoisonError::into_inner).0.stopped
+    }
+
+    /// Waits for the tick after those that were seen; `None` when told to stop.
+    fn wait_for_tick(&self, seen: u64) -> Option<u64> {
+        let state = self.lock();
+        let state = self.changed.wait_while(state, |state| !state.stopped && state.ticks == seen);
+        let state = *state.unwrap_or_else(PoisonError::into_inner);
+        (!state.stopped).then_some(state.ticks)
+    }
+
+    fn tick(&self) {
+        self.lock().ticks += 1;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Signals> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks at all partitions at each interval. The log is not kept meanwhile: whoever drops its last clone stops this.
+pub(super) fn keep_up(log: &Weak<LogInner>, stop: &Stop, interval: Duration) {
+    while !stop.wait(interval) {
+        let Some((all, clock)) = log.upgrade().map(|log| (log.maintained(), Arc::clone(&log.config.clock))) else {
+            return;
+        };
+        for shared in all.iter() {
+            if stop.is_stopped() {
+                return;
+            }
+            maintenance::upkeep(shared, clock.now());
+        }
+        stop.tick();
+    }
+}
+
+/// Compacts what is due, after each look at the partitions.
+pub(super) fn take_turns(log: &Weak<LogInner>, stop: &Stop) {
+    let mut seen = 0;
+    while let Some(tick) = stop.wait_for_tick(seen) {
+        seen = tick;
+        while !stop.is_stopped() {
+            let Some(log) = log.upgrade() else { return };
+            let now = log.config.clock.now();
+            let turn = log.schedule.next(&log.maintained(), now, &|_| false);
+            drop(log);
+            let Some(turn) = turn else { break };
+            // How it went is kept with the partition.
+            let _ = turn.take(now, None);
+        }
+    }
+}
+
+pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).expect("the process can start threads")
+}

@@ -1,0 +1,125 @@
+//! Whose turn it is to be compacted.
+//!
+//! Partitions whose deadline has passed go first, the one that is overdue for longest before all others; the rest take
+//! turns. A turn ends when its compaction does; or, where others wait, at the first stop after its time is over. Then it
+//! is at the end of the line, overdue or not: so a large partition cannot starve the others.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::offset::Timestamp;
+use crate::shared::Shared;
+use crate::stats::CompactionReport;
+
+use super::{Outcome, PassReport, due, turn};
+
+/// How long a turn is while others wait. It is longer where it took longer to prepare: a turn spends half of its time on
+/// what it is for.
+const TURN: Duration = Duration::from_secs(1);
+/// When a partition that somebody else has is tried again.
+const BUSY: Duration = Duration::from_millis(100);
+
+/// The line of a log's partitions. All threads, and its owner's calls, take their turns from the same.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
+    /// How many turns there were.
+    turns: Mutex<u64>,
+}
+
+/// A turn that is to be [taken](Turn::take). It keeps its partition to itself until dropped.
+pub(crate) struct Turn {
+    schedule: Arc<Schedule>,
+    shared: Arc<Shared>,
+    all: Arc<[Arc<Shared>]>,
+}
+
+impl Schedule {
+    /// Whether there is a turn to be had.
+    pub(crate) fn waits(&self, all: &[Arc<Shared>], now: Timestamp, passes_over: &dyn Fn(&Shared) -> bool) -> bool {
+        let _turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().any(|shared| !passes_over(shared) && due(shared, now).is_some())
+    }
+
+    /// The next turn; `None` when nothing is to be done. Partitions that `passes_over` names have none.
+    pub(crate) fn next(
+        self: &Arc<Self>,
+        all: &Arc<[Arc<Shared>]>,
+        now: Timestamp,
+        passes_over: &dyn Fn(&Shared) -> bool,
+    ) -> Option<Turn> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = all.iter().filter(|shared| !passes_over(shared));
+        let place = |shared: &Arc<Shared>| due(shared, now).map(|since| Place::of(shared, since));
+        let (_, shared) =
+            waiting.filter_map(|shared| place(shared).map(|place| (place, shared))).min_by_key(|(place, _)| *place)?;
+        *turns += 1;
+        let mut upkeep = shared.lock_upkeep();
+        (upkeep.busy, upkeep.last_turn, upkeep.not_before) = (true, *turns, None);
+        drop(upkeep);
+        Some(Turn { schedule: Arc::clone(self), shared: Arc::clone(shared), all: Arc::clone(all) })
+    }
+}
+
+/// A place in the line.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Place {
+    Overdue(Timestamp),
+    /// Behind all that had their last turn before.
+    After(u64),
+}
+
+impl Place {
+    fn of(shared: &Shared, since: Option<Timestamp>) -> Place {
+        let upkeep = shared.lock_upkeep();
+        match since {
+            Some(since) if !upkeep.unfinished => Place::Overdue(since),
+            _ => Place::After(upkeep.last_turn),
+        }
+    }
+}
+
+impl Turn {
+    /// Whose it is.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Takes it: `must_end` is the time by which it is over though nobody waits.
+    pub(crate) fn take(
+        self,
+        now: Timestamp,
+        must_end: Option<Instant>,
+    ) -> (Result<Option<CompactionReport>, Error>, PassReport) {
+        let began = Instant::now();
+        let is_over = |prepared: Duration| {
+            let time = Instant::now();
+            must_end.is_some_and(|end| time >= end)
+                || time.duration_since(began) >= TURN.max(prepared * 2) && self.others_wait(now)
+        };
+        let (outcome, report) = turn(&self.shared, now, &is_over);
+        let done = match outcome {
+            Outcome::Done(done) => {
+                self.shared.lock_upkeep().unfinished = done.unfinished;
+                Ok(Some(done))
+            }
+            Outcome::Failed(error) => Err(error),
+            Outcome::Busy => {
+                self.shared.lock_upkeep().not_before = Some(Instant::now() + BUSY);
+                Ok(None)
+            }
+        };
+        (done, report)
+    }
+
+    fn others_wait(&self, now: Timestamp) -> bool {
+        let myself = |other: &Shared| std::ptr::eq(other, &*self.shared);
+        self.schedule.waits(&self.all, now, &myself)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.shared.lock_upkeep().busy = false;
+    }
+}
