@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
-use crate::format::{BatchHeader, FormatError, OffsetIndexEntry, Pending, SegmentState, State};
+use crate::format::{BATCH_HEADER_LEN, BatchHeader, FormatError, OffsetIndexEntry, Pending, SegmentState, State};
 use crate::offset::Offset;
 use crate::segment::digest;
 use crate::segment::scan::{Check, Found, OFFSETS_MAX, Scan, ScanError, zeros_follow};
@@ -84,6 +84,8 @@ pub(crate) struct Walk {
     pub(crate) end: Offset,
     /// Where the last good batch ends.
     pub(crate) position: u64,
+    /// Where it begins, when there is one.
+    pub(crate) last: Option<u64>,
     pub(crate) stop: Stop,
 }
 
@@ -107,14 +109,16 @@ pub(crate) fn walk(
     check: Check,
     mut each: impl FnMut(Found<'_>) -> Result<()>,
 ) -> Result<Walk> {
-    let mut walk = Walk { end: start_end.max(base), position: range.0, stop: Stop::End };
+    let mut walk = Walk { end: start_end.max(base), position: range.0, last: None, stop: Stop::End };
     let mut scan = Scan::new(file, range.0, range.1, check);
     let bad = loop {
         match scan.next() {
             Ok(None) => return Ok(walk),
             Ok(Some(found)) if !is_in_order(&walk, base, found.batch.header()) => break FormatError::BadOffset,
+            Ok(Some(found)) if is_astray(file, &walk, &found, range.1)? => break FormatError::BadOffset,
             Ok(Some(found)) => {
                 walk.end = found.batch.header().next_offset();
+                walk.last = Some(found.position);
                 walk.position = found.position + found.batch.header().size as u64;
                 each(found)?;
             }
@@ -129,6 +133,20 @@ pub(crate) fn walk(
 
 fn is_in_order(walk: &Walk, base: Offset, header: &BatchHeader) -> bool {
     header.base_offset >= walk.end && header.last_offset().since(base) <= OFFSETS_MAX
+}
+
+/// Whether a batch has left its place: there are offsets missing before it, and it reaches into the batch behind it. The
+/// checksum does not cover the base offset, and of the two this one is wrong, since the other fits what was before.
+fn is_astray(file: &dyn File, walk: &Walk, found: &Found<'_>, end: u64) -> Result<bool> {
+    let header = found.batch.header();
+    let behind = found.position + header.size as u64;
+    if header.base_offset == walk.end || end - behind < BATCH_HEADER_LEN as u64 {
+        return Ok(false);
+    }
+    let mut bytes = [0; BATCH_HEADER_LEN];
+    file.read_at(&mut bytes, behind).map_err(|e| Error::io(e, std::path::Path::new("")))?;
+    let next = BatchHeader::parse(&bytes);
+    Ok(next.is_ok_and(|next| (walk.end..header.next_offset()).contains(&next.base_offset)))
 }
 
 /// Whether a whole, valid batch lies anywhere in `[from, len)`: data behind damage, not just garbage.

@@ -67,7 +67,7 @@ pub struct PartitionReport {
     pub end: Offset,
     /// Bytes that were scanned because they were not known to be durable.
     pub scanned_bytes: u64,
-    /// What was cut from the tail, if anything.
+    /// What was cut from the tail, if anything; of a log that is open for reading only, what is left out.
     pub cut: Option<Cut>,
     /// Files put aside whole, under their new names.
     pub put_aside: Vec<String>,
@@ -97,7 +97,7 @@ pub struct Cut {
     pub offset: Offset,
     /// Whether whole, valid batches were among them: more was lost than one torn write.
     pub valid_batches_followed: bool,
-    /// The file that they are kept in.
+    /// The file that they are kept in; empty where nothing was cut because the log is open for reading only.
     pub kept_in: String,
 }
 
@@ -427,7 +427,8 @@ impl Opening {
     fn readable_prefix(&self, log_start: Offset, error: &Error) -> Result<Vec<Arc<Segment>>> {
         let place = &self.request.place;
         let mut segments: Vec<Arc<Segment>> = Vec::new();
-        for log in self.bare_logs()? {
+        let logs = self.bare_logs()?;
+        for (at, log) in logs.iter().enumerate() {
             let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
             if segments.last().is_some_and(|last| last.end() != log.base) {
                 break;
@@ -435,10 +436,19 @@ impl Opening {
             let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
             let damaged = error.path() == Some(path.as_path());
             let len = if damaged { error.position().unwrap_or(0).min(log.len) } else { log.len };
+            // A batch that reaches into the next file has left its place.
+            let next = logs.get(at + 1).map_or(Offset::MAX, |next| next.base);
+            let mut sound = (log.base, 0);
             let walk =
-                survey::walk(&*file, log.base, (0, len), log.base, crate::segment::scan::Check::Header, |_| Ok(()))?;
-            let whole = matches!(walk.stop, survey::Stop::End) && !damaged;
-            let log = LogFile { end: walk.end, valid: walk.position, ..log };
+                survey::walk(&*file, log.base, (0, len), log.base, crate::segment::scan::Check::Header, |found| {
+                    let header = found.batch.header();
+                    if header.next_offset() <= next {
+                        sound = (header.next_offset(), found.position + header.size as u64);
+                    }
+                    Ok(())
+                })?;
+            let whole = matches!(walk.stop, survey::Stop::End) && sound.1 == walk.position && !damaged;
+            let log = LogFile { end: sound.0, valid: sound.1, ..*log };
             segments.push(segment(place, &log, None, whole));
             if !whole {
                 break;

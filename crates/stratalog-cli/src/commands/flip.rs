@@ -1,7 +1,7 @@
 //! `stratalog verify --flip`: single bytes of a copy are changed, and every read must be right or say what is wrong.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -72,6 +72,15 @@ enum How {
     Writing,
 }
 
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            How::Reading => "reading",
+            How::Writing => "writing",
+        })
+    }
+}
+
 /// What a flip came to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Verdict {
@@ -97,7 +106,7 @@ struct Copied {
 
 /// Flips bytes of a copy of a log directory, and reads it each time.
 pub fn run(directory: &Directory, count: u64, seed: u64, ui: &Ui) -> Result<Flipped, Failure> {
-    let copies = Copies::new(&directory.path)?;
+    let copies = Copies::new(directory)?;
     let before = Before { reading: copies.read(How::Reading)?, writing: copies.read(How::Writing)? };
     copies.restore()?;
     let mut flipped = Flipped {
@@ -172,17 +181,24 @@ impl Flipped {
 }
 
 impl Copies {
-    fn new(dir: &Path) -> Result<Copies, Failure> {
+    fn new(directory: &Directory) -> Result<Copies, Failure> {
+        let dir = &directory.path;
         let root = tempfile::Builder::new().prefix("stratalog-flip").tempdir()?;
         let mut copies = Copies { root, files: Vec::new() };
         let mut names = Vec::new();
         list(dir, Path::new(""), &mut names)?;
         for name in names {
             let from = dir.join(&name);
+            // What is nobody's is neither read nor flipped.
+            let is_known = |name: &str| !directory.unknown.iter().any(|unknown| unknown == name);
+            let content = content(&from);
+            if content.is_none() && !name.to_str().is_some_and(|name| !name.contains('/') && is_known(name)) {
+                continue;
+            }
             // An owner may have removed it meanwhile.
             let Ok(len) = copy(&from, &copies.kept().join(&name)) else { continue };
             copy(&copies.kept().join(&name), &copies.used().join(&name))?;
-            copies.files.push(Copied { is_unprotected: is_unprotected(&from), name, len });
+            copies.files.push(Copied { is_unprotected: content.is_some_and(is_unprotected), name, len });
         }
         Ok(copies)
     }
@@ -236,6 +252,7 @@ impl Copies {
             };
             verdict = verdict.max(match judged {
                 Verdict::Wrong(_) if file.is_unprotected => Verdict::Unprotected,
+                Verdict::Wrong(what) => Verdict::Wrong(format!("opened for {how}: {what}")),
                 judged => judged,
             });
             self.restore()?;
@@ -245,10 +262,9 @@ impl Copies {
 
     /// Opens the changed copy and reads all of it.
     fn read(&self, how: How) -> Result<SeenLog, Failure> {
-        let config = LogConfig::new().maintenance_interval(None).min_free_bytes(0).sync_threads(0);
         let log = match how {
-            How::Reading => Log::open_read_only_with(self.used(), config)?,
-            How::Writing => Log::open(self.used(), config)?,
+            How::Reading => Log::open_read_only_with(self.used(), quiet())?,
+            How::Writing => Log::open(self.used(), quiet())?,
         };
         let mut seen = SeenLog::new();
         let report = log.recovery_report();
@@ -292,6 +308,10 @@ impl Copies {
         }
         Ok(())
     }
+}
+
+fn quiet() -> LogConfig {
+    LogConfig::new().maintenance_interval(None).min_free_bytes(0).sync_threads(0)
 }
 
 fn read_partition(partition: &Partition) -> Seen {
@@ -415,13 +435,16 @@ fn long_ago() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
 }
 
-/// Kafka's text files have no checksum.
-fn is_unprotected(path: &Path) -> bool {
-    let content = match inspect::locate(&FileSystem::new(), path) {
+fn content(path: &Path) -> Option<Content> {
+    match inspect::locate(&FileSystem::new(), path) {
         Ok(Located::File { content, .. }) => content,
         _ => None,
-    };
-    matches!(content, Some(Content::OffsetCheckpoint | Content::LeaderEpochs | Content::PartitionMetadata))
+    }
+}
+
+/// Kafka's text files have no checksum.
+fn is_unprotected(content: Content) -> bool {
+    matches!(content, Content::OffsetCheckpoint | Content::LeaderEpochs | Content::PartitionMetadata)
 }
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
