@@ -17,7 +17,7 @@ use crate::transactions;
 use crate::view::View;
 
 /// The largest offset span of a segment: index entries hold 32-bit offsets, Kafka's signed ones.
-const SPAN_MAX: u64 = i32::MAX as u64;
+pub(crate) const SPAN_MAX: u64 = i32::MAX as u64;
 
 /// What appends work on.
 pub(crate) struct Active {
@@ -47,9 +47,10 @@ impl Active {
     pub(crate) fn new(
         segment: Arc<Segment>,
         config: Arc<TopicConfig>,
-        producers: Producers,
+        mut producers: Producers,
         leader_epoch: i32,
     ) -> Active {
+        producers.set_max(config.max_producers);
         let first_append_at =
             Some(segment.facts().first_append_at).filter(|at| *at != Timestamp::NONE && !segment.is_empty());
         let captured = segment.len();
@@ -78,6 +79,7 @@ impl Active {
 
     pub(crate) fn set_config(&mut self, config: Arc<TopicConfig>) {
         self.writer.set_reserve(reserve(&config));
+        self.producers.set_max(config.max_producers);
         self.config = config;
         self.due = self.work_out_due();
     }
@@ -104,8 +106,10 @@ impl Active {
         self.writer.max_timestamp()
     }
 
-    /// Gives reserved space back when nothing was appended since the last call.
-    pub(crate) fn release_idle(&mut self, _now: Timestamp) -> Result<()> {
+    /// Forgets producers that have been idle for long, and gives reserved space back when nothing was appended since the
+    /// last call.
+    pub(crate) fn release_idle(&mut self, now: Timestamp) -> Result<()> {
+        self.producers.remove_expired(now, self.config.producer_expiration);
         let len = self.writer.len();
         if len == self.idle_len {
             self.writer.trim()?;
@@ -234,20 +238,22 @@ impl Active {
         }
         let end = batches.last().map_or(self.segment().end(), BatchHeader::next_offset);
         self.writer.publish(end);
-        shared.ends.set_log_end(end);
         if std::mem::take(&mut self.unstable) {
-            self.refresh_unstable(shared);
+            // Before the end: nobody sees an open transaction as a part of what is stable.
+            shared.ends.set_first_unstable(self.producers.first_unstable(shared.high_watermark_at(end)));
+            // Asked so that what has become durable is forgotten.
+            let _ = self.first_undecided(shared);
         }
+        shared.ends.set_log_end(end);
         self.hand_over_checkpoint(shared);
         Ok(())
     }
 
-    /// Works out again where the stable part ends, and wakes who waits for it.
+    /// Works out again where the stable part ends. The caller wakes who waits for it, without the appender.
     pub(crate) fn refresh_unstable(&mut self, shared: &Shared) {
         shared.ends.set_first_unstable(self.producers.first_unstable(shared.high_watermark()));
         // Asked so that what has become durable is forgotten.
         let _ = self.first_undecided(shared);
-        shared.tails.stable.notify(shared.last_stable().get());
     }
 
     /// Where the first transaction starts that a compaction must not count on, whichever way it ended.
@@ -265,6 +271,8 @@ impl Active {
         let config = Arc::clone(&self.config);
         shared.ends.set_log_end(segment.end());
         *self = Active::new(segment, config, producers, self.leader_epoch);
+        // What was noted of it may be cut off.
+        self.noted_epoch = -1;
         self.refresh_unstable(shared);
     }
 
@@ -280,7 +288,7 @@ impl Active {
     }
 
     fn note_epoch(&mut self, shared: &Shared, header: &BatchHeader) {
-        if header.leader_epoch > self.noted_epoch {
+        if header.leader_epoch != self.noted_epoch && header.leader_epoch >= 0 {
             self.noted_epoch = header.leader_epoch;
             shared.lock_epochs().assign(header.leader_epoch, header.base_offset);
         }

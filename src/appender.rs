@@ -2,11 +2,11 @@
 //! holds the appender.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, MutexGuard, OnceLock};
 
 use bytes::Bytes;
 
-use crate::active::Active;
+use crate::active::{Active, SPAN_MAX};
 use crate::combiner::{Appended, Queued};
 use crate::config::{Cleanup, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
@@ -36,16 +36,14 @@ pub(crate) fn append(shared: &Shared, input: Input<'_>, expected: Option<Offset>
     if input.header.count == 0 {
         return Err(Error::from(FormatError::BadCount));
     }
-    let Some(mut active) = shared.try_lock_active() else {
-        return match expected {
-            None => append_combined(shared, input, now),
-            Some(_) => {
-                let mut active = shared.lock_active();
-                append_locked(shared, &mut active, input, expected, now)
-            }
-        };
+    let active = match (shared.try_lock_active(), expected) {
+        (Some(active), _) => active,
+        (None, Some(_)) => shared.lock_active(),
+        (None, None) => return append_combined(shared, input, now),
     };
-    append_locked(shared, &mut active, input, expected, now)
+    let appended = append_locked(shared, active, input, expected, now);
+    shared.announce();
+    appended
 }
 
 /// Appends batches that have their offsets already, gaps and all. Everything is checked before anything is written.
@@ -57,11 +55,33 @@ pub(crate) fn append_at(shared: &Shared, bytes: &[u8], now: Timestamp) -> Result
     };
     let mut active = shared.lock_active();
     shared.check_writable()?;
-    let end = active.segment().end();
-    if first.base_offset < end {
-        return Err(ErrorKind::UnexpectedOffset { given: first.base_offset, end }.into());
+    check_gaps(&headers, active.segment().end())?;
+    let written = write_given(shared, &mut active, bytes, &headers, now);
+    drop(active);
+    shared.announce();
+    written.map(|()| Appended { base_offset: first.base_offset, next_offset: last.next_offset(), append_time: None })
+}
+
+/// A batch may begin a segment that is named by the end before it, and must lie within its reach.
+fn check_gaps(headers: &[BatchHeader], mut end: Offset) -> Result<()> {
+    for header in headers {
+        let given = header.base_offset;
+        if given < end || header.last_offset().since(end) > SPAN_MAX {
+            return Err(ErrorKind::UnexpectedOffset { given, end }.into());
+        }
+        end = header.next_offset();
     }
-    let (mut rest, mut left) = (bytes, headers.as_slice());
+    Ok(())
+}
+
+fn write_given(
+    shared: &Shared,
+    active: &mut Active,
+    bytes: &[u8],
+    headers: &[BatchHeader],
+    now: Timestamp,
+) -> Result<()> {
+    let (mut rest, mut left) = (bytes, headers);
     while !left.is_empty() {
         let header = &left[0];
         active.make_room(shared, header, header.base_offset, now)?;
@@ -74,27 +94,29 @@ pub(crate) fn append_at(shared: &Shared, bytes: &[u8], now: Timestamp) -> Result
         let (count, size) = run.fold((0, 0), |(count, size), header| (count + 1, size + header.size));
         let (written, after) = rest.split_at(size);
         active.write(shared, [written, &[]], &left[..count], now)?;
-        shared.accepted(size as u64, left[count - 1].next_offset(), active.config());
+        shared.accepted(size as u64, active.config());
         (rest, left) = (after, &left[count..]);
     }
-    Ok(Appended { base_offset: first.base_offset, next_offset: last.next_offset(), append_time: None })
+    Ok(())
 }
 
 /// What every append waits for, or fails on, before it takes a lock.
 #[inline]
 fn admit(shared: &Shared, size: u64) -> Result<()> {
     shared.check_writable()?;
-    shared.budgets.unsynced.admit(size, || shared.sync_soon())?;
+    // Whoever's bytes they are that take the room: all are synced now.
+    shared.budgets.unsynced.admit(size, || shared.budgets.sync_queue.hurry())?;
     shared.budgets.space.admit()
 }
 
 fn append_locked(
     shared: &Shared,
-    active: &mut Active,
+    mut active: MutexGuard<'_, Active>,
     input: Input<'_>,
     expected: Option<Offset>,
     now: Timestamp,
 ) -> Result<Appended> {
+    let active = &mut *active;
     // Closed or poisoned meanwhile: nothing may be written behind that.
     shared.check_writable()?;
     let end = active.segment().end();
@@ -102,9 +124,10 @@ fn append_locked(
         return Err(ErrorKind::UnexpectedOffset { given, end }.into());
     }
     check_size(input.header.size, active.config())?;
+    check_reach(input.header, end)?;
     active.make_room(shared, input.header, end, now)?;
     let appended = write_one(shared, active, input, end, now)?;
-    shared.accepted(input.header.size as u64, appended.next_offset, active.config());
+    shared.accepted(input.header.size as u64, active.config());
     if shared.combiner.waiting.load(Ordering::Relaxed) > 0 {
         drain(shared, active);
     }
@@ -147,6 +170,7 @@ fn append_combined(shared: &Shared, input: Input<'_>, now: Timestamp) -> Result<
         drain(shared, &mut active);
     }
     drop(active);
+    shared.announce();
     queued.result.get().cloned().expect("who drains the queue answers everyone in it")
 }
 
@@ -172,6 +196,7 @@ fn drain_run(shared: &Shared, active: &mut Active, queue: &[Arc<Queued>]) -> usi
     let ready = shared
         .check_writable()
         .and_then(|()| check_size(first.header.size, active.config()))
+        .and_then(|()| check_reach(&first.header, end))
         .and_then(|()| active.make_room(shared, &first.header, end, first.now));
     if let Err(error) = ready {
         return alone(Err(error));
@@ -184,6 +209,7 @@ fn drain_run(shared: &Shared, active: &mut Active, queue: &[Arc<Queued>]) -> usi
     for queued in queue {
         let small = queued.header.size <= COMBINE_BATCH && buffer.len() + queued.header.size <= COMBINE_MAX;
         let fits = check_size(queued.header.size, active.config()).is_ok()
+            && check_reach(&queued.header, at).is_ok()
             && active.fits(buffer.len(), &queued.header, at, queued.now);
         let goes_along = small && fits;
         if !headers.is_empty() && !goes_along {
@@ -196,7 +222,7 @@ fn drain_run(shared: &Shared, active: &mut Active, queue: &[Arc<Queued>]) -> usi
     }
     let written = active.write(shared, [&buffer, &[]], &headers, first.now);
     if written.is_ok() {
-        shared.accepted(buffer.len() as u64, at, active.config());
+        shared.accepted(buffer.len() as u64, active.config());
     }
     active.buffer = buffer;
     for (queued, header) in queue.iter().zip(&headers) {
@@ -232,6 +258,15 @@ fn push_patched(buffer: &mut Vec<u8>, bytes: &[u8], header: &mut BatchHeader, ap
 fn check_size(size: usize, config: &TopicConfig) -> Result<()> {
     let max = config.max_batch_bytes;
     if size > max { Err(ErrorKind::BatchTooLarge { size, max }.into()) } else { Ok(()) }
+}
+
+/// The last offset of all is never given: the log's end lies behind each batch.
+fn check_reach(header: &BatchHeader, end: Offset) -> Result<()> {
+    if u64::from(header.last_offset_delta) < Offset::MAX.since(end) {
+        Ok(())
+    } else {
+        Err(ErrorKind::UnexpectedOffset { given: end, end }.into())
+    }
 }
 
 /// What only the records tell: that each has a key where the topic is compacted, and a timestamp within the bounds.

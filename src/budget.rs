@@ -178,6 +178,14 @@ impl SyncQueue {
         self.changed.notify_one();
     }
 
+    /// All partitions in the queue are to be synced as soon as a thread is free.
+    pub(crate) fn hurry(&self) {
+        let mut due = self.lock();
+        let waiting = std::mem::take(&mut due.later);
+        due.urgent.extend(waiting.into_iter().map(|(_, target)| target));
+        self.changed.notify_all();
+    }
+
     /// The next partition whose time has come; does not wait.
     pub(crate) fn take_due(&self) -> Option<Arc<dyn SyncTarget>> {
         self.lock().take_due(Instant::now())
@@ -192,6 +200,8 @@ impl SyncQueue {
             }
             let now = Instant::now();
             if let Some(target) = due.take_due(now) {
+                // Another thread waits for the next one while this one syncs.
+                self.changed.notify_one();
                 return Some(target);
             }
             due = match due.later.front().map(|(at, _)| at.saturating_duration_since(now)) {
@@ -231,5 +241,37 @@ impl Due {
 impl std::fmt::Debug for SyncQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SyncQueue").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    struct Target;
+
+    impl SyncTarget for Target {
+        fn sync_now(&self) {}
+    }
+
+    #[test]
+    fn a_thread_that_syncs_for_long_keeps_no_other_from_the_next_partition() {
+        let queue = Arc::new(SyncQueue::default());
+        let (taken, others) = mpsc::channel();
+        for _ in 0..2 {
+            let (queue, taken) = (Arc::clone(&queue), taken.clone());
+            // Each takes one and never comes back for another.
+            thread::spawn(move || taken.send(queue.next().is_some()));
+        }
+        let target: Arc<dyn SyncTarget> = Arc::new(Target);
+        for delay in [20, 40] {
+            queue.push(Arc::downgrade(&target), Duration::from_millis(delay));
+        }
+        for _ in 0..2 {
+            assert!(others.recv_timeout(Duration::from_secs(60)).expect("both are taken"));
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The `stratalog.topics` file: which topics and partitions there are, with their configurations. Replacing it is the
 //! commit point of creating, deleting and configuring.
 //!
-//! Text, in lines of `word value`: a magic line with the version; for each topic `topic`, `id`, `partition` (one line
+//! Text, in lines of `word value`: a magic line with the version; for each topic `topic`, `id`, `partitions` (how many), `partition` (one line
 //! each), `unfinished` and `set key value`; last a line with the CRC-32 of all before it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +36,8 @@ pub(crate) struct TopicEntry {
     pub(crate) id: TopicId,
     /// The partitions that are here.
     pub(crate) partitions: BTreeSet<u32>,
+    /// How many partitions the topic has, here and elsewhere: what keys are routed by. `None` while nobody has said it.
+    pub(crate) declared: Option<u32>,
     pub(crate) config: TopicConfig,
     /// It is deleted; its directories may still be there.
     pub(crate) deleted: bool,
@@ -49,9 +51,13 @@ pub(crate) struct TopicEntry {
 impl Catalog {
     /// Reads the file; `None` when there is none.
     pub(crate) fn load(storage: &dyn Storage, dir: &Path) -> Result<Option<Catalog>> {
-        let path = dir.join(TOPICS);
-        let Some(bytes) = files::read(storage, &path, LEN_MAX)? else { return Ok(None) };
-        Catalog::parse(&bytes).map(Some).map_err(|error| error.at_path(&path))
+        Catalog::read(storage, &dir.join(TOPICS))
+    }
+
+    /// Reads a file of any name; `None` when there is none.
+    pub(crate) fn read(storage: &dyn Storage, path: &Path) -> Result<Option<Catalog>> {
+        let Some(bytes) = files::read(storage, path, LEN_MAX)? else { return Ok(None) };
+        Catalog::parse(&bytes).map(Some).map_err(|error| error.at_path(path))
     }
 
     /// Replaces the file: durable when this returns; after an error the old one holds.
@@ -72,6 +78,9 @@ impl Catalog {
             }
             if topic.adopted {
                 text.push_str("adopted\n");
+            }
+            if let Some(declared) = topic.declared {
+                let _ = writeln!(text, "partitions {declared}");
             }
             for partition in &topic.partitions {
                 let _ = writeln!(text, "partition {partition}");
@@ -132,6 +141,7 @@ impl TopicEntry {
         TopicEntry {
             id,
             partitions: BTreeSet::new(),
+            declared: None,
             config,
             deleted: false,
             adopted: false,
@@ -144,6 +154,7 @@ impl TopicEntry {
             ("id", id) => self.id = TopicId::new(u128::from_str_radix(id, 16).map_err(|_| unreadable())?),
             ("deleted", "") => self.deleted = true,
             ("adopted", "") => self.adopted = true,
+            ("partitions", count) => self.declared = Some(count.parse().map_err(|_| unreadable())?),
             ("partition", id) => {
                 self.partitions.insert(id.parse().map_err(|_| unreadable())?);
             }
@@ -193,6 +204,7 @@ mod tests {
         let mut catalog = Catalog::default();
         let mut one = TopicEntry::new(TopicId::new(7), config);
         one.partitions = [0, 3, 17].into();
+        one.declared = Some(24);
         one.taking_over = [(3, false), (17, true)].into();
         let mut two = TopicEntry::new(TopicId::new(u128::MAX), TopicConfig::default());
         (two.deleted, two.adopted) = (true, true);

@@ -4,7 +4,7 @@
 //! them, then `state`, then the acknowledgement. A sync runs outside of every lock that an append or a read needs, and
 //! never takes the appender's lock: what a checkpoint needs of the appender is handed over by it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -22,8 +22,10 @@ pub(crate) struct Durability {
     accepted: AtomicU64,
     /// Those of them that a sync has covered, or that were given up.
     settled: AtomicU64,
-    /// Whether the log's syncing threads know of the unsynced bytes.
+    /// Whether this partition is in the queue of the log's syncing threads, to be synced in time.
     queued: AtomicBool,
+    /// Whether it is among those to be synced next.
+    urgent: AtomicBool,
     /// Syncs of the active segment: what group commit saves is counted by it.
     syncs: AtomicU64,
     work: Mutex<Work>,
@@ -75,6 +77,7 @@ impl Durability {
             accepted: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             queued: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
             work: Mutex::new(Work::default()),
             done: Condvar::new(),
@@ -98,19 +101,31 @@ impl Durability {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    /// Counts accepted bytes; the caller has the appender's lock. Returns how many wait now, and whether the syncing
-    /// threads must be told of this partition.
+    /// Counts accepted bytes; the caller has the appender's lock. Returns how many wait now.
     #[inline]
-    pub(crate) fn accept(&self, bytes: u64) -> (u64, bool) {
+    pub(crate) fn accept(&self, bytes: u64) -> u64 {
         let accepted = self.accepted.load(Ordering::Relaxed) + bytes;
         self.accepted.store(accepted, Ordering::Release);
-        let unsynced = accepted.saturating_sub(self.settled.load(Ordering::Relaxed));
-        (unsynced, !self.queued.load(Ordering::Relaxed) && !self.queued.swap(true, Ordering::Relaxed))
+        accepted.saturating_sub(self.settled.load(Ordering::Relaxed))
     }
 
-    /// The syncing threads have taken this partition from their queue.
+    /// Whether the syncing threads must be told of this partition: they are told once.
+    #[inline]
+    pub(crate) fn enqueue(&self) -> bool {
+        !self.queued.load(Ordering::Relaxed) && !self.queued.swap(true, Ordering::Relaxed)
+    }
+
+    /// The same, to be synced next.
+    pub(crate) fn enqueue_urgent(&self) -> bool {
+        !self.urgent.swap(true, Ordering::Relaxed)
+    }
+
+    /// A syncing thread has taken this partition from the queue, and looks at its end after this.
     pub(crate) fn unqueue(&self) {
         self.queued.store(false, Ordering::Relaxed);
+        self.urgent.store(false, Ordering::Relaxed);
+        // Who does not see this has stored its end before: see `accepted`.
+        fence(Ordering::SeqCst);
     }
 
     /// Whether a roll's second half is open.
@@ -172,22 +187,55 @@ impl Durability {
     /// Makes everything below `target` durable. Concurrent callers share one sync: who comes while one runs waits for
     /// it, and one of those left over syncs for all of them.
     pub(crate) fn sync_to(&self, shared: &Shared, target: Offset) -> Result<Offset> {
+        let synced = self.sync_quietly(shared, target);
+        if synced.is_ok() {
+            shared.tails.durable.notify(self.end().get());
+        }
+        synced
+    }
+
+    /// The same for who holds an appender, under which no waker is called: a syncing thread does that later.
+    fn sync_quietly(&self, shared: &Shared, target: Offset) -> Result<Offset> {
         let mut work = self.lock();
         loop {
             if self.end() >= target && work.roll.is_none() {
                 return Ok(self.end());
             }
-            shared.health.check_poison()?;
+            shared.health.check_syncable()?;
             if !work.syncing {
                 break;
             }
             work = self.done.wait(work).unwrap_or_else(PoisonError::into_inner);
         }
+        self.sync_now(shared, work)
+    }
+
+    /// Makes everything below `target` durable, and a roll that is open, but waits for nobody who syncs: two threads that
+    /// each sync a partition and need a file of the other's closed would wait for each other. Whether it is done.
+    pub(crate) fn try_sync(&self, shared: &Shared, target: Offset) -> bool {
+        let work = self.lock();
+        if self.end() >= target && work.roll.is_none() {
+            return !work.syncing;
+        }
+        if work.syncing || shared.health.check_syncable().is_err() {
+            return false;
+        }
+        let synced = self.sync_now(shared, work).is_ok();
+        shared.sync_soon();
+        synced
+    }
+
+    /// Syncs, as the only one.
+    fn sync_now(&self, shared: &Shared, mut work: MutexGuard<'_, Work>) -> Result<Offset> {
         work.syncing = true;
         let roll = work.roll.take();
+        // Looked at together: a roll that begins from here on is not done by this sync, so its new segment, whose bytes
+        // follow unsynced ones, is not for this sync either.
+        let covered = self.accepted.load(Ordering::Acquire);
+        let active = Arc::clone(shared.view.load().active());
         drop(work);
 
-        let result = self.sync_once(shared, roll.as_ref());
+        let result = self.sync_once(shared, roll.as_ref(), &active, covered);
         let mut work = self.lock();
         work.syncing = false;
         match &result {
@@ -199,9 +247,6 @@ impl Durability {
         }
         drop(work);
         self.done.notify_all();
-        if result.is_ok() {
-            shared.tails.durable.notify(self.end().get());
-        }
         result
     }
 
@@ -209,26 +254,20 @@ impl Durability {
     pub(crate) fn finish_roll(&self, shared: &Shared) -> Result<()> {
         // One that found no room is open again after its sync.
         while self.is_rolling() || self.quiet().roll.is_some() {
-            self.sync_to(shared, self.end() + 1)?;
+            self.sync_quietly(shared, self.end() + 1)?;
+            shared.sync_soon();
         }
-        shared.health.check_poison()
+        shared.health.check_syncable()
     }
 
-    fn sync_once(&self, shared: &Shared, roll: Option<&Roll>) -> Result<Offset> {
+    fn sync_once(&self, shared: &Shared, roll: Option<&Roll>, active: &Segment, covered: u64) -> Result<Offset> {
         // A `state` that was read but is not durable may come back as the one before it, with an operation to redo.
         shared.settle_state()?;
         if let Some(roll) = roll {
             self.complete_roll(shared, roll)?;
         }
-        let (active, covered) = {
-            let work = self.lock();
-            let counted = self.accepted.load(Ordering::Acquire);
-            // A roll that has begun meanwhile leaves bytes in a segment that this sync does not cover.
-            let covered = if work.roll.is_none() { counted } else { 0 };
-            (Arc::clone(shared.view.load().active()), covered)
-        };
         let end = active.end();
-        self.sync_segment(shared, &active)?;
+        self.sync_segment(shared, active)?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
         self.settle(shared, covered);
@@ -340,9 +379,18 @@ impl Health {
         }
     }
 
-    /// Fails when a sync has failed.
-    pub(crate) fn check_poison(&self) -> Result<()> {
-        if self.is_poisoned() { self.check() } else { Ok(()) }
+    /// Whether writes are refused.
+    #[inline]
+    pub(crate) fn is_unwell(&self) -> bool {
+        self.unwell.load(Ordering::Acquire)
+    }
+
+    /// Fails when nothing may be synced: a sync has failed, or another may own the directory by now.
+    pub(crate) fn check_syncable(&self) -> Result<()> {
+        match self.check() {
+            Err(reason) if matches!(reason.kind(), ErrorKind::Poisoned | ErrorKind::Closed) => Err(reason),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a sync has failed: only what was durable then may be read.

@@ -50,22 +50,27 @@ impl Offsets {
 
 /// The partition's offsets at this moment, in an order that keeps `start <= last_stable <= high_watermark <= end`.
 pub(crate) fn offsets(shared: &Shared) -> Offsets {
+    let start = shared.ends.log_start();
     let last_stable = shared.last_stable();
     let high_watermark = shared.high_watermark();
     let durable = shared.durability.end();
     let end = shared.end();
-    Offsets { start: shared.ends.log_start(), end, durable: durable.min(end), high_watermark, last_stable }
+    Offsets { start, end, durable: durable.min(end), high_watermark, last_stable }
 }
 
 /// The aborted transactions that have records in `[from, to)`. Their markers may lie in any later segment.
 pub(crate) fn aborted_in(shared: &Shared, view: &View, from: Offset, to: Offset) -> Result<Vec<AbortedRange>> {
     let mut entries = Vec::new();
-    for segment in view.from(from) {
+    // Segments that the view does not have yet may have a marker that the stable end has passed.
+    let now = shared.view.load();
+    let newer = now.segments().iter().filter(|segment| segment.base() > view.active().base());
+    for segment in view.from(from).iter().chain(newer) {
         let aborted = segment.aborted()?;
         let aborted = match aborted {
             Some(aborted) => aborted,
             None => {
-                shared.rebuild_aborted(view, segment)?;
+                let holder = if segment.base() > view.active().base() { &now } else { view };
+                shared.rebuild_aborted(holder, segment)?;
                 segment.aborted()?.unwrap_or_default()
             }
         };

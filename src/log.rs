@@ -1,6 +1,7 @@
 //! The log: one data directory, owned by one process. Lock, topics, budgets, threads.
 
 mod threads;
+mod topics;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,11 +11,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::budget::{SpaceWatch, SyncQueue, Unsynced};
-use crate::catalog::{Catalog, TopicEntry};
+use crate::catalog::Catalog;
 use crate::compaction::Memory;
 use crate::config::{LogConfig, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::file_name::{self, LOCK};
+use crate::format::file_name::LOCK;
 use crate::kafka_dir::{self, PartitionEnds};
 use crate::maintenance::schedule::Schedule;
 use crate::maintenance::{self, PassReport};
@@ -31,16 +32,23 @@ use crate::tail::{self, Registration};
 use crate::topic::Topic;
 
 use self::threads::{Stop, keep_up, spawn, take_turns};
+use self::topics::{Creation, check_count};
 
 /// One data directory with topics in it, owned by one process.
 ///
 /// Cloning it is cheap, and all clones are the same log. [`close`](Self::close) it to leave nothing to recover; dropping
 /// the last clone stops its threads and does no I/O, which is what a killed process would leave: nothing that was
-/// acknowledged is lost, and the next open scans the tails.
+/// acknowledged is lost, and the next open scans the tails. Its topics and partitions answer [`ErrorKind::Closed`] from
+/// then on, since another may own the directory.
 #[derive(Clone)]
 pub struct Log {
     inner: Arc<LogInner>,
+    _owner: Arc<OwnerHandle>,
 }
+
+/// Shared by all clones of a [`Log`], and by nobody else: the log ends with the last of them, whoever still holds a
+/// partition, or works for it in the background.
+struct OwnerHandle(Arc<LogInner>);
 
 /// What opening a log found and did.
 #[derive(Clone, Debug, Default)]
@@ -148,25 +156,38 @@ impl Log {
         for shared in partitions {
             inner.register(shared);
         }
+        for (name, entry) in &inner.lock_catalog().topics {
+            inner.topics().get(name).into_iter().for_each(|topic| topic.set_declared(entry.declared));
+        }
         if !read_only {
             inner.start_threads();
         }
-        Ok(Log { inner })
+        let owner = Arc::new(OwnerHandle(Arc::clone(&inner)));
+        Ok(Log { inner, _owner: owner })
     }
 
-    /// Makes a topic with partitions `0..partitions`; durable when this returns.
+    /// Makes a topic with partitions `0..partitions`, at most a million, which is also the declared number by which its
+    /// keys are routed; durable when this returns.
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`], [`ErrorKind::InvalidName`], [`ErrorKind::InvalidConfig`].
     pub fn create_topic(&self, name: &str, partitions: u32, config: TopicConfig) -> Result<Topic> {
-        self.inner.create(name, &(0..partitions).collect::<Vec<_>>(), config, false)?;
+        check_count(partitions)?;
+        self.inner.create(name, &(0..partitions).collect::<Vec<_>>(), config, Creation::Topic)?;
         self.topic(name).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
     /// Makes a single partition of a topic, which is made when it is absent: a broker may have only some of a topic's
     /// partitions. The configuration counts when the topic is made; else the topic's own does.
+    ///
+    /// How many partitions the topic has is not known by that: keys are routed once
+    /// [`Topic::declare_partitions`] has said it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`], [`ErrorKind::InvalidName`]; [`ErrorKind::InvalidConfig`] for a number from the
+    /// declared one on.
     pub fn create_partition(&self, topic: &str, id: u32, config: TopicConfig) -> Result<Partition> {
-        self.inner.create(topic, &[id], config, true)?;
+        self.inner.create(topic, &[id], config, Creation::Partition)?;
         self.partition(topic, id).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
@@ -301,97 +322,6 @@ impl LogInner {
         if self.read_only { Err(ErrorKind::ReadOnly.into()) } else { Ok(()) }
     }
 
-    fn create(&self, name: &str, ids: &[u32], config: TopicConfig, join: bool) -> Result<()> {
-        self.check_writable()?;
-        file_name::check_topic(name).map_err(|why| ErrorKind::InvalidName(why.as_str().into()))?;
-        config.validate()?;
-        if ids.is_empty() || ids.iter().any(|id| *id > i32::MAX as u32) {
-            return Err(ErrorKind::InvalidConfig("a topic has partitions, numbered up to 2^31 - 1".into()).into());
-        }
-        let mut catalog = self.lock_catalog();
-        let mut changed = catalog.clone();
-        let exists = changed.topics.contains_key(name);
-        // A deleted one is in the way until its files are gone.
-        if exists
-            && (!join
-                || changed.topics[name].deleted
-                || ids.iter().any(|id| changed.topics[name].partitions.contains(id)))
-        {
-            return Err(ErrorKind::AlreadyExists.into());
-        }
-        let entry =
-            changed.topics.entry(name.to_owned()).or_insert_with(|| TopicEntry::new(opening::new_topic_id(), config));
-        entry.partitions.extend(ids);
-        let storage = &*self.budgets.storage;
-        for id in ids {
-            opening::make_partition(&self.budgets, &self.dir, name, *id, entry.id)?;
-        }
-        storage.sync_dir(&self.dir).map_err(|e| Error::io(e, &self.dir))?;
-        // The commit: what was made before it is swept away by the next open.
-        changed.store(storage, &self.dir)?;
-        let config = Arc::new(changed.topics[name].config.clone());
-        *catalog = changed;
-        for id in ids {
-            let request = opening::request(&self.config, &self.budgets, &self.dir, name, *id, &config);
-            let (shared, _) = crate::recovery::open(request)?;
-            self.register(shared);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn add_partitions(&self, name: &str, count: u32) -> Result<()> {
-        let (config, ids) = {
-            let catalog = self.lock_catalog();
-            let entry = catalog.topics.get(name).ok_or(ErrorKind::NotFound)?;
-            let ids: Vec<u32> = (0..count).filter(|id| !entry.partitions.contains(id)).collect();
-            (entry.config.clone(), ids)
-        };
-        if ids.is_empty() { Ok(()) } else { self.create(name, &ids, config, true) }
-    }
-
-    pub(crate) fn topic_config(&self, name: &str) -> Result<TopicConfig> {
-        let catalog = self.lock_catalog();
-        catalog.topics.get(name).map(|entry| entry.config.clone()).ok_or_else(|| ErrorKind::NotFound.into())
-    }
-
-    pub(crate) fn set_topic_config(&self, name: &str, config: TopicConfig) -> Result<()> {
-        self.check_writable()?;
-        config.validate()?;
-        let mut catalog = self.lock_catalog();
-        let mut changed = catalog.clone();
-        let entry = changed.topics.get_mut(name).ok_or(ErrorKind::NotFound)?;
-        entry.config = config.clone();
-        entry.adopted = false;
-        changed.store(&*self.budgets.storage, &self.dir)?;
-        *catalog = changed;
-        let config = Arc::new(config);
-        let topic = self.topics().get(name).cloned();
-        for partition in topic.map(|topic| topic.partitions()).unwrap_or_default() {
-            partition.shared.set_config(Arc::clone(&config));
-        }
-        Ok(())
-    }
-
-    fn delete(&self, name: &str) -> Result<()> {
-        self.check_writable()?;
-        let mut catalog = self.lock_catalog();
-        let mut changed = catalog.clone();
-        changed.topics.get_mut(name).ok_or(ErrorKind::NotFound)?.deleted = true;
-        let storage = &*self.budgets.storage;
-        // The commit: the next open finishes what a crash leaves from here on.
-        changed.store(storage, &self.dir)?;
-        // Kept from here on: a topic that is stored again without its mark would come back.
-        catalog.clone_from(&changed);
-        let topic = self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        for partition in topic.map(|topic| topic.partitions()).unwrap_or_default() {
-            partition.shared.abandon();
-        }
-        opening::remove_deleted(storage, &self.dir, &mut changed)?;
-        changed.store(storage, &self.dir)?;
-        *catalog = changed;
-        Ok(())
-    }
-
     fn maintain(&self, now: Timestamp, budget: Budget) -> MaintenanceReport {
         let end = budget.time.and_then(|time| Instant::now().checked_add(time));
         if self.config.sync_threads == 0 {
@@ -490,11 +420,26 @@ impl LogInner {
         }
     }
 
-    fn close(&self) -> Result<()> {
+    /// Ends the threads, and what they do, without waiting for all of it; the catalog is not changed any more. `None` when
+    /// that was done before.
+    fn begin_end(&self) -> Option<MutexGuard<'_, Catalog>> {
         if self.closed.swap(true, Ordering::AcqRel) {
-            return Err(ErrorKind::Closed.into());
+            return None;
         }
+        self.partitions().iter().for_each(|partition| partition.shared.cancel_pass());
         self.stop_threads();
+        Some(self.lock_catalog())
+    }
+
+    /// What the end of the process would leave, but that whoever holds a partition is told.
+    fn abandon(&self) {
+        let Some(_catalog) = self.begin_end() else { return };
+        self.partitions().iter().for_each(|partition| partition.shared.abandon());
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn close(&self) -> Result<()> {
+        let _catalog = self.begin_end().ok_or(ErrorKind::Closed)?;
         let mut first_error = None;
         let mut ends = Vec::new();
         let mut damaged: Vec<(String, u32)> =
@@ -523,8 +468,8 @@ impl LogInner {
     }
 }
 
-impl Drop for LogInner {
+impl Drop for OwnerHandle {
     fn drop(&mut self) {
-        self.stop_threads();
+        self.0.abandon();
     }
 }

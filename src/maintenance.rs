@@ -14,7 +14,7 @@ use crate::compaction::pass::{self, CompactMode, Order};
 use crate::config::Cleanup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::offset::Timestamp;
-use crate::retention;
+use crate::retention::{self, Retained};
 use crate::shared::Shared;
 use crate::stats::{CompactionReport, CompactionStats, FailedPass, LastPass};
 
@@ -89,25 +89,35 @@ pub(crate) fn upkeep(shared: &Shared, now: Timestamp) -> PassReport {
     report.rolled = report.note_roll(shared, now);
     report.note(shared.release_idle(now));
     report.note(shared.durability.finish_roll(shared));
+    let mut retained = Retained::default();
     match shared.try_lock_pass() {
-        Some(_pass) => report.segments_removed = tidy(shared, now, &mut report),
+        Some(_pass) => retained = tidy(shared, now, &mut report),
         None => shared.lock_upkeep().waits = true,
     }
-    report.next_deadline = shared.lock_active().roll_due();
+    report.segments_removed = retained.removed;
+    report.next_deadline = shared.lock_active().roll_due().into_iter().chain(retained.next).min();
     report
 }
 
 /// Retention, and removal of what nobody reads any more. The caller holds the maintenance lock.
-fn tidy(shared: &Shared, now: Timestamp, report: &mut PassReport) -> usize {
+fn tidy(shared: &Shared, now: Timestamp, report: &mut PassReport) -> Retained {
     shared.lock_upkeep().waits = false;
     // It may have been paused since.
     if shared.is_paused() || shared.check_writable().is_err() {
-        return 0;
+        return Retained::default();
     }
-    let removed = report.note(retention::run(shared, now));
+    let retained = report.note(retention::run(shared, now));
     report.note(shared.reap());
+    shared.counters.segments_removed.add(retained.removed as u64);
+    retained
+}
+
+/// Applies retention to a partition; the caller holds its maintenance lock.
+pub(crate) fn retain(shared: &Shared, now: Timestamp) -> Result<usize> {
+    let removed = retention::run(shared, now)?.removed;
     shared.counters.segments_removed.add(removed as u64);
-    removed
+    shared.reap()?;
+    Ok(removed)
 }
 
 impl PassReport {
@@ -164,7 +174,7 @@ pub(crate) fn turn(shared: &Shared, now: Timestamp, is_over: &dyn Fn(Duration) -
         Ok(done) => Outcome::Done(done),
         Err(error) => Outcome::Failed(error),
     };
-    report.segments_removed = tidy(shared, now, &mut report);
+    report.segments_removed = tidy(shared, now, &mut report).removed;
     (outcome, report)
 }
 

@@ -1,5 +1,6 @@
 //! Opening a log directory: what it is, its catalog, its partitions in parallel.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -130,6 +131,9 @@ pub(crate) fn make_partition(
     match storage.create_dir(&path) {
         // Left over from a creation that failed: nothing was ever acknowledged in it.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            if content(&**storage, &path)? != Content::Unfinished {
+                return Err(Error::from(ErrorKind::AlreadyExists).at_path(&path));
+            }
             remove_dir(&**storage, &path)?;
             storage.create_dir(&path).map_err(|e| Error::io(e, &path))?;
         }
@@ -262,11 +266,15 @@ fn settle_catalog(
         let known = catalog.topics.get(&found.topic).is_some_and(|entry| entry.partitions.contains(&found.id));
         if !known {
             let path = dir.join(file_name::partition_dir(&found.topic, found.id));
-            if is_unfinished(storage, &path)? {
-                if !read_only {
-                    remove_dir(storage, &path)?;
+            match content(storage, &path)? {
+                Content::Foreign => continue,
+                Content::Unfinished => {
+                    if !read_only {
+                        remove_dir(storage, &path)?;
+                    }
+                    continue;
                 }
-                continue;
+                Content::Partition => {}
             }
             let entry = catalog.topics.entry(found.topic.clone()).or_insert_with(|| {
                 let id = topic_id(storage, &path).unwrap_or_else(new_topic_id);
@@ -279,13 +287,25 @@ fn settle_catalog(
     Ok(settled)
 }
 
-/// Whether a directory is what a creation leaves that was not committed: ours, and without a record.
-fn is_unfinished(storage: &dyn Storage, path: &Path) -> Result<bool> {
+/// What a directory holds that is named like a partition, but that the catalog does not know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Content {
+    /// A partition.
+    Partition,
+    /// What a creation leaves that was not committed: ours, and without a record. It may go.
+    Unfinished,
+    /// Something else, which is none of our business.
+    Foreign,
+}
+
+fn content(storage: &dyn Storage, path: &Path) -> Result<Content> {
     let mut ours = false;
     let mut bytes = 0;
     let mut logs = 0;
+    let mut foreign = false;
     for entry in storage.list(path).map_err(|e| Error::io(e, path))? {
-        match file_name::parse(&entry.name) {
+        match file_name::parse(&entry.name).filter(|_| entry.kind == FileKind::File) {
+            None => foreign = true,
             Some(ParsedName::State | ParsedName::StateTemp) => ours = true,
             Some(ParsedName::Segment { kind: SegmentFileKind::Log, .. }) => {
                 let file = path.join(&entry.name);
@@ -295,7 +315,11 @@ fn is_unfinished(storage: &dyn Storage, path: &Path) -> Result<bool> {
             _ => {}
         }
     }
-    Ok(bytes == 0 && (ours || logs == 0))
+    Ok(match (logs, foreign) {
+        (0, true) => Content::Foreign,
+        _ if bytes == 0 && (ours || logs == 0) && !foreign => Content::Unfinished,
+        _ => Content::Partition,
+    })
 }
 
 fn topic_id(storage: &dyn Storage, path: &Path) -> Option<TopicId> {
@@ -366,10 +390,12 @@ fn open_partitions(requests: Vec<Request>, config: &LogConfig) -> Result<(Vec<Ar
 
 /// Takes down which partitions are taken over now, and which are not because of damage.
 fn note_unfinished(catalog: &mut Catalog, adopted: Vec<(String, u32, bool)>, report: &RecoveryReport) {
+    let sound = |p: &&PartitionReport| p.error.is_none();
+    let opened: BTreeSet<(&str, u32)> =
+        report.partitions.iter().filter(sound).map(|p| (p.topic.as_str(), p.partition)).collect();
     for (topic, id, clean) in adopted {
         let Some(entry) = catalog.topics.get_mut(&topic) else { continue };
-        let opened = report.partitions.iter().any(|p| p.topic == topic && p.partition == id && p.error.is_none());
-        if opened {
+        if opened.contains(&(topic.as_str(), id)) {
             entry.taking_over.remove(&id);
         } else {
             entry.taking_over.insert(id, clean);
@@ -379,8 +405,9 @@ fn note_unfinished(catalog: &mut Catalog, adopted: Vec<(String, u32, bool)>, rep
 
 /// Partitions that the catalog knows, but that have no directory.
 fn note_missing(catalog: &Catalog, found: &[Found], report: &mut RecoveryReport) {
+    let found: BTreeSet<(&str, u32)> = found.iter().map(|found| (found.topic.as_str(), found.id)).collect();
     for (name, entry) in catalog.topics.iter().filter(|(_, entry)| !entry.deleted) {
-        for id in entry.partitions.iter().filter(|id| !found.iter().any(|f| f.topic == *name && f.id == **id)) {
+        for id in entry.partitions.iter().filter(|id| !found.contains(&(name.as_str(), **id))) {
             report.failed.push((name.clone(), *id, ErrorKind::NotFound.into()));
         }
     }

@@ -1,6 +1,6 @@
 //! One partition: each method is one call downstairs.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const BUILDER_KEEPS: usize = 1 << 20;
 
 thread_local! {
     /// Batches are built outside of every lock, in memory that each thread keeps.
-    static BUILDER: RefCell<BatchBuilder> = RefCell::new(BatchBuilder::new());
+    static BUILDER: Cell<Option<BatchBuilder>> = const { Cell::new(None) };
 }
 
 /// An append-only sequence of records with a total order. Cloning it is cheap, and all clones are the same partition;
@@ -66,20 +66,29 @@ impl Partition {
     /// [`ErrorKind::BatchTooLarge`] when they do not fit one batch; nothing is written then. No records at all are an
     /// [`ErrorKind::InvalidBatch`].
     pub fn append_records<'a>(&self, records: impl IntoIterator<Item = impl Into<Record<'a>>>) -> Result<Appended> {
+        // Taken out of its place: the iterator is foreign code, and may append as well.
+        let mut builder = BUILDER.take().unwrap_or_default();
+        let appended = self.append_built(&mut builder, records);
+        builder.shrink_to(BUILDER_KEEPS);
+        BUILDER.set(Some(builder));
+        appended
+    }
+
+    fn append_built<'a>(
+        &self,
+        builder: &mut BatchBuilder,
+        records: impl IntoIterator<Item = impl Into<Record<'a>>>,
+    ) -> Result<Appended> {
         let now = self.clock.now();
-        BUILDER.with_borrow_mut(|builder| {
-            let codec = self.shared.codec();
-            builder.reset();
-            builder.set_codec(codec);
-            for record in records {
-                builder.push(&record.into(), now)?;
-            }
-            let bytes = builder.finish()?;
-            let header = crate::format::BatchHeader::parse(bytes)?;
-            let appended = self.append_at_time(Input { bytes, header: &header }, None, now);
-            builder.shrink_to(BUILDER_KEEPS);
-            appended
-        })
+        let codec = self.shared.codec();
+        builder.reset();
+        builder.set_codec(codec);
+        for record in records {
+            builder.push(&record.into(), now)?;
+        }
+        let bytes = builder.finish()?;
+        let header = crate::format::BatchHeader::parse(bytes)?;
+        self.append_at_time(Input { bytes, header: &header }, None, now)
     }
 
     /// Appends one batch if the log ends at `expected_end`, and else nothing: optimistic concurrency for whoever decides
@@ -182,8 +191,9 @@ impl Partition {
 
     /// Seals the active segment and begins a new one; an empty one stays.
     pub fn roll(&self) -> Result<()> {
+        let mut active = self.shared.lock_active();
         self.shared.check_writable()?;
-        self.shared.lock_active().roll(&self.shared, self.clock.now())
+        active.roll(&self.shared, self.clock.now())
     }
 
     /// Removes every batch that holds an offset at or above `to`, durably; returns the new end, which lies lower where
@@ -213,6 +223,14 @@ impl Partition {
         retention::delete_before(&self.shared, offset)
     }
 
+    /// Applies retention now, in this thread, as a maintenance pass does: by age, by size, and what lies below the log
+    /// start. Returns how many segments went. Nothing is rolled for its age or compacted.
+    pub fn retain(&self, now: Timestamp) -> Result<usize> {
+        self.shared.check_writable()?;
+        let _pass = self.shared.lock_maintenance();
+        maintenance::retain(&self.shared, now)
+    }
+
     /// Sets the high watermark, of a topic with [`WatermarkMode::Managed`]. It is kept at checkpoints: after a crash it may
     /// be lower, never higher.
     ///
@@ -225,14 +243,18 @@ impl Partition {
                 ErrorKind::InvalidConfig("the topic's high watermark is the log end, not managed".into()).into()
             );
         }
+        // No truncation comes between the look at the end and the change.
+        let mut active = self.shared.lock_active();
         let offsets = self.offsets();
         if offset > offsets.end || offset < offsets.start {
             let (start, end) = (offsets.start, offsets.end);
             return Err(ErrorKind::OffsetOutOfRange { requested: offset, start, end }.into());
         }
         self.shared.ends.set_high_watermark(offset);
+        active.refresh_unstable(&self.shared);
+        drop(active);
         self.shared.tails.high_watermark.notify(offset.get());
-        self.shared.lock_active().refresh_unstable(&self.shared);
+        self.shared.tails.stable.notify(self.shared.last_stable().get());
         Ok(())
     }
 
@@ -278,8 +300,8 @@ impl Partition {
     /// [`ErrorKind::InvalidConfig`] when the topic is not compacted; [`ErrorKind::DiskFull`] when there is no room for the
     /// output, and then nothing has changed. Damaged segments are left alone and told in the report.
     pub fn compact(&self, now: Timestamp, mode: CompactMode) -> Result<CompactionReport> {
-        self.shared.check_writable()?;
         let _pass = self.shared.lock_maintenance();
+        self.shared.check_writable()?;
         maintenance::compact(&self.shared, now, mode, &|_| false)
     }
 

@@ -143,7 +143,8 @@ fn fetch_from(
         // after it has changed the count (begin_cut).
         fence(Ordering::SeqCst);
         if shared.cuts.load(Ordering::Acquire) == cuts {
-            return fetched;
+            // The files may be gone, or another's, once the log is closed or the topic deleted.
+            return shared.check_open().and(fetched);
         }
     }
 }
@@ -171,6 +172,10 @@ fn fetch_view(shared: &Shared, view: &View, from: Offset, options: FetchOptions)
             break;
         }
         let Some(slice) = segment.slice(fetch.next_offset, limit, options.max_bytes - size, size == 0)? else {
+            // Up to the log end there are whole batches: none where one must be has lost its offset.
+            if size == 0 && !segment.is_sealed() && limit == offsets.end && fetch.next_offset < limit {
+                return Err(Error::corrupt(&segment.path(), segment.len(), "offsets below the log end are not there"));
+            }
             // With batches in hand it may also be that the next one is too large for the rest of the budget.
             if size > 0 || segment.end() > limit || !segment.is_sealed() {
                 break;

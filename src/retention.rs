@@ -26,6 +26,17 @@ pub(crate) struct Plan {
     pub(crate) log_start: Option<Offset>,
     /// Whether even the active segment has expired: it is sealed first, and goes with the next pass.
     pub(crate) roll: bool,
+    /// When the next segment expires.
+    pub(crate) next: Option<Timestamp>,
+}
+
+/// What a pass did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Retained {
+    /// Segments that went.
+    pub(crate) removed: usize,
+    /// When more go for their age.
+    pub(crate) next: Option<Timestamp>,
 }
 
 /// Decides what is to go: a prefix of the sealed segments, none that reaches above the high watermark.
@@ -39,31 +50,34 @@ pub(crate) fn plan(
     if config.cleanup == Cleanup::Compact {
         return Plan::default();
     }
-    let expired = |segment: &Aged| {
-        config.retention_age.is_some_and(|age| {
-            let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-            now.millis_since(segment.newest) > age
-        })
-    };
+    let age = config.retention_age.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    let expired = |segment: &Aged| age.is_some_and(|age| now.millis_since(segment.newest) > age);
+    let expires = |segment: &Aged| age.map(|age| segment.newest.plus_millis(age).plus_millis(1));
     let mut total: u64 = sealed.iter().map(|segment| segment.bytes).sum::<u64>() + active.bytes;
     let mut log_start = None;
     let mut all = true;
+    let mut next = None;
     for segment in sealed {
         let over = config.retention_bytes.is_some_and(|limit| total - segment.bytes >= limit);
         if segment.end > high_watermark || !(over || expired(segment)) {
             all = false;
+            next = expires(segment);
             break;
         }
         total -= segment.bytes;
         log_start = Some(segment.end);
     }
-    Plan { log_start, roll: all && active.bytes > 0 && active.end <= high_watermark && expired(&active) }
+    if all && active.bytes > 0 {
+        next = expires(&active);
+    }
+    Plan { log_start, roll: all && active.bytes > 0 && active.end <= high_watermark && expired(&active), next }
 }
 
-/// One pass over a partition; returns how many segments went.
-pub(crate) fn run(shared: &Shared, now: Timestamp) -> Result<usize> {
+/// One pass over a partition.
+pub(crate) fn run(shared: &Shared, now: Timestamp) -> Result<Retained> {
     let config = shared.config();
     let view = shared.view.load();
+    let mut next = None;
     let limited = config.retention_age.is_some() || config.retention_bytes.is_some();
     if limited {
         let mut sealed = Vec::with_capacity(view.sealed().len());
@@ -74,29 +88,50 @@ pub(crate) fn run(shared: &Shared, now: Timestamp) -> Result<usize> {
         let written = shared.lock_active().max_timestamp();
         let active = aged(view.active(), written, now)?;
         let plan = plan(&sealed, active, shared.high_watermark(), &config, now);
+        next = plan.next;
         if plan.roll {
             shared.lock_active().roll(shared, now)?;
         }
         if let Some(log_start) = plan.log_start {
+            make_durable(shared, log_start)?;
             move_log_start(shared, log_start)?;
         }
     }
-    drop_head(shared)
+    Ok(Retained { removed: drop_head(shared)?, next })
 }
 
 /// Gives up all below `offset`: durable when this returns.
 pub(crate) fn delete_before(shared: &Shared, offset: Offset) -> Result<()> {
+    check_given_up(shared, offset)?;
+    make_durable(shared, offset)?;
+    // No truncation may cut the log below its new start meanwhile.
+    let _pass = shared.lock_maintenance();
+    check_given_up(shared, offset)?;
+    make_durable(shared, offset)?;
+    move_log_start(shared, offset)
+}
+
+fn check_given_up(shared: &Shared, offset: Offset) -> Result<()> {
     shared.check_writable()?;
     let high_watermark = shared.high_watermark();
     if offset > high_watermark {
         let start = shared.ends.log_start();
         return Err(ErrorKind::OffsetOutOfRange { requested: offset, start, end: high_watermark }.into());
     }
-    // The log start may not pass what a crash can take back: then the log would end below its start.
-    if shared.durability.end() < offset {
-        shared.durability.sync_to(shared, offset)?;
+    Ok(())
+}
+
+/// The log start may not pass what a crash can take back: then the log would end below its start, and what is appended
+/// there would lie below it, too.
+fn make_durable(shared: &Shared, offset: Offset) -> Result<()> {
+    if shared.durability.end() >= offset {
+        return Ok(());
     }
-    move_log_start(shared, offset)
+    match shared.durability.sync_to(shared, offset) {
+        // The records are durable; only what is stored beside them found no room.
+        Err(_) if shared.durability.end() >= offset && !shared.health.is_poisoned() => Ok(()),
+        synced => synced.map(|_| ()),
+    }
 }
 
 /// Moves the log start on, durably before anyone sees it.

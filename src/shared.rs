@@ -232,6 +232,11 @@ impl Shared {
         shared
     }
 
+    /// Has a pass that is under way end soon: nobody waits for all of it.
+    pub(crate) fn cancel_pass(&self) {
+        self.cancel.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// The appender's lock: one write, never a sync.
     pub(crate) fn lock_active(&self) -> MutexGuard<'_, Active> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
@@ -270,6 +275,13 @@ impl Shared {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&config);
         active.set_config(config);
         active.refresh_unstable(self);
+        drop(active);
+        fence(Ordering::SeqCst);
+        self.announce();
+        if self.durability.unsynced() > 0 {
+            // What waits may be in no queue yet, or wait for too long by the new configuration.
+            self.sync_soon();
+        }
     }
 
     /// The log end offset.
@@ -292,7 +304,14 @@ impl Shared {
     /// The last stable offset: no open transaction below it, and at most the high watermark.
     #[inline]
     pub(crate) fn last_stable(&self) -> Offset {
-        self.high_watermark().min(Offset::new(self.ends.first_unstable.load(Ordering::Acquire)))
+        // The end first: it is stored after the transaction that it ends in.
+        let high_watermark = self.high_watermark();
+        high_watermark.min(Offset::new(self.ends.first_unstable.load(Ordering::Acquire)).max(self.ends.log_start()))
+    }
+
+    /// What the high watermark is once the log ends at `end`.
+    pub(crate) fn high_watermark_at(&self, end: Offset) -> Offset {
+        if self.hot.managed.load(Ordering::Acquire) { self.high_watermark() } else { end }
     }
 
     /// Fails when the partition takes no writes.
@@ -304,6 +323,12 @@ impl Shared {
         self.health.check()
     }
 
+    /// Takes no writes for this reason from the start: what is not there never comes.
+    pub(crate) fn refuse(&self, reason: Error) {
+        self.health.fail(reason.clone());
+        self.tails.close(&reason);
+    }
+
     /// A sync failed: no more writes, and only what was durable is read.
     pub(crate) fn poison(&self, cause: &Error) {
         let mut error = Error::new(ErrorKind::Poisoned);
@@ -311,6 +336,8 @@ impl Shared {
             error = error.at_path(path);
         }
         self.health.fail(error.clone());
+        // An append that does not see this yet has added its bytes before: see `accepted`.
+        fence(Ordering::SeqCst);
         self.durability.give_up(self);
         self.tails.close(&error);
     }
@@ -385,35 +412,48 @@ impl Shared {
         self.graveyard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accounts for bytes that were appended, and wakes who waits for them. The caller has the appender's lock.
+    /// Accounts for bytes that were appended; the caller has the appender's lock. It calls [`announce`](Self::announce)
+    /// when it has let go of that.
     #[inline]
-    pub(crate) fn accepted(&self, bytes: u64, end: Offset, config: &TopicConfig) {
+    pub(crate) fn accepted(&self, bytes: u64, config: &TopicConfig) {
         let before = self.budgets.unsynced.add(bytes);
         self.budgets.space.appended(before, bytes);
-        let (unsynced, first) = self.durability.accept(bytes);
+        let unsynced = self.durability.accept(bytes);
+        // Orders the bytes and the new end before the looks at the queue, at the partition's health, at the waiters.
+        fence(Ordering::SeqCst);
         if let DurabilityConfig::Buffered { interval, bytes: bound } = config.durability {
             if unsynced >= bound && unsynced - bytes < bound {
                 self.sync_soon();
-            } else if first {
+            } else if self.durability.enqueue() {
                 let me: Weak<dyn SyncTarget> = self.me.clone();
                 self.budgets.sync_queue.push(me, interval);
             }
         }
-        // Orders the new end before the look at the waiters.
-        fence(Ordering::SeqCst);
-        self.tails.end.notify_fenced(end.get());
+        if self.health.is_unwell() {
+            // A sync has failed meanwhile: nobody syncs these any more.
+            self.durability.give_up(self);
+        }
+    }
+
+    /// Wakes who waits for what was appended. Called without the appender: a waker is foreign code, and may append.
+    #[inline]
+    pub(crate) fn announce(&self) {
+        let end = self.end().get();
+        self.tails.end.notify_fenced(end);
         if !self.hot.managed.load(Ordering::Relaxed) {
-            self.tails.high_watermark.notify_fenced(end.get());
-            if self.tails.stable.has_waiters() {
-                self.tails.stable.notify_fenced(self.last_stable().get());
-            }
+            self.tails.high_watermark.notify_fenced(end);
+        }
+        if self.tails.stable.has_waiters() {
+            self.tails.stable.notify_fenced(self.last_stable().get());
         }
     }
 
     /// Has a syncing thread sync this partition next.
     pub(crate) fn sync_soon(&self) {
-        let me: Weak<dyn SyncTarget> = self.me.clone();
-        self.budgets.sync_queue.push_urgent(me);
+        if self.durability.enqueue_urgent() {
+            let me: Weak<dyn SyncTarget> = self.me.clone();
+            self.budgets.sync_queue.push_urgent(me);
+        }
     }
 
     /// What the `state` file says.
@@ -514,7 +554,11 @@ impl Shared {
     }
 
     /// Fails once the log is closed, or the topic deleted.
+    #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
+        if !self.health.is_unwell() {
+            return Ok(());
+        }
         match self.health.reason() {
             Some(reason) if *reason.kind() == ErrorKind::Closed => Err(reason),
             _ => Ok(()),
@@ -582,7 +626,7 @@ impl Shared {
         self.lock_active().release_idle(now)
     }
 
-    /// The topic is deleted: whoever holds a handle is told, and nothing is written any more.
+    /// The topic is deleted, or the log dropped: whoever holds a handle is told, and nothing is written any more.
     pub(crate) fn abandon(&self) {
         let _pass = self.lock_maintenance();
         let mut active = self.lock_active();
@@ -591,6 +635,7 @@ impl Shared {
         self.durability.stop();
         self.durability.give_up(self);
         active.let_go();
+        drop(active);
         self.tails.close(&closed);
         self.view.load().segments().iter().for_each(|segment| segment.close_file());
     }
@@ -603,6 +648,7 @@ impl Shared {
         let closed = if failed.is_some() || self.read_only { Ok(()) } else { self.settle(&mut active) };
         active.let_go();
         self.health.replace(Error::new(ErrorKind::Closed));
+        drop(active);
         self.tails.close(&Error::new(ErrorKind::Closed));
         self.view.load().segments().iter().for_each(|segment| segment.close_file());
         match failed {
@@ -680,7 +726,7 @@ impl Shared {
         let active = segment.base() == state.active_base;
         // Entries that were found again and not stored are only in memory: the files are still not to be trusted.
         let all = !active || state.durable_position == segment.len();
-        let sums = if all { segment.whole_sums() } else { segment.sums() };
+        let sums = if all { segment.whole_sums() } else { segment.sums_below(state.durable_end) };
         // Of the active segment only what is durable is told.
         let (end, len) = if active {
             (state.durable_end.max(segment.base()), state.durable_position)
@@ -742,6 +788,8 @@ impl SyncTarget for Shared {
     fn sync_now(&self) {
         self.durability.unqueue();
         let synced = self.durability.sync_to(self, self.end());
+        // Who synced before may have been in no place to call wakers.
+        self.tails.durable.notify(self.durability.end().get());
         // Any other failure poisons the partition: the next append tells it.
         if synced.is_err_and(|error| *error.kind() == ErrorKind::DiskFull) {
             self.budgets.sync_queue.push(self.me.clone(), NO_ROOM_RETRY);
@@ -751,8 +799,7 @@ impl SyncTarget for Shared {
 
 impl Owner for Shared {
     fn close_active(&self) -> bool {
-        let end = self.end();
-        if self.durability.end() < end && self.durability.sync_to(self, end).is_err() {
+        if !self.durability.try_sync(self, self.end()) {
             return false;
         }
         let Some(mut active) = self.try_lock_active() else { return false };
@@ -760,12 +807,11 @@ impl Owner for Shared {
             return false;
         }
         active.let_go();
-        active.segment().close_file();
-        true
+        active.segment().try_close_file()
     }
 
     fn sync_sealed(&self) -> bool {
-        self.durability.finish_roll(self).is_ok()
+        self.durability.try_sync(self, self.durability.end())
     }
 }
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
-use crate::format::{BatchHeader, FormatError, OffsetIndexEntry, Pending, State};
+use crate::format::{BATCH_HEADER_LEN, BatchHeader, FormatError, OffsetIndexEntry, Pending, SegmentState, State};
 use crate::offset::Offset;
+use crate::segment::digest;
 use crate::segment::scan::{Check, Found, OFFSETS_MAX, Scan, ScanError, zeros_follow};
 use crate::segment::{Place, Segment};
-use crate::storage::{File, FileKind, OpenMode};
+use crate::storage::{File, FileKind, OpenMode, files};
 
 /// A `.log` file in its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +84,8 @@ pub(crate) struct Walk {
     pub(crate) end: Offset,
     /// Where the last good batch ends.
     pub(crate) position: u64,
+    /// Where it begins, when there is one.
+    pub(crate) last: Option<u64>,
     pub(crate) stop: Stop,
 }
 
@@ -106,14 +109,16 @@ pub(crate) fn walk(
     check: Check,
     mut each: impl FnMut(Found<'_>) -> Result<()>,
 ) -> Result<Walk> {
-    let mut walk = Walk { end: start_end.max(base), position: range.0, stop: Stop::End };
+    let mut walk = Walk { end: start_end.max(base), position: range.0, last: None, stop: Stop::End };
     let mut scan = Scan::new(file, range.0, range.1, check);
     let bad = loop {
         match scan.next() {
             Ok(None) => return Ok(walk),
             Ok(Some(found)) if !is_in_order(&walk, base, found.batch.header()) => break FormatError::BadOffset,
+            Ok(Some(found)) if is_astray(file, &walk, &found, range.1)? => break FormatError::BadOffset,
             Ok(Some(found)) => {
                 walk.end = found.batch.header().next_offset();
+                walk.last = Some(found.position);
                 walk.position = found.position + found.batch.header().size as u64;
                 each(found)?;
             }
@@ -128,6 +133,20 @@ pub(crate) fn walk(
 
 fn is_in_order(walk: &Walk, base: Offset, header: &BatchHeader) -> bool {
     header.base_offset >= walk.end && header.last_offset().since(base) <= OFFSETS_MAX
+}
+
+/// Whether a batch has left its place: there are offsets missing before it, and it reaches into the batch behind it. The
+/// checksum does not cover the base offset, and of the two this one is wrong, since the other fits what was before.
+fn is_astray(file: &dyn File, walk: &Walk, found: &Found<'_>, end: u64) -> Result<bool> {
+    let header = found.batch.header();
+    let behind = found.position + header.size as u64;
+    if header.base_offset == walk.end || end - behind < BATCH_HEADER_LEN as u64 {
+        return Ok(false);
+    }
+    let mut bytes = [0; BATCH_HEADER_LEN];
+    file.read_at(&mut bytes, behind).map_err(|e| Error::io(e, std::path::Path::new("")))?;
+    let next = BatchHeader::parse(&bytes);
+    Ok(next.is_ok_and(|next| (walk.end..header.next_offset()).contains(&next.base_offset)))
 }
 
 /// Whether a whole, valid batch lies anywhere in `[from, len)`: data behind damage, not just garbage.
@@ -190,6 +209,39 @@ pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, trust_index: bool)
     Ok(files)
 }
 
+/// Removes digests that are not to be believed: one tells which records of a segment count, and not what else the segment
+/// may have become in other hands. Removes indexes without a log, too. `state` is what is known of the segments.
+pub(crate) fn remove_stale_caches(place: &Place, files: &Files, state: Option<&State>) -> Result<()> {
+    for orphan in &files.orphans {
+        files::remove(&*place.storage, &place.path(orphan))?;
+    }
+    let (mut stale, mut kept) = (Vec::new(), Vec::new());
+    for log in &files.logs {
+        if state.is_none_or(|state| has_changed(state, log)) { stale.push(log.base) } else { kept.push(log.base) }
+    }
+    if stale.is_empty() {
+        return Ok(());
+    }
+    for base in stale {
+        files::remove(&*place.storage, &place.segment_path(base, SegmentFileKind::Digest, Suffix::None))?;
+    }
+    // What has changed may have been the markers of what has not.
+    digest::remove_undecided(place, &kept, Default::default())?;
+    // Before `state` knows the segments as they are now.
+    place.sync_dir()
+}
+
+/// Whether a file is not the one that `state` describes. One that it does not know was made after it was written.
+fn has_changed(state: &State, log: &LogFile) -> bool {
+    let recorded = recorded(state, log.base);
+    let grows = log.base == state.active_base;
+    recorded.is_some_and(|recorded| recorded.id != log.id || !grows && recorded.len != log.len)
+}
+
+fn recorded(state: &State, base: Offset) -> Option<&SegmentState> {
+    state.segments.binary_search_by_key(&base, |segment| segment.base).ok().and_then(|at| state.segments.get(at))
+}
+
 fn log_file(place: &Place, base: Offset) -> Result<LogFile> {
     let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
     let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
@@ -217,10 +269,8 @@ fn find_ends(place: &Place, logs: &mut [LogFile], state: Option<&State>, trust_i
             if log.base > state.active_base {
                 continue;
             }
-            let known =
-                state.segments.binary_search_by_key(&log.base, |s| s.base).ok().and_then(|at| state.segments.get(at));
-            if let Some(known) =
-                known.filter(|known| known.len == log.len && known.id == log.id && log.base < state.active_base)
+            if let Some(known) = recorded(state, log.base)
+                .filter(|known| known.len == log.len && known.id == log.id && log.base < state.active_base)
             {
                 (log.end, log.valid, log.known) = (known.end, known.len, true);
                 continue;

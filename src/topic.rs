@@ -1,6 +1,7 @@
 //! A topic: a named group of partitions with one configuration. Routes records.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use crate::combiner::Appended;
@@ -21,13 +22,25 @@ pub(crate) struct TopicInner {
     name: Arc<str>,
     log: Weak<LogInner>,
     partitions: RwLock<BTreeMap<u32, Partition>>,
+    /// 0 while nobody has said it.
+    declared: AtomicU32,
     turn: RoundRobin,
 }
 
 impl Topic {
     pub(crate) fn new(name: Arc<str>, log: Weak<LogInner>) -> Topic {
         let partitions = RwLock::new(BTreeMap::new());
-        Topic { inner: Arc::new(TopicInner { name, log, partitions, turn: RoundRobin::default() }) }
+        let (declared, turn) = (AtomicU32::new(0), RoundRobin::default());
+        Topic { inner: Arc::new(TopicInner { name, log, partitions, declared, turn }) }
+    }
+
+    pub(crate) fn set_declared(&self, count: Option<u32>) {
+        self.inner.declared.store(count.unwrap_or(0), Ordering::Release);
+    }
+
+    /// Whether both are clones of one.
+    pub(crate) fn is(&self, other: &Topic) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     pub(crate) fn insert(&self, partition: Partition) {
@@ -49,19 +62,38 @@ impl Topic {
         self.inner.partitions.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// The partition that records with this key go to: Kafka's default partitioner over as many partitions as the
-    /// highest number tells.
-    pub fn partition_for(&self, key: &[u8]) -> Result<Partition> {
-        let partitions = self.inner.partitions.read().unwrap_or_else(PoisonError::into_inner);
-        let count = partitions.last_key_value().map_or(0, |(last, _)| last + 1);
-        if count == 0 {
-            return Err(ErrorKind::NotFound.into());
-        }
-        // Where this process has only some of the partitions, the record may belong elsewhere.
-        partitions.get(&partition_for_key(key, count)).cloned().ok_or_else(|| ErrorKind::NotFound.into())
+    /// How many partitions the topic has, those that are not here included, as
+    /// [`create_topic`](crate::Log::create_topic), [`add_partitions`](Self::add_partitions) or
+    /// [`declare_partitions`](Self::declare_partitions) said. `None` while nobody has: for a topic whose partitions were
+    /// made one by one, or taken over.
+    pub fn partition_count(&self) -> Option<u32> {
+        Some(self.inner.declared.load(Ordering::Acquire)).filter(|count| *count > 0)
     }
 
-    /// Appends a record to the partition of its key; one without key to each partition in turn.
+    /// Says how many partitions the topic has, wherever they are: what keys are routed by. Makes none of them. Durable
+    /// when this returns. Keys may go elsewhere from then on, as in Kafka.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for fewer than were declared before, or than the highest number that is here tells.
+    pub fn declare_partitions(&self, count: u32) -> Result<()> {
+        self.log()?.declare_partitions(self.name(), count)
+    }
+
+    /// The partition that records with this key go to: Kafka's default partitioner over the
+    /// [declared number](Self::partition_count) of partitions, never over those that happen to be here.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when that partition is not here; [`ErrorKind::InvalidConfig`] when nobody has declared how
+    /// many there are.
+    pub fn partition_for(&self, key: &[u8]) -> Result<Partition> {
+        let count = self.partition_count().ok_or_else(|| {
+            ErrorKind::InvalidConfig("keys are routed once the topic's number of partitions is declared".into())
+        })?;
+        self.partition(partition_for_key(key, count)).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    /// Appends a record to the partition of its key, as [`partition_for`](Self::partition_for) tells it; one without key
+    /// to each partition that is here in turn.
     pub fn append<'a>(&self, record: impl Into<Record<'a>>) -> Result<(u32, Appended)> {
         let record = record.into();
         let partition = match record.key {
@@ -82,7 +114,11 @@ impl Topic {
         self.log()?.set_topic_config(self.name(), config)
     }
 
-    /// Adds partitions until there are `count`. Keys may go elsewhere from then on, as in Kafka.
+    /// Makes the partitions below `count`, at most a million, that are not here, and declares that there are so many. Keys
+    /// may go elsewhere from then on, as in Kafka.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for fewer than there are.
     pub fn add_partitions(&self, count: u32) -> Result<()> {
         self.log()?.add_partitions(self.name(), count)
     }
@@ -97,7 +133,8 @@ impl Topic {
     }
 
     fn log(&self) -> Result<Arc<LogInner>> {
-        self.inner.log.upgrade().ok_or_else(|| ErrorKind::Closed.into())
+        // Another topic may have the name of one that was deleted.
+        self.inner.log.upgrade().filter(|log| log.has(self)).ok_or_else(|| ErrorKind::Closed.into())
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::active::Active;
 use crate::durability::Held;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Pending;
@@ -21,7 +22,12 @@ use crate::view::View;
 /// Removes every batch that holds an offset at or above `to`. `lossy`: even below what compaction relied on.
 pub(crate) fn truncate(shared: &Shared, to: Offset, lossy: bool) -> Result<Offset> {
     let _pass = shared.lock_maintenance();
-    let mut active = shared.lock_active();
+    let end = truncate_locked(shared, &mut shared.lock_active(), to, lossy)?;
+    shared.tails.truncated(shared.end());
+    Ok(end)
+}
+
+fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool) -> Result<Offset> {
     shared.check_writable()?;
     shared.durability.finish_roll(shared)?;
     let end = active.segment().end();
@@ -42,11 +48,11 @@ pub(crate) fn truncate(shared: &Shared, to: Offset, lossy: bool) -> Result<Offse
     }
     if to < start {
         // The batch that holds `start` goes, and nothing is left. The log does not end below its start.
-        return start_over(shared, &mut active, start).map(|()| start);
+        return start_over(shared, active, start).map(|()| start);
     }
     let held = shared.durability.hold();
     shared.begin_cut();
-    let done = cut_back(shared, &mut active, &held, to);
+    let done = cut_back(shared, active, &held, to);
     shared.end_cut();
     if let Err(error) = &done {
         // Half done; opening anew completes it.
@@ -61,10 +67,13 @@ pub(crate) fn reset(shared: &Shared, to: Offset) -> Result<()> {
     let mut active = shared.lock_active();
     shared.check_writable()?;
     shared.durability.finish_roll(shared)?;
-    start_over(shared, &mut active, to)
+    start_over(shared, &mut active, to)?;
+    drop(active);
+    shared.tails.truncated(shared.end());
+    Ok(())
 }
 
-fn start_over(shared: &Shared, active: &mut crate::active::Active, to: Offset) -> Result<()> {
+fn start_over(shared: &Shared, active: &mut Active, to: Offset) -> Result<()> {
     let held = shared.durability.hold();
     shared.begin_cut();
     let done = (|| {
@@ -79,7 +88,11 @@ fn start_over(shared: &Shared, active: &mut crate::active::Active, to: Offset) -
         // Else what is appended next would be above it one moment, and below it the next.
         shared.ends.set_high_watermark(to);
         shared.lock_epochs().truncate_from_end(Offset::ZERO);
-        adopt(shared, active, &held, vec![segment], Replay::new(Default::default()), to)
+        // What was replicated is gone, and nothing of what comes is.
+        shared.ends.set_high_watermark(shared.high_watermark().min(to));
+        adopt(shared, active, &held, vec![segment], Replay::new(Default::default()), to)?;
+        shared.ends.set_high_watermark(to);
+        Ok(())
     })();
     shared.end_cut();
     if let Err(error) = &done {
@@ -109,7 +122,7 @@ fn batch_boundary(view: &View, to: Offset) -> Result<(Offset, Offset)> {
     Ok((below, above))
 }
 
-fn cut_back(shared: &Shared, active: &mut crate::active::Active, held: &Held<'_>, to: Offset) -> Result<()> {
+fn cut_back(shared: &Shared, active: &mut Active, held: &Held<'_>, to: Offset) -> Result<()> {
     let durable = shared.durability.end().min(to);
     shared.update_state(|state| {
         state.pending = Pending::Truncate(to);
@@ -151,7 +164,7 @@ fn cut_back(shared: &Shared, active: &mut crate::active::Active, held: &Held<'_>
 /// Puts what is left in the place of what was there.
 fn adopt(
     shared: &Shared,
-    active: &mut crate::active::Active,
+    active: &mut Active,
     held: &Held<'_>,
     segments: Vec<Arc<Segment>>,
     replay: Replay,
@@ -164,7 +177,6 @@ fn adopt(
     held.reset(shared, end);
     active.restart(shared, last, replay.producers);
     shared.pins.truncated();
-    shared.tails.truncated(end);
     Ok(())
 }
 

@@ -228,3 +228,25 @@ fn a_watermark_of_free_space_refuses_appends_early() {
     append(&partition, 3);
     assert_eq!(read(&partition, 4), expected(4..13));
 }
+
+#[test]
+fn a_directory_that_is_named_like_a_partition_and_holds_something_else_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = one(dir.path());
+    let files = [("backup-1/precious.txt", "text"), ("photos-2/album/one.jpg", "image")];
+    for (name, content) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    drop(log);
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    assert!(log.topic("backup").is_none() && log.topic("photos").is_none());
+    for (topic, id) in [("backup", 1), ("photos", 2)] {
+        assert!(log.create_partition(topic, id, TopicConfig::new()).is_err(), "{topic}");
+    }
+    log.close().unwrap();
+    for (name, content) in files {
+        assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), content);
+    }
+}

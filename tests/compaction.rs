@@ -158,7 +158,8 @@ impl EndBefore for stratalog::Offsets {
 
 /// Lines of a gzipped TSV of the shared samples; `None`, said loudly, where they are not there.
 fn sample(name: &str) -> Option<Vec<Vec<String>>> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/real").join(name);
+    let beside = || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    let root = std::env::var_os("STRATALOG_SAMPLES").map_or_else(beside, Into::into).join("real").join(name);
     let Ok(file) = std::fs::File::open(&root) else {
         println!("SKIPPED: {} is not there", root.display());
         return None;
@@ -168,13 +169,14 @@ fn sample(name: &str) -> Option<Vec<Vec<String>>> {
     Some(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
 }
 
-#[test]
-fn a_real_change_stream_compacts_to_exactly_its_tree() {
-    let (Some(history), Some(tree)) = (sample("kafka-history.tsv.gz"), sample("kafka-tree.tsv.gz")) else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let (config, clock) = clocked();
-    let log = Log::open(dir.path(), config).unwrap();
-    let topic = log.create_topic("tree", 4, compacted().segment_bytes(1 << 20)).unwrap();
+type Lines = Vec<Vec<String>>;
+
+/// The change stream in a topic of four partitions, and the tree that it ends with; a line without a blob deletes.
+fn change_stream(dir: &std::path::Path, config: TopicConfig) -> Option<(Log, Timestamp, Lines, Lines)> {
+    let (history, tree) = (sample("kafka-history.tsv.gz")?, sample("kafka-tree.tsv.gz")?);
+    let (log_config, clock) = clocked();
+    let log = Log::open(dir, log_config).unwrap();
+    let topic = log.create_topic("tree", 4, config.segment_bytes(1 << 20)).unwrap();
     for line in &history {
         let at = Timestamp::from_millis(line[0].parse().unwrap());
         let record = match line.get(2).filter(|blob| !blob.is_empty()) {
@@ -183,17 +185,62 @@ fn a_real_change_stream_compacts_to_exactly_its_tree() {
         };
         topic.append(record.at(at)).unwrap();
     }
-    let mut found = BTreeMap::new();
-    let mut count = 0;
     for partition in topic.partitions() {
         compact_all(&partition, clock.now());
+    }
+    Some((log, clock.now(), history, tree))
+}
+
+fn contents(tree: &Lines) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    tree.iter().map(|line| (line[0].clone().into_bytes(), line[1].clone().into_bytes())).collect()
+}
+
+#[test]
+fn a_real_change_stream_compacts_to_exactly_its_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some((log, _, _, tree)) = change_stream(dir.path(), compacted()) else { return };
+    let mut found = BTreeMap::new();
+    let mut count = 0;
+    for partition in log.topic("tree").unwrap().partitions() {
         let (state, records) = latest(&partition);
         found.extend(state);
         count += records;
+        assert!(partition.verify().unwrap().findings.is_empty());
     }
-    let expected: BTreeMap<Vec<u8>, Vec<u8>> =
-        tree.iter().map(|line| (line[0].clone().into_bytes(), line[1].clone().into_bytes())).collect();
     assert_eq!(found.len(), 6519);
-    assert_eq!(found, expected);
+    assert_eq!(found, contents(&tree));
     assert_eq!(count, 6519, "each path once, no tombstone left");
+}
+
+#[test]
+fn the_deletions_of_a_real_change_stream_can_be_read_until_their_retention_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = compacted().delete_retention(TopicConfig::new().delete_retention);
+    let Some((log, now, history, tree)) = change_stream(dir.path(), config) else { return };
+    let tree = contents(&tree);
+    let paths: std::collections::BTreeSet<Vec<u8>> = history.iter().map(|line| line[1].clone().into_bytes()).collect();
+    let (mut seen, mut deleted) = (0, std::collections::BTreeSet::new());
+    let read = |log: &Log, seen: &mut usize, deleted: &mut std::collections::BTreeSet<Vec<u8>>| {
+        for partition in log.topic("tree").unwrap().partitions() {
+            let mut reader = partition.reader(Offset::ZERO).unwrap();
+            while let Some(record) = reader.next_record().unwrap() {
+                *seen += 1;
+                if record.is_tombstone() {
+                    deleted.insert(record.key.unwrap().to_vec());
+                }
+            }
+        }
+    };
+    read(&log, &mut seen, &mut deleted);
+    assert_eq!(seen, paths.len(), "each path once");
+    assert!(paths.iter().all(|path| tree.contains_key(path) != deleted.contains(path)));
+    println!("{} paths, {} deleted", paths.len(), deleted.len());
+    // And then they go.
+    let later = Timestamp::from_millis(now.as_millis() + 26 * 3_600_000);
+    for partition in log.topic("tree").unwrap().partitions() {
+        compact_all(&partition, later);
+    }
+    (seen, deleted) = Default::default();
+    read(&log, &mut seen, &mut deleted);
+    assert_eq!((seen, deleted.len()), (6519, 0));
 }

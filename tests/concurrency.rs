@@ -10,8 +10,10 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use common::{quiet, small};
+use stratalog::format::{Marker, end_marker};
 use stratalog::{
-    Backpressure, Durability, ErrorKind, Log, LogConfig, Offset, Partition, Record, Result, TopicConfig, WaitOutcome,
+    Backpressure, Budget, Durability, ErrorKind, FetchOptions, Isolation, Log, LogConfig, Offset, Partition, Record,
+    RecordBatch, Result, Timestamp, TopicConfig, WaitOutcome,
 };
 
 /// Long enough never to pass.
@@ -242,4 +244,175 @@ fn a_wait_for_many_partitions_names_those_that_have_something() {
     common::append(&partitions[1], 1);
     assert_eq!(log.wait_any(&all, LONG).unwrap(), [1, 3]);
     log.close().unwrap();
+}
+
+#[test]
+fn a_partition_whose_log_was_dropped_is_closed() {
+    let (dir, log, partition) = one(quiet(), small());
+    partition.append_records([Record::new("k", "v")]).unwrap();
+    let mut reader = partition.reader(Offset::ZERO).unwrap();
+    drop(log);
+    let next = Log::open(dir.path(), quiet()).unwrap();
+    let kinds = [
+        partition.append_records([Record::new("k", "two owners")]).unwrap_err(),
+        partition.flush().unwrap_err(),
+        partition.roll().unwrap_err(),
+        partition.truncate(Offset::ZERO).unwrap_err(),
+        partition.delete_before(Offset::new(1)).unwrap_err(),
+        partition.fetch(Offset::ZERO, FetchOptions::default()).map(drop).unwrap_err(),
+        reader.next_record().map(drop).unwrap_err(),
+    ];
+    assert!(kinds.iter().all(|error| *error.kind() == ErrorKind::Closed), "{kinds:?}");
+    let partition = next.partition("t", 0).unwrap();
+    assert_eq!(partition.offsets().end, Offset::new(1));
+    partition.append_records([Record::new("k", "v")]).unwrap();
+    next.close().unwrap();
+}
+
+#[test]
+fn readers_and_topics_of_a_closed_log_or_a_deleted_topic_answer_closed() {
+    for delete in [false, true] {
+        let (_dir, log, partition) = one(quiet(), small());
+        for n in 0..100 {
+            partition.append_records([Record::new("k", format!("{n}").as_str())]).unwrap();
+        }
+        let options = FetchOptions { max_bytes: 1, ..FetchOptions::default() };
+        let mut reader = partition.reader_with(Offset::ZERO, options).unwrap();
+        assert!(reader.next_record().unwrap().is_some());
+        let topic = log.topic("t").unwrap();
+        if delete {
+            log.delete_topic("t").unwrap();
+            log.create_topic("t", 1, small()).unwrap();
+        } else {
+            log.clone().close().unwrap();
+        }
+        let kinds = [
+            reader.next_record().map(drop).unwrap_err(),
+            topic.append(Record::new("k", "v")).map(drop).unwrap_err(),
+            topic.config().map(drop).unwrap_err(),
+            topic.set_config(TopicConfig::new()).unwrap_err(),
+            topic.add_partitions(2).unwrap_err(),
+            partition.offset_for(Timestamp::from_millis(0)).map(drop).unwrap_err(),
+        ];
+        assert!(kinds.iter().all(|error| *error.kind() == ErrorKind::Closed), "{delete}: {kinds:?}");
+        if delete {
+            assert_eq!(log.topic("t").unwrap().partitions().len(), 1, "another topic of that name is not touched");
+            log.close().unwrap();
+        }
+    }
+}
+
+/// Appends when it is woken, as a runtime may that runs a task where it is woken.
+struct Appends(Partition);
+
+impl Wake for Appends {
+    fn wake(self: Arc<Self>) {
+        self.0.append_records([Record::new("k", "woken")]).unwrap();
+    }
+}
+
+#[test]
+fn who_is_woken_may_append_at_once() {
+    let (_dir, _log, partition) = one(quiet(), small());
+    let mut future = pin!(partition.reached(Offset::ZERO));
+    let waker = Waker::from(Arc::new(Appends(partition.clone())));
+    assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let (done, finished) = std::sync::mpsc::channel();
+    let appender = partition.clone();
+    thread::spawn(move || {
+        appender.append_records([Record::new("k", "v")]).unwrap();
+        done.send(()).unwrap();
+    });
+    finished.recv_timeout(Duration::from_secs(60)).expect("the append does not wait for itself");
+    assert_eq!(partition.offsets().end, Offset::new(2));
+}
+
+#[test]
+fn an_iterator_of_records_may_append_itself() {
+    let (_dir, log, partition) = one(quiet(), small());
+    let other = log.create_topic("other", 1, small()).unwrap();
+    let records = ["a", "b"].iter().map(|key| {
+        other.append(Record::new(*key, "seen")).unwrap();
+        Record::new(*key, "v")
+    });
+    assert_eq!(partition.append_records(records).unwrap().next_offset, Offset::new(2));
+    assert_eq!(log.partition("other", 0).unwrap().offsets().end, Offset::new(2));
+}
+
+#[test]
+fn room_is_made_by_syncing_the_partitions_that_take_it() {
+    let never = Durability::Buffered { interval: Duration::from_secs(24 * 3600), bytes: 1 << 40 };
+    let config = quiet().max_unsynced_bytes(64 << 10).backpressure(Backpressure::Wait(LONG));
+    let (_dir, log, first) = one(config, small().segment_bytes(1 << 20).durability(never));
+    log.create_topic("other", 1, small().segment_bytes(1 << 20).durability(never)).unwrap();
+    let value = vec![7; 60 << 10];
+    first.append_records([Record::new("k", &value)]).unwrap();
+    let second = log.partition("other", 0).unwrap();
+    let began = std::time::Instant::now();
+    second.append_records([Record::new("k", &value)]).unwrap();
+    assert!(began.elapsed() < LONG / 2, "nobody else would sync the first partition for a day");
+    assert_eq!(first.offsets().durable, Offset::new(1));
+}
+
+#[test]
+fn a_topic_that_is_not_synced_any_more_is_synced_in_its_interval() {
+    let (_dir, log, partition) = one(quiet(), small().durability(Durability::Sync));
+    partition.append_records([Record::new("k", "v")]).unwrap();
+    let buffered = Durability::Buffered { interval: Duration::from_millis(5), bytes: 1 << 30 };
+    log.topic("t").unwrap().set_config(small().durability(buffered)).unwrap();
+    partition.append_records([Record::new("k", "v")]).unwrap();
+    let waited = partition.wait_durable(Offset::new(2), Duration::from_secs(60)).unwrap();
+    assert_eq!(waited, WaitOutcome::Reached(Offset::new(2)));
+}
+
+#[test]
+fn a_shorter_interval_counts_for_what_waits_already() {
+    let slow = Durability::Buffered { interval: Duration::from_secs(3600), bytes: 1 << 30 };
+    let fast = Durability::Buffered { interval: Duration::from_millis(5), bytes: 1 << 30 };
+    let (_dir, log, partition) = one(quiet(), small().durability(slow));
+    partition.append_records([Record::new("k", "v")]).unwrap();
+    log.topic("t").unwrap().set_config(small().durability(fast)).unwrap();
+    let waited = partition.wait_durable(Offset::new(1), Duration::from_secs(60)).unwrap();
+    assert_eq!(waited, WaitOutcome::Reached(Offset::new(1)));
+}
+
+#[test]
+fn the_stable_end_never_shows_a_transaction_that_is_open() {
+    const TRANSACTIONS: u64 = 20_000;
+    let (_dir, _log, partition) = one(quiet(), TopicConfig::new());
+    let build = |n: u64| {
+        let mut builder = RecordBatch::builder().producer(7, 0, n as i32).transactional(true);
+        builder.push(&Record::new("k", "v"), Timestamp::from_millis(1)).unwrap();
+        builder.build().unwrap()
+    };
+    let abort = end_marker(Marker::Abort, 7, 0, 0, Timestamp::from_millis(1)).unwrap();
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            loop {
+                let offsets = partition.offsets();
+                // Each transaction has one record and its marker: the record is stable once the marker is there.
+                let decided = offsets.last_stable.get() % 2 == 0 || offsets.end > offsets.last_stable;
+                assert!(decided, "{offsets:?}");
+                if offsets.end.get() == 2 * TRANSACTIONS {
+                    return;
+                }
+            }
+        });
+        for n in 0..TRANSACTIONS {
+            partition.append(&build(n)).unwrap();
+            partition.append(&abort).unwrap();
+        }
+        watcher.join().unwrap();
+    });
+    let committed = FetchOptions { isolation: Isolation::Committed, ..FetchOptions::default() };
+    assert!(partition.reader_with(Offset::ZERO, committed).unwrap().next_record().unwrap().is_none());
+}
+
+#[test]
+fn a_log_without_threads_keeps_no_list_of_those_who_were_refused() {
+    let config = quiet().sync_threads(0).max_unsynced_bytes(1024).backpressure(Backpressure::Fail);
+    let (_dir, log, partition) = one(config, small());
+    while partition.append_records([Record::new("k", "v")]).is_ok() {}
+    log.maintain(Timestamp::from_millis(0), Budget::default()).unwrap();
+    partition.append_records([Record::new("k", "v")]).unwrap();
 }

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use stratalog::config::{Clock, SystemClock};
 use stratalog::format::file_name::SegmentFileKind;
-use stratalog::inspect::{self, Entry, Kind};
+use stratalog::inspect::{self, Content, Depth, Due, Entry, Kind, Located};
 use stratalog::storage::FileSystem;
-use stratalog::{ErrorKind, Log, LogConfig, Offset, Record, TopicConfig};
+use stratalog::{Cleanup, CompactMode, ErrorKind, Log, LogConfig, Offset, Record, TopicConfig};
 
 const RECORDS: u64 = 200;
 
@@ -168,4 +170,112 @@ fn damaged_files_have_their_error_in_their_place() {
     assert!(directory.checkpoints.iter().any(|file| file.entries.is_err()));
     let state = inspect::state(&FileSystem::new(), &dir.path().join("orders-0")).unwrap().unwrap();
     assert!(state.newest().is_none());
+}
+
+/// The same as [`write_log`], of a compacted topic with tombstones, and compacted.
+fn write_compacted(dir: &Path) {
+    let log = Log::open(dir, LogConfig::new().min_free_bytes(0).maintenance_interval(None)).unwrap();
+    let config = TopicConfig::new().segment_bytes(2048).cleanup(Cleanup::Compact).min_cleanable_dirty_ratio(0.1);
+    log.create_topic("prices", 1, config).unwrap();
+    let partition = log.partition("prices", 0).unwrap();
+    for n in 0..200 {
+        let (key, value) = (format!("key-{}", n % 7), format!("value-{n}"));
+        let record = if n % 10 == 0 { Record::tombstone(&key) } else { Record::new(&key, &value) };
+        partition.append_records([record]).unwrap();
+    }
+    partition.compact(SystemClock.now(), CompactMode::Full).unwrap();
+    partition.append_records([Record::new("key", "value")]).unwrap();
+    log.close().unwrap();
+}
+
+#[test]
+fn segments_are_told_of_the_same_from_what_is_known_and_from_what_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    write_compacted(dir.path());
+    let storage = FileSystem::new();
+    let path = dir.path().join("prices-0");
+    let look = |depth| inspect::segments(&storage, &path, depth).unwrap().map(Result::unwrap).collect::<Vec<_>>();
+    let (known, read) = (look(Depth::Known), look(Depth::Records));
+    assert!(known.len() >= 2 && known.iter().any(|segment| segment.digest.is_some()), "{known:?}");
+    for (known, read) in known.iter().zip(&read) {
+        assert_eq!((known.base, known.end, known.log_bytes), (read.base, read.end, read.log_bytes));
+        assert_eq!(known.max_timestamp, read.max_timestamp);
+        assert_eq!(known.first_timestamp, read.first_timestamp);
+        if let Some(digest) = &known.digest {
+            assert_eq!((known.records, known.batches), (read.records, read.batches));
+            assert!(digest.counts.tombstones <= read.tombstones.unwrap());
+        }
+        assert!(read.damage.is_empty());
+    }
+    let ends: Vec<_> = read.iter().map(|segment| (segment.base, segment.end, segment.is_last)).collect();
+    assert_eq!(ends.last().map(|last| (last.1, last.2)), Some((Offset::new(201), true)));
+    assert!(ends.iter().rev().skip(1).all(|(.., is_last)| !is_last));
+}
+
+#[test]
+fn a_digest_is_read_to_its_last_entry_and_damage_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    write_compacted(dir.path());
+    let storage = FileSystem::new();
+    let files = inspect::files(&storage, &dir.path().join("prices-0")).unwrap();
+    let file = files
+        .iter()
+        .find(|file| matches!(file.segment(), Some((_, SegmentFileKind::Digest, _))))
+        .expect("a compaction leaves digests");
+    let digest = inspect::digest(&storage, &file.path).unwrap();
+    let entries: Vec<_> = digest.entries().collect::<Result<_, _>>().unwrap();
+    assert_eq!(entries.len() as u64, digest.footer.counts.keys);
+    assert!(!entries.is_empty() && entries.is_sorted_by_key(|entry| entry.hash()));
+    let mut bytes = fs::read(&file.path).unwrap();
+    bytes[5] ^= 1;
+    fs::write(&file.path, &bytes).unwrap();
+    let damaged = inspect::digest(&storage, &file.path).unwrap();
+    let found: Vec<_> = damaged.entries().collect();
+    assert!(found.len() == 1 && found[0].as_ref().unwrap_err().is_corruption());
+    bytes.truncate(bytes.len() - 1);
+    fs::write(&file.path, &bytes).unwrap();
+    assert!(inspect::digest(&storage, &file.path).unwrap_err().is_corruption());
+}
+
+#[test]
+fn a_path_is_known_for_what_it_leads_to() {
+    let dir = tempfile::tempdir().unwrap();
+    write_log(dir.path()).close().unwrap();
+    let storage = FileSystem::new();
+    let locate = |path: &str| inspect::locate(&storage, &dir.path().join(path));
+    assert!(matches!(locate(".").unwrap(), Located::Log(found) if found.kind == Kind::Ours));
+    let named = Some(("orders".to_owned(), 0));
+    assert!(matches!(locate("orders-0").unwrap(), Located::Partition { name, .. } if name == named));
+    for (path, expected) in [
+        ("orders-0/state", Some(Content::State)),
+        ("orders-0/partition.metadata", Some(Content::PartitionMetadata)),
+        ("stratalog.meta", Some(Content::Meta)),
+        ("stratalog.topics", Some(Content::Topics)),
+        ("log-start-offset-checkpoint", Some(Content::OffsetCheckpoint)),
+        (".lock", None),
+    ] {
+        let Located::File { content, partition, .. } = locate(path).unwrap() else { panic!("{path}") };
+        assert_eq!((content, partition.is_some()), (expected, path.starts_with("orders-0/")), "{path}");
+    }
+    assert!(locate("nothing").is_err());
+    let directory = inspect::open(dir.path()).unwrap();
+    assert_eq!((directory.select("orders").len(), directory.select("orders-0").len()), (1, 1));
+    assert!(directory.select("orders-1").is_empty() && !directory.is_empty() && directory.errors().is_empty());
+}
+
+#[test]
+fn what_time_will_bring_is_told_from_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    write_log(dir.path()).close().unwrap();
+    let storage = FileSystem::new();
+    let segments = inspect::segments(&storage, &dir.path().join("orders-0"), Depth::Known).unwrap();
+    let segments: Vec<_> = segments.map(Result::unwrap).collect();
+    let config = TopicConfig::new().retention_age(Some(Duration::from_secs(60)));
+    let newest = segments[0].max_timestamp.unwrap();
+    let due: Vec<_> = segments[0].deadlines(&config);
+    assert_eq!(due.len(), 1);
+    assert_eq!((due[0].what, due[0].at), (Due::Retention, newest.plus_millis(60_001)));
+    let active = segments.last().unwrap();
+    assert!(active.deadlines(&config).iter().any(|deadline| deadline.what == Due::Roll));
+    assert!(segments[0].deadlines(&TopicConfig::new()).is_empty());
 }

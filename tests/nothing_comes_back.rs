@@ -16,8 +16,8 @@ use std::time::Duration;
 use common::{clocked, small};
 use stratalog::format::{Marker, end_marker};
 use stratalog::{
-    Cleanup, Clock, CompactMode, CompactionReport, Durability, ErrorKind, FetchOptions, Isolation, Log, LogConfig,
-    ManualClock, Offset, Partition, Record, RecordBatch, Timestamp, TopicConfig,
+    Cleanup, Clock, CompactMode, CompactionReport, ErrorKind, FetchOptions, Isolation, Log, LogConfig, ManualClock,
+    Offset, Partition, Record, RecordBatch, Timestamp, TopicConfig,
 };
 use watched::{Call, Watched, name};
 
@@ -443,6 +443,7 @@ fn a_swap_does_not_mislead_who_opens_an_evicted_handle_by_name() {
 #[cfg(feature = "sim")]
 #[test]
 fn a_marker_that_a_power_cut_takes_back_decides_nothing() {
+    use stratalog::Durability;
     use stratalog::sim::{Crash, Order, SimStorage};
     for (marker, expected) in [(Marker::Abort, "txn"), (Marker::Commit, "old")] {
         let storage = SimStorage::new();
@@ -472,5 +473,40 @@ fn a_marker_that_a_power_cut_takes_back_decides_nothing() {
             partition.compact(clock.now(), CompactMode::Full).unwrap();
         }
         assert_eq!(latest(&partition)["k"], expected);
+    }
+}
+
+#[test]
+fn an_aborted_record_stays_aborted_after_a_truncation_a_compaction_and_a_kill() {
+    for rolled in [false, true] {
+        for filler in [0, 10, 20] {
+            let mut fixture = Fixture::new(compacted().segment_bytes(2048));
+            for _ in 0..15 {
+                fixture.put("first", "x");
+            }
+            fixture.roll();
+            fixture.put("k", "value");
+            fixture.partition().append(&transactional(1, 0, "k", "aborted")).unwrap();
+            end(&fixture, 1, Marker::Abort);
+            fixture.put("other", "x");
+            fixture.partition().append(&transactional(1, 1, "k", "open")).unwrap();
+            let cut = fixture.partition().offsets().end;
+            fixture.put("other", "x");
+            fixture.partition().truncate(cut).unwrap();
+            for n in 0..filler {
+                fixture.put(&format!("filler-{n}"), &"x".repeat(60));
+            }
+            if rolled {
+                fixture.roll();
+            }
+            let what = format!("{filler}, rolled: {rolled}");
+            assert_eq!(latest(&fixture.partition())["k"], "value", "{what}, truncated");
+            assert!(fixture.due().segments_rewritten > 0);
+            assert_eq!(latest(&fixture.partition())["k"], "value", "{what}, compacted");
+            fixture.kill();
+            assert_eq!(latest(&fixture.partition())["k"], "value", "{what}, killed");
+            fixture.kill();
+            assert_eq!(latest(&fixture.partition())["k"], "value", "{what}, killed again");
+        }
     }
 }

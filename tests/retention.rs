@@ -151,3 +151,20 @@ fn records_without_a_timestamp_count_from_their_seal() {
         assert_eq!(partition.offsets().start, Offset::new(1));
     });
 }
+
+#[test]
+fn a_pass_tells_when_the_next_segment_expires() {
+    with(small().retention_age(Some(HOUR)), |log, partition, clock, pass| {
+        let began = clock.now();
+        append(partition, 3);
+        partition.roll().unwrap();
+        partition.flush().unwrap();
+        let deadline = |now| log.maintain(now, Budget::default()).unwrap().next_deadline.expect("there is one");
+        assert_eq!(deadline(began), began.plus_millis(3_600_001));
+        clock.set(deadline(began));
+        append(partition, 1);
+        pass();
+        assert_eq!(partition.offsets().start, Offset::new(3));
+        assert_eq!(deadline(clock.now()), clock.now().plus_millis(3_600_001), "the active one is next");
+    });
+}

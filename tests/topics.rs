@@ -236,3 +236,97 @@ fn a_topic_whose_files_could_not_be_removed_stays_deleted() {
     assert_eq!(names, ["other"]);
     log.create_topic("gone", 1, small()).unwrap();
 }
+
+#[test]
+fn more_partitions_than_a_topic_can_have_are_refused_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    let topic = log.create_topic("one", 1, small()).unwrap();
+    for error in [
+        log.create_topic("t", u32::MAX, small()).map(drop).unwrap_err(),
+        log.create_topic("t", i32::MAX as u32, small()).map(drop).unwrap_err(),
+        log.create_topic("t", 0, small()).map(drop).unwrap_err(),
+        topic.add_partitions(u32::MAX).unwrap_err(),
+        log.create_partition("t", u32::MAX, small()).map(drop).unwrap_err(),
+    ] {
+        assert!(matches!(error.kind(), ErrorKind::InvalidConfig(_)), "{error}");
+    }
+    assert_eq!(log.topics().len(), 1);
+}
+
+#[test]
+fn an_epoch_that_was_cut_off_is_noted_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    log.create_topic("t", 1, small()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    append(&partition, 2);
+    partition.set_leader_epoch(5).unwrap();
+    append(&partition, 2);
+    assert_eq!(partition.end_offset_for_epoch(5), Some((5, Offset::new(4))));
+    partition.truncate(Offset::new(1)).unwrap();
+    assert_eq!(partition.end_offset_for_epoch(5), None);
+    append(&partition, 2);
+    assert_eq!(partition.end_offset_for_epoch(5), Some((5, Offset::new(3))));
+    partition.reset_to(Offset::new(10)).unwrap();
+    append(&partition, 1);
+    assert_eq!(partition.end_offset_for_epoch(5), Some((5, Offset::new(11))));
+}
+
+#[test]
+fn the_bound_and_the_age_of_producers_count_while_the_log_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, clock) = common::clocked();
+    let log = Log::open(dir.path(), config).unwrap();
+    let topic = log.create_topic("t", 1, small()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let write = |id: i64| {
+        let mut builder = RecordBatch::builder().producer(id, 0, 0);
+        builder.push(&Record::new("k", "v"), stratalog::Clock::now(&*clock)).unwrap();
+        partition.append(&builder.build().unwrap()).unwrap();
+    };
+    (0..10).for_each(write);
+    assert_eq!(partition.stats().producers, 10);
+    topic.set_config(small().max_producers(4)).unwrap();
+    assert_eq!(partition.stats().producers, 4);
+    partition.truncate(Offset::new(9)).unwrap();
+    (10..20).for_each(write);
+    assert_eq!(partition.stats().producers, 4);
+    clock.advance(std::time::Duration::from_secs(25 * 3600));
+    log.maintain(stratalog::Clock::now(&*clock), stratalog::Budget::default()).unwrap();
+    assert_eq!(partition.stats().producers, 0);
+}
+#[test]
+fn keys_are_routed_by_the_declared_number_of_partitions_never_by_those_that_are_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    for id in [1, 3] {
+        log.create_partition("t", id, small()).unwrap();
+    }
+    let topic = log.topic("t").unwrap();
+    assert_eq!(topic.partition_count(), None);
+    let undeclared = topic.append(Record::new("key", "v")).unwrap_err();
+    assert!(matches!(undeclared.kind(), ErrorKind::InvalidConfig(_)), "{undeclared}");
+    assert!(matches!(topic.declare_partitions(3).unwrap_err().kind(), ErrorKind::InvalidConfig(_)), "3 is here");
+    topic.declare_partitions(8).unwrap();
+    for n in 0..100 {
+        let key = format!("key-{n}");
+        let belongs = stratalog::partition_for_key(key.as_bytes(), 8);
+        match topic.append(Record::new(&key, "v")) {
+            Ok((partition, _)) => assert_eq!(partition, belongs),
+            Err(error) => {
+                assert_eq!(*error.kind(), ErrorKind::NotFound);
+                assert!(belongs != 1 && belongs != 3);
+            }
+        }
+    }
+    assert!(matches!(topic.declare_partitions(7).unwrap_err().kind(), ErrorKind::InvalidConfig(_)), "never fewer");
+    let beyond = log.create_partition("t", 8, small()).map(drop).unwrap_err();
+    assert!(matches!(beyond.kind(), ErrorKind::InvalidConfig(_)), "{beyond}");
+    topic.add_partitions(9).unwrap();
+    assert_eq!((topic.partition_count(), topic.partitions().len()), (Some(9), 9));
+    drop((topic, log));
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    assert_eq!(log.topic("t").unwrap().partition_count(), Some(9), "it is kept");
+    assert!(log.topic("t").unwrap().add_partitions(3).is_err(), "partitions do not go away");
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use stratalog::format::state::{decode_slot, pick};
 use stratalog::format::{Batches, Pending, State};
-use stratalog::{Log, LogConfig, Offset, Record, TopicConfig};
+use stratalog::{ErrorKind, Log, LogConfig, Offset, Record, RecordBatch, Timestamp, TopicConfig, WatermarkMode};
 
 fn config() -> LogConfig {
     LogConfig::new().min_free_bytes(0).maintenance_interval(None)
@@ -55,4 +55,160 @@ fn a_torn_batch_above_the_cut_does_not_stop_a_truncation_that_is_redone() {
     change_state(&dir.path().join("t-0/state"), |state| state.pending = Pending::Truncate(Offset::new(5)));
     let log = Log::open(dir.path(), config()).unwrap();
     assert!(log.partition("t", 0).unwrap().stats().error.unwrap().is_corruption());
+}
+
+fn managed() -> TopicConfig {
+    TopicConfig::new().segment_bytes(1024).watermark(WatermarkMode::Managed)
+}
+
+#[test]
+fn what_is_appended_after_a_truncation_is_not_below_the_high_watermark() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    let partition = log.create_topic("t", 1, managed()).unwrap().partition(0).unwrap();
+    let batch = || [Record::new("a", "1"), Record::new("b", "2"), Record::new("c", "3")];
+    partition.append_records(batch()).unwrap();
+    partition.append_records(batch()).unwrap();
+    partition.set_high_watermark(Offset::new(6)).unwrap();
+    // The start lies inside the batch that goes: the log starts over there.
+    partition.delete_before(Offset::new(4)).unwrap();
+    assert_eq!(partition.truncate(Offset::new(5)).unwrap(), Offset::new(4));
+    partition.append_records(batch()).unwrap();
+    assert_eq!(partition.offsets().high_watermark, Offset::new(4));
+    partition.reset_to(Offset::new(1)).unwrap();
+    partition.append_records(batch()).unwrap();
+    assert_eq!(partition.offsets().high_watermark, Offset::new(1));
+}
+
+#[cfg(feature = "sim")]
+#[test]
+fn a_high_watermark_does_not_outlive_what_a_power_cut_takes() {
+    use std::sync::Arc;
+    use std::time::Duration;
+    use stratalog::Durability;
+    use stratalog::sim::{Crash, Order, SimStorage};
+
+    let config = |storage: &SimStorage| config().sync_threads(0).storage(Arc::new(storage.clone()));
+    let storage = SimStorage::new();
+    let log = Log::open("/log", config(&storage)).unwrap();
+    let late = Durability::Buffered { interval: Duration::from_secs(3600), bytes: 1 << 30 };
+    let partition = log.create_topic("t", 1, managed().durability(late)).unwrap().partition(0).unwrap();
+    for _ in 0..5 {
+        partition.append_records([Record::new("k", "v")]).unwrap();
+    }
+    partition.set_high_watermark(Offset::new(5)).unwrap();
+    // This writes `state`.
+    partition.delete_before(Offset::ZERO).unwrap();
+    drop((partition, log));
+    let storage = storage.crash(&Crash { order: Order::Strict, seed: 0 });
+    let log = Log::open("/log", config(&storage)).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    assert_eq!(partition.offsets().end, Offset::ZERO);
+    for _ in 0..5 {
+        partition.append_records([Record::new("k", "another")]).unwrap();
+    }
+    assert_eq!(partition.offsets().high_watermark, Offset::ZERO);
+    drop((partition, log));
+    let log = Log::open("/log", config(&storage.kill())).unwrap();
+    assert_eq!(log.partition("t", 0).unwrap().offsets().high_watermark, Offset::ZERO);
+}
+
+#[cfg(feature = "sim")]
+#[test]
+fn a_segment_that_recovery_seals_keeps_its_length_over_a_power_cut() {
+    use std::sync::Arc;
+    use stratalog::Durability;
+    use stratalog::sim::{Crash, Order, SimStorage};
+
+    for seed in 0..8 {
+        let config = |storage: &SimStorage| config().sync_threads(0).storage(Arc::new(storage.clone()));
+        let storage = SimStorage::new();
+        let log = Log::open("/log", config(&storage)).unwrap();
+        let topic = TopicConfig::new().segment_bytes(2048).durability(Durability::Sync);
+        let partition = log.create_topic("t", 1, topic).unwrap().partition(0).unwrap();
+        for _ in 0..4 {
+            partition.append_records([Record::new("k", "v")]).unwrap();
+        }
+        drop(partition);
+        log.close().unwrap();
+        let log = Log::open("/log", config(&storage)).unwrap();
+        log.partition("t", 0).unwrap().roll().unwrap();
+        drop(log);
+        // Killed before the roll was synced; what is left is opened, and then the power goes.
+        let storage = storage.kill();
+        drop(Log::open("/log", config(&storage)).unwrap());
+        let storage = storage.crash(&Crash { order: Order::Journaled, seed });
+        let log = Log::open("/log", config(&storage)).unwrap();
+        let partition = log.partition("t", 0).unwrap();
+        assert!(partition.stats().error.is_none(), "seed {seed}: {:?}", partition.stats().error);
+        assert_eq!(partition.offsets().end, Offset::new(4));
+    }
+}
+
+#[test]
+fn the_high_watermark_starts_over_with_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, TopicConfig::new().watermark(WatermarkMode::Managed)).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let append = |count| {
+        (0..count).for_each(|_| {
+            partition.append_records([Record::new("k", "v")]).unwrap();
+        })
+    };
+    append(50);
+    partition.set_high_watermark(Offset::new(40)).unwrap();
+    partition.reset_to(Offset::new(10)).unwrap();
+    append(20);
+    assert_eq!(partition.offsets().high_watermark, Offset::new(10), "nothing of this was replicated");
+    partition.reset_to(Offset::new(1000)).unwrap();
+    assert_eq!(partition.offsets().high_watermark, Offset::new(1000));
+}
+
+#[test]
+fn offsets_end_where_the_format_ends_and_no_batch_goes_beyond() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, TopicConfig::new()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let last = Offset::new(Offset::MAX.get() - 1);
+    partition.reset_to(last).unwrap();
+    let two = partition.append_records([Record::new("k", "1"), Record::new("k", "2")]).unwrap_err();
+    assert_eq!(*two.kind(), ErrorKind::UnexpectedOffset { given: last, end: last }, "two offsets are one too many");
+    assert_eq!(partition.append_records([Record::new("k", "1")]).unwrap().next_offset, Offset::MAX);
+    assert!(partition.append_records([Record::new("k", "2")]).is_err());
+    assert!(partition.roll().is_ok());
+    assert!(partition.append_records([Record::new("k", "2")]).is_err());
+    drop((partition, log));
+    let log = Log::open(dir.path(), config()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    assert!(partition.stats().error.is_none(), "{:?}", partition.stats().error);
+    let mut reader = partition.reader(last).unwrap();
+    assert_eq!(reader.next_record().unwrap().unwrap().offset, last);
+    assert!(reader.next_record().unwrap().is_none());
+}
+
+#[test]
+fn a_gap_that_is_too_wide_is_found_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, TopicConfig::new()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let batch = |at: u64| {
+        let mut builder = RecordBatch::builder().base_offset(Offset::new(at));
+        builder.push(&Record::new("k", "v"), Timestamp::from_millis(1)).unwrap();
+        builder.build().unwrap().as_bytes().to_vec()
+    };
+    let given = 5 + (1_u64 << 31);
+    let error = partition.append_at(&[batch(0), batch(4), batch(given)].concat()).unwrap_err();
+    let end = Offset::new(5);
+    assert_eq!(*error.kind(), ErrorKind::UnexpectedOffset { given: Offset::new(given), end });
+    assert_eq!(partition.offsets().end, Offset::ZERO, "nothing was written");
+    partition.append_at(&[batch(0), batch(4), batch(given - 1)].concat()).unwrap();
+    partition.append_at(&batch(given - 1 + (1 << 31))).unwrap();
+    let found: Vec<u64> = {
+        let mut reader = partition.reader(Offset::ZERO).unwrap();
+        std::iter::from_fn(|| reader.next_record().unwrap().map(|record| record.offset.get())).collect()
+    };
+    assert_eq!(found, [0, 4, given - 1, given - 1 + (1 << 31)]);
 }

@@ -55,9 +55,10 @@ impl Counted {
         Counted { planned: state.planned.filter(same), ..Counted::default() }
     }
 
-    /// What is worth being stored: nothing while a plan waits to be carried out.
+    /// What is worth being stored: nothing while a plan waits to be carried out, or for somebody who is not there after
+    /// the next open.
     pub(crate) fn planned(&self) -> Option<Planned> {
-        self.planned.filter(|_| self.rest.is_empty() && self.damaged.is_empty())
+        self.planned.filter(|_| self.rest.is_empty() && self.damaged.is_empty() && self.held_below.is_none())
     }
 
     /// The end of what was counted.
@@ -175,9 +176,13 @@ pub(crate) fn standing(shared: &Shared, now: Timestamp) -> Standing {
 /// What a compaction reports that finds nothing to do.
 pub(crate) fn idle(shared: &Shared, now: Timestamp, next_deadline: Option<Timestamp>) -> CompactionReport {
     let (view, config) = (shared.view.load(), shared.config());
-    let segments = eligible(shared, &view, &config, now).len();
-    let damaged = shared.lock_counted().damaged.values().cloned().collect();
-    CompactionReport { segments, damaged, next_deadline, ..CompactionReport::default() }
+    let segments = eligible(shared, &view, &config, now);
+    let counted = shared.lock_counted();
+    let damaged = counted.damaged.values().cloned().collect();
+    let end = segments.last().map_or(Offset::ZERO, |last| last.end());
+    let held_by = counted.held_below.and_then(|_| shared.pins.lowest(end));
+    let held_by = held_by.map(|(offset, name)| (name.unwrap_or_else(|| "a reader".to_owned()), offset));
+    CompactionReport { segments: segments.len(), damaged, held_by, next_deadline, ..CompactionReport::default() }
 }
 
 /// What keeps sealed segments, or tombstones in them, from being compacted.
@@ -205,17 +210,19 @@ pub(crate) fn pinned_by(shared: &Shared, now: Timestamp) -> Vec<PinnedBy> {
     pinned
 }
 
-/// Each offset below which everything has to be, and what to call it.
-fn bounds(shared: &Shared) -> Vec<(Offset, fn(Offset) -> PinnedBy)> {
+/// An offset below which everything has to be, and what to call it.
+type Bound = (Offset, fn(Offset) -> PinnedBy);
+
+fn bounds(shared: &Shared) -> Vec<Bound> {
     let offsets = isolation::offsets(shared);
-    let mut bounds: Vec<(Offset, fn(Offset) -> PinnedBy)> = vec![
+    let mut bounds: Vec<Bound> = vec![
         (offsets.durable, PinnedBy::Unsynced),
         (offsets.high_watermark, PinnedBy::HighWatermark),
         (offsets.last_stable, PinnedBy::Transaction),
     ];
     let undecided = shared.lock_active().first_undecided(shared);
-    bounds.extend(undecided.map(|offset| (offset, PinnedBy::Transaction as fn(Offset) -> PinnedBy)));
-    bounds.extend(shared.pins.owner_bound().map(|offset| (offset, PinnedBy::Owner as fn(Offset) -> PinnedBy)));
+    bounds.extend(undecided.map(|offset| -> Bound { (offset, PinnedBy::Transaction) }));
+    bounds.extend(shared.pins.owner_bound().map(|offset| -> Bound { (offset, PinnedBy::Owner) }));
     bounds
 }
 

@@ -18,6 +18,7 @@ use crate::format::digest::DigestBlocks;
 mod build;
 pub(crate) mod count;
 pub(crate) mod counted;
+mod damage;
 #[cfg(feature = "internals")]
 #[allow(missing_docs)]
 pub mod internals;

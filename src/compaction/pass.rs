@@ -1,6 +1,6 @@
 //! One compaction of a partition: digests, count, plan, survivors, then group by group rewrite and swap.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Cleanup, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{DigestAnnex, KeyHasher};
-use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
+use crate::format::file_name::SegmentFileKind;
 use crate::isolation;
 use crate::offset::{Offset, Timestamp};
 use crate::pins::TombstonePass;
@@ -16,7 +16,6 @@ use crate::segment::Segment;
 use crate::segment::digest::DigestReader;
 use crate::shared::Shared;
 use crate::stats::CompactionReport;
-use crate::storage::files;
 use crate::storage::paced::Paced;
 use crate::swap;
 use crate::transactions::TransactionFilter;
@@ -24,6 +23,7 @@ use crate::view::View;
 
 use super::count::count_garbage;
 use super::counted::{Standing, eligible, idle, standing};
+use super::damage::Met;
 use super::merge::{Merge, Source};
 use super::plan::{Garbage, Group, Plan, PlanRules, SegmentFacts, could_be, plan};
 use super::rewrite::{Input, Output, Rules, Temporaries, rewrite};
@@ -82,54 +82,12 @@ pub(crate) fn compact(shared: &Shared, order: &Order<'_>) -> Result<CompactionRe
             done => break done,
         }
     };
-    shared.lock_counted().damaged = met.logs;
+    shared.lock_counted().damaged = met.into_logs();
     match done {
         Err(error) if *error.kind() == ErrorKind::Io(std::io::ErrorKind::Interrupted) => report.unfinished = true,
         done => done?,
     }
     Ok(report)
-}
-
-/// Damage that a compaction has met.
-#[derive(Debug, Default)]
-struct Met {
-    /// Segments whose log is damaged.
-    logs: BTreeMap<Offset, Error>,
-    /// Segments whose digest was damaged, and removed.
-    digests: BTreeSet<Offset>,
-}
-
-impl Met {
-    /// What is known already; a full compaction looks again.
-    fn of(shared: &Shared, mode: CompactMode) -> Met {
-        let mut counted = shared.lock_counted();
-        if mode == CompactMode::Full {
-            counted.forget_plan();
-            counted.damaged.clear();
-        }
-        Met { logs: counted.damaged.clone(), digests: BTreeSet::new() }
-    }
-
-    /// Takes note of damage that was not known, so that it is not met again; an error is one that nothing can be done
-    /// about.
-    fn note(&mut self, shared: &Shared, error: Error) -> Result<()> {
-        // What was planned counted on what is damaged.
-        shared.lock_counted().forget_plan();
-        let name = error.path().and_then(|path| path.file_name()).and_then(|name| name.to_str());
-        match name.and_then(file_name::parse) {
-            Some(ParsedName::Segment { base, kind: SegmentFileKind::Log, .. }) if !self.logs.contains_key(&base) => {
-                self.logs.insert(base, error);
-                Ok(())
-            }
-            Some(ParsedName::Segment { base, kind: SegmentFileKind::Digest, suffix: Suffix::None })
-                if self.digests.insert(base) =>
-            {
-                let path = shared.place.segment_path(base, SegmentFileKind::Digest, Suffix::None);
-                files::remove(&*shared.place.storage, &path)
-            }
-            _ => Err(error),
-        }
-    }
 }
 
 /// Compacts what is due beside the damage that is known.
@@ -195,7 +153,7 @@ impl Pass<'_> {
         let mut seen = false;
         for segment in self.segments {
             let built = self.report.digests_built;
-            let source = match self.met.logs.get(&segment.base()) {
+            let source = match self.met.log(segment.base()) {
                 Some(error) => {
                     self.report.damaged.push(error.clone());
                     None
@@ -348,9 +306,15 @@ impl Pass<'_> {
         };
         let mut report = std::mem::take(&mut self.report);
         let done = self.groups(groups, &rules, &mut survivors, &mut report);
+        let done = if self.shared.check_writable().is_ok() { done.and(self.record()) } else { done };
         report.unfinished |= survivors.groups().len() < groups.len();
         self.report = report;
         done
+    }
+
+    /// Has `state` know the new segments: what an open does not find there it reads, and believes no digest of.
+    fn record(&self) -> Result<()> {
+        self.shared.update_state(|_| ()).inspect_err(|error| self.shared.fail_state(error))
     }
 
     /// Rewrites and swaps in one group after the other, from the lowest offset on.

@@ -162,6 +162,11 @@ pub fn temporary(name: &str) -> String {
     format!("{name}{TEMPORARY}")
 }
 
+/// The name of the file that the one named `name` is about to replace; `name` itself when it replaces none.
+pub fn replaces(name: &str) -> &str {
+    name.strip_suffix(TEMPORARY).unwrap_or(name)
+}
+
 /// What a name in a partition's directory stands for; `None` for a name that is not ours, nor Kafka's.
 pub fn parse(name: &str) -> Option<ParsedName> {
     match name {
@@ -179,7 +184,7 @@ pub fn parse(name: &str) -> Option<ParsedName> {
 
 /// Whether a name is that of a file which we or Kafka keep in a log directory, or write before it replaces one.
 pub fn is_in_log_dir(name: &str) -> bool {
-    let name = name.strip_suffix(TEMPORARY).unwrap_or(name);
+    let name = replaces(name);
     [LOCK, META, TOPICS, CLEAN_SHUTDOWN, META_PROPERTIES].contains(&name) || OFFSET_CHECKPOINTS.contains(&name)
 }
 

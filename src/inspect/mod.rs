@@ -32,11 +32,15 @@
 //! ```
 
 mod batches;
+mod digest;
 mod entries;
+mod locate;
+mod segments;
 
 use std::path::{Path, PathBuf};
 
 use crate::catalog::Catalog;
+use crate::config::TopicConfig;
 use crate::error::{Error, Result};
 use crate::format::file_name::{self, ParsedDir, ParsedName, SegmentFileKind, Suffix};
 use crate::format::state::decode_slot;
@@ -48,7 +52,10 @@ use crate::offset::Offset;
 use crate::storage::{FileKind, FileSystem, Storage, files};
 
 pub use self::batches::{Batches, Entry, batches};
+pub use self::digest::{DigestFile, digest};
 pub use self::entries::{IndexEntries, aborted_transactions, offset_index, time_index};
+pub use self::locate::{Content, Located, locate};
+pub use self::segments::{Damage, Deadline, Depth, Due, SegmentInfo, segments};
 
 /// A larger file that is read whole is none of ours, nor Kafka's.
 const WHOLE_MAX: u64 = 1 << 30;
@@ -155,6 +162,44 @@ impl Directory {
     pub fn topic(&self, name: &str) -> Option<&TopicInfo> {
         self.topics.as_ref()?.as_ref().ok()?.iter().find(|topic| topic.name == name)
     }
+
+    /// The configuration on record of the topic of that name.
+    pub fn topic_config(&self, name: &str) -> Option<Result<TopicConfig>> {
+        let topic = self.topic(name).filter(|topic| !topic.adopted)?;
+        Some(TopicConfig::from_pairs(topic.config.iter().map(|(key, value)| (*key, value.as_str()))))
+    }
+
+    /// What Kafka's checkpoint file of that name, such as [`file_name::LOG_START_CHECKPOINT`], has of a partition.
+    pub fn checkpoint(&self, name: &str, topic: &str, partition: u32) -> Option<Offset> {
+        let file = self.checkpoints.iter().find(|file| file.name == name)?;
+        let mut entries = file.entries.as_ref().ok()?.iter();
+        entries.find(|entry| entry.topic == topic && entry.partition == partition).map(|entry| entry.offset)
+    }
+
+    /// The partitions of the topic of that name, or, where there is no such topic, the one whose directory has it.
+    pub fn select(&self, name: &str) -> Vec<&PartitionDir> {
+        let of_topic: Vec<&PartitionDir> = self.partitions.iter().filter(|dir| dir.topic == name).collect();
+        if !of_topic.is_empty() {
+            return of_topic;
+        }
+        let named = |dir: &&PartitionDir| file_name::partition_dir(&dir.topic, dir.id) == name;
+        self.partitions.iter().filter(named).collect()
+    }
+
+    /// Whether there is nothing at all in it.
+    pub fn is_empty(&self) -> bool {
+        self.kind == Kind::Neither
+            && self.partitions.is_empty()
+            && self.other_dirs.is_empty()
+            && self.unknown.is_empty()
+    }
+
+    /// The errors of files of the log itself that cannot be read.
+    pub fn errors(&self) -> Vec<&Error> {
+        let meta = self.meta.iter().filter_map(|meta| meta.as_ref().err());
+        let topics = self.topics.iter().filter_map(|topics| topics.as_ref().err());
+        meta.chain(topics).chain(self.checkpoints.iter().filter_map(|file| file.entries.as_ref().err())).collect()
+    }
 }
 
 impl FileEntry {
@@ -164,6 +209,11 @@ impl FileEntry {
             Some(ParsedName::Segment { base, kind, suffix }) => Some((base, kind, suffix)),
             _ => None,
         }
+    }
+
+    /// What it holds, as far as its name tells; also of files in the directory of a log.
+    pub fn content(&self) -> Option<Content> {
+        locate::content(&self.name)
     }
 
     /// Whether it holds record batches and is in use.
@@ -255,10 +305,7 @@ pub fn files(storage: &dyn Storage, partition: &Path) -> Result<Vec<FileEntry>> 
 /// The `state` of a partition; `None` when there is none.
 pub fn state(storage: &dyn Storage, partition: &Path) -> Result<Option<StateFile>> {
     let bytes = files::read(storage, &partition.join(file_name::STATE), WHOLE_MAX)?;
-    Ok(bytes.map(|bytes| {
-        let (left, right) = bytes.split_at(bytes.len() / 2);
-        StateFile { slots: [decode_slot(left), decode_slot(right)] }
-    }))
+    Ok(bytes.map(|bytes| state_slots(&bytes)))
 }
 
 /// The leader epochs of a partition; `None` when there is no such file.
@@ -271,10 +318,54 @@ pub fn topic_id(storage: &dyn Storage, partition: &Path) -> Result<Option<TopicI
     read_whole(storage, &partition.join(file_name::PARTITION_METADATA), partition_metadata::parse).transpose()
 }
 
+/// The offsets in one of Kafka's checkpoint files of a log.
+pub fn offset_checkpoint(storage: &dyn Storage, path: &Path) -> Result<Vec<OffsetCheckpoint>> {
+    read_named(storage, path, checkpoint::parse_offsets)
+}
+
+/// The leader epochs in a file of any name.
+pub fn epoch_checkpoint(storage: &dyn Storage, path: &Path) -> Result<Vec<EpochCheckpoint>> {
+    read_named(storage, path, checkpoint::parse_epochs)
+}
+
+/// The id in a `partition.metadata` of any name.
+pub fn metadata(storage: &dyn Storage, path: &Path) -> Result<TopicId> {
+    read_named(storage, path, partition_metadata::parse)
+}
+
+/// The identity in a meta file of any name.
+pub fn meta(storage: &dyn Storage, path: &Path) -> Result<Meta> {
+    read_named(storage, path, Meta::decode)
+}
+
+/// The slots of a `state` file of any name.
+pub fn state_file(storage: &dyn Storage, path: &Path) -> Result<StateFile> {
+    read_named(storage, path, |bytes| Ok(state_slots(bytes)))
+}
+
+/// The topics in a catalog of any name.
+pub fn topics(storage: &dyn Storage, path: &Path) -> Result<Vec<TopicInfo>> {
+    let catalog = Catalog::read(storage, path)?;
+    catalog.map(topic_infos).ok_or_else(|| Error::io(std::io::ErrorKind::NotFound.into(), path))
+}
+
 /// The producers in a snapshot.
 pub fn snapshot(storage: &dyn Storage, path: &Path) -> Result<Vec<ProducerSnapshotEntry>> {
-    read_whole(storage, path, snapshot_format::decode)
-        .unwrap_or_else(|| Err(Error::io(std::io::ErrorKind::NotFound.into(), path)))
+    read_named(storage, path, snapshot_format::decode)
+}
+
+/// [`read_whole`] of a file that must be there.
+fn read_named<T>(
+    storage: &dyn Storage,
+    path: &Path,
+    decode: impl FnOnce(&[u8]) -> std::result::Result<T, FormatError>,
+) -> Result<T> {
+    read_whole(storage, path, decode).unwrap_or_else(|| Err(Error::io(std::io::ErrorKind::NotFound.into(), path)))
+}
+
+fn state_slots(bytes: &[u8]) -> StateFile {
+    let (left, right) = bytes.split_at(bytes.len() / 2);
+    StateFile { slots: [decode_slot(left), decode_slot(right)] }
 }
 
 /// Reads and decodes a small file; `None` when there is none.

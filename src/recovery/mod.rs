@@ -17,7 +17,6 @@ use crate::format::{Pending, SegmentState, State};
 use crate::offset::{Offset, Timestamp};
 use crate::pending::{self, Holders};
 use crate::replay::Replay;
-use crate::segment::digest;
 use crate::segment::index::{SegmentIndex, Sums};
 use crate::segment::{Facts, Place, Segment};
 use crate::shared::{Budgets, Parts, Shared, store_whole_index};
@@ -68,7 +67,7 @@ pub struct PartitionReport {
     pub end: Offset,
     /// Bytes that were scanned because they were not known to be durable.
     pub scanned_bytes: u64,
-    /// What was cut from the tail, if anything.
+    /// What was cut from the tail, if anything; of a log that is open for reading only, what is left out.
     pub cut: Option<Cut>,
     /// Files put aside whole, under their new names.
     pub put_aside: Vec<String>,
@@ -98,7 +97,7 @@ pub struct Cut {
     pub offset: Offset,
     /// Whether whole, valid batches were among them: more was lost than one torn write.
     pub valid_batches_followed: bool,
-    /// The file that they are kept in.
+    /// The file that they are kept in; empty where nothing was cut because the log is open for reading only.
     pub kept_in: String,
 }
 
@@ -158,7 +157,8 @@ impl Opening {
             }
             match plan(&self.seen(&files)) {
                 Ok(Step::Open { log_start, adopted_gaps }) => {
-                    self.remove_stale_caches(&files)?;
+                    let believed = self.known_state().filter(|_| !self.salvaged);
+                    survey::remove_stale_caches(&self.request.place, &files, believed)?;
                     return Ok((files, log_start, adopted_gaps));
                 }
                 Ok(step) => self.act(&mut files, step)?,
@@ -166,32 +166,6 @@ impl Opening {
                 Err(refusal) => return Err(self.refused(refusal)),
             }
         }
-    }
-
-    /// A digest tells which records of a segment count, and not what else the segment may have become in other hands.
-    fn remove_stale_caches(&self, files: &Files) -> Result<()> {
-        let place = &self.request.place;
-        for orphan in &files.orphans {
-            files::remove(&*place.storage, &place.path(orphan))?;
-        }
-        let state = self.known_state().filter(|_| !self.salvaged);
-        let (mut stale, mut kept) = (Vec::new(), Vec::new());
-        for log in &files.logs {
-            let recorded = state.and_then(|state| state.segments.iter().find(|segment| segment.base == log.base));
-            let changed = recorded.is_some_and(|recorded| (recorded.len, recorded.id) != (log.len, log.id));
-            if state.is_none() || changed { stale.push(log.base) } else { kept.push(log.base) }
-        }
-        if stale.is_empty() {
-            return Ok(());
-        }
-        for base in stale {
-            let path = place.segment_path(base, SegmentFileKind::Digest, Suffix::None);
-            files::remove(&*place.storage, &path)?;
-        }
-        // What has changed may have been the markers of what has not.
-        digest::remove_undecided(place, &kept, Default::default())?;
-        // Before `state` knows the segments as they are now.
-        place.sync_dir()
     }
 
     fn seen(&self, files: &Files) -> Seen {
@@ -351,7 +325,7 @@ impl Opening {
         let no_room = tail.no_room.clone();
         let shared = self.assemble(tail, log_start);
         if let Some(error) = no_room {
-            shared.health.fail(error);
+            shared.refuse(error);
         }
         if !self.request.read_only && shared.health.reason().is_none() {
             self.record(&shared, &gaps)?;
@@ -370,7 +344,9 @@ impl Opening {
         let settled = matches!(self.state, FoundState::Good(_))
             && !self.request.adopt
             && !self.salvaged
-            && old.adopted_gaps == gaps;
+            && old.adopted_gaps == gaps
+            // One above the end would hide what is appended below it from the next open.
+            && old.log_start <= view.end();
         if settled && old.active_base == view.active().base() {
             return Ok(());
         }
@@ -443,7 +419,7 @@ impl Opening {
         let tail = Tail { segments, replay, no_room: None };
         let start = tail.segments.first().map_or(log_start, |first| first.base()).max(log_start).min(tail.end());
         let shared = self.assemble(tail, start);
-        shared.health.fail(error);
+        shared.refuse(error);
         Ok((shared, self.report))
     }
 
@@ -451,7 +427,8 @@ impl Opening {
     fn readable_prefix(&self, log_start: Offset, error: &Error) -> Result<Vec<Arc<Segment>>> {
         let place = &self.request.place;
         let mut segments: Vec<Arc<Segment>> = Vec::new();
-        for log in self.bare_logs()? {
+        let logs = self.bare_logs()?;
+        for (at, log) in logs.iter().enumerate() {
             let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
             if segments.last().is_some_and(|last| last.end() != log.base) {
                 break;
@@ -459,10 +436,19 @@ impl Opening {
             let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
             let damaged = error.path() == Some(path.as_path());
             let len = if damaged { error.position().unwrap_or(0).min(log.len) } else { log.len };
+            // A batch that reaches into the next file has left its place.
+            let next = logs.get(at + 1).map_or(Offset::MAX, |next| next.base);
+            let mut sound = (log.base, 0);
             let walk =
-                survey::walk(&*file, log.base, (0, len), log.base, crate::segment::scan::Check::Header, |_| Ok(()))?;
-            let whole = matches!(walk.stop, survey::Stop::End) && !damaged;
-            let log = LogFile { end: walk.end, valid: walk.position, ..log };
+                survey::walk(&*file, log.base, (0, len), log.base, crate::segment::scan::Check::Header, |found| {
+                    let header = found.batch.header();
+                    if header.next_offset() <= next {
+                        sound = (header.next_offset(), found.position + header.size as u64);
+                    }
+                    Ok(())
+                })?;
+            let whole = matches!(walk.stop, survey::Stop::End) && sound.1 == walk.position && !damaged;
+            let log = LogFile { end: sound.0, valid: sound.1, ..*log };
             segments.push(segment(place, &log, None, whole));
             if !whole {
                 break;

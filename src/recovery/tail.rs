@@ -2,6 +2,7 @@
 //! that what recovery exposes is durable before the first reader sees it.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{RecoveryMode, WatermarkMode};
@@ -104,7 +105,11 @@ impl Tail {
             Indexer::resume(log.base, interval, max_timestamp, offset)
         };
         let (mut offsets, mut times, mut aborted) = (Vec::new(), Vec::new(), Vec::new());
+        let durable = opening.durable_until(&log);
         let walk = walk(&*file, log.base, (position, log.len), offset, Check::Crc, |found| {
+            if durable.is_some_and(|(at, end)| found.position < at && found.batch.header().next_offset() > end) {
+                return Err(Error::corrupt(&path, found.position, FormatError::BadOffset.to_string()));
+            }
             if let Some((entry, time)) = indexer.note(found.batch.header(), found.position) {
                 offsets.push(entry);
                 times.extend(time);
@@ -114,10 +119,11 @@ impl Tail {
         })
         .map_err(|e| e.at_path(&path))?;
         opening.report.scanned_bytes += walk.position - position;
+        opening.check_clean_end(&path, &walk, next.is_some())?;
 
         let torn = matches!(walk.stop, Stop::Bad(_));
         let goes_on = !torn && next.is_some_and(|next| next.base == walk.end || opening.request.adopt);
-        if torn && !opening.request.read_only {
+        if torn {
             self.no_room = opening.cut(&*file, &log, &walk, next.is_some())?;
         }
         if !opening.request.read_only && self.no_room.is_none() {
@@ -195,11 +201,31 @@ impl Opening {
         });
     }
 
-    /// Keeps the bytes from the first bad batch on aside, and cuts them off, where that is what a crash can leave.
-    /// Returns the error of a disk that has no room to keep them.
+    /// Up to which byte of a segment, and to which offset, its batches are known to be durable.
+    fn durable_until(&self, log: &LogFile) -> Option<(u64, Offset)> {
+        let state = self.known_state().filter(|state| state.active_base == log.base)?;
+        Some((state.durable_position, state.durable_end))
+    }
+
+    /// After a shutdown of Kafka's in good order its recovery point is the log end.
+    fn check_clean_end(&self, path: &Path, walk: &Walk, more_files: bool) -> Result<()> {
+        let kafka = &self.request.kafka;
+        let salvage = self.request.mode == RecoveryMode::Salvage;
+        let expected = kafka.recovery_point.filter(|_| self.request.adopt && kafka.clean && !more_files && !salvage);
+        match expected.filter(|end| *end != walk.end && matches!(walk.stop, Stop::End | Stop::Zeros)) {
+            Some(end) => {
+                let what = format!("the log ends at {}, but was closed in good order at {end}", walk.end);
+                Err(Error::corrupt(path, walk.last.unwrap_or(walk.position), what))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps the bytes from the first bad batch on aside, and cuts them off, where that is what a crash can leave. A
+    /// read-only open only tells of them. Returns the error of a disk that has no room to keep them.
     fn cut(&mut self, file: &dyn File, log: &LogFile, walk: &Walk, more_files: bool) -> Result<Option<Error>> {
         let place = Arc::clone(&self.request.place);
-        let path = place.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
+        let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
         let Stop::Bad(why) = &walk.stop else { return Ok(None) };
         let torn = match &self.state {
             // Kafka's recovery point is the watermark; only the last file can have a torn tail above it, and none has
@@ -219,9 +245,12 @@ impl Opening {
         }
         self.salvaged |= !torn;
         let valid_batches_followed = valid_batch_follows(file, walk.position, log.len).map_err(|e| e.at_path(&path))?;
-        let kept_in = match keep_aside(&place, file, log, walk.position) {
-            Err(error) if *error.kind() == ErrorKind::DiskFull => return Ok(Some(error)),
-            kept => kept?,
+        let kept_in = match self.request.read_only {
+            true => String::new(),
+            false => match keep_aside(&place, file, log, walk.position) {
+                Err(error) if *error.kind() == ErrorKind::DiskFull => return Ok(Some(error)),
+                kept => kept?,
+            },
         };
         self.report.cut = Some(Cut {
             file: segment_file(log.base, SegmentFileKind::Log, Suffix::None),

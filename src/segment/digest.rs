@@ -359,7 +359,7 @@ fn guess(blocks: &Range<u64>, hashes: (u64, u64), hash: u64) -> u64 {
 }
 
 /// Reads the footer of a file that is as long as it says.
-fn read_footer(file: &dyn File) -> io::Result<std::result::Result<DigestFooter, FormatError>> {
+pub(crate) fn read_footer(file: &dyn File) -> io::Result<std::result::Result<DigestFooter, FormatError>> {
     let len = file.info()?.len;
     let mut bytes = [0; DigestFooter::LEN];
     let short = FormatError::Truncated { needed: bytes.len(), available: usize::try_from(len).unwrap_or(usize::MAX) };

@@ -9,6 +9,7 @@ pub(crate) mod writer;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
@@ -333,6 +334,15 @@ impl Segment {
         self.lock_slot().data = None;
     }
 
+    /// The same, where nobody is about to open it. Whether it was open.
+    pub(crate) fn try_close_file(&self) -> bool {
+        match self.slot.try_lock() {
+            Ok(mut slot) => slot.data.take().is_some(),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().data.take().is_some(),
+            Err(TryLockError::WouldBlock) => false,
+        }
+    }
+
     /// Whole batches from the one that holds `from`, or the first after it, on: as many as fit `max_bytes`, but one in
     /// any case where `at_least_one`; none that reaches past `limit`.
     pub(crate) fn slice(
@@ -343,13 +353,15 @@ impl Segment {
         at_least_one: bool,
     ) -> Result<Option<Slice>> {
         let data = self.open()?;
+        // The active one may have grown beyond an end that is read before its length.
+        let end = if self.is_sealed() { self.end() } else { Offset::MAX };
         let readable = self.len();
         let mut position = self.floor_position(&data, from)?;
         let mut trusted = position == 0;
         let mut want = max_bytes.saturating_add(LOOKUP);
         loop {
             let window = self.window(&data, position, (want as u64).min(readable - position))?;
-            match walk(&window, from, limit, max_bytes) {
+            match walk(&window, self.base..end, from, limit, max_bytes) {
                 Ok(Walk::Found { start, end, .. }) if !at_least_one && end - start > max_bytes => return Ok(None),
                 Ok(Walk::Found { start, end, next }) => {
                     return Ok(Some(Slice {
@@ -435,15 +447,13 @@ impl Evict for Segment {
         if !self.is_sealed() {
             return owner().is_some_and(|owner| owner.close_active());
         }
-        if self.unsynced.load(Ordering::Acquire) && !owner().is_some_and(|owner| owner.sync_sealed()) {
+        // Looked at again after the sync: a roll that has sealed it may not have told of it yet.
+        let unsynced = || self.unsynced.load(Ordering::Acquire);
+        let sync = || owner().is_some_and(|owner| owner.sync_sealed());
+        if unsynced() && (!sync() || unsynced()) {
             return false;
         }
-        let mut slot = match self.slot.try_lock() {
-            Ok(slot) => slot,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
-        };
-        slot.data.take().is_some()
+        self.try_close_file()
     }
 }
 
@@ -479,14 +489,17 @@ impl Mapped {
     }
 }
 
-/// Finds the batches to return in bytes that begin at a batch.
+/// Finds the batches to return in bytes that begin at a batch. Their offsets must grow and lie in `bounds`: the checksum
+/// does not cover them, and a batch that is somewhere else would be skipped without a word.
 fn walk(
     bytes: &[u8],
+    bounds: Range<Offset>,
     from: Offset,
     limit: Offset,
     max_bytes: usize,
 ) -> std::result::Result<Walk, (usize, FormatError)> {
     let mut at = 0;
+    let mut floor = bounds.start;
     let mut found: Option<(usize, Offset)> = None;
     let whole = |found: Option<(usize, Offset)>, end, otherwise| {
         Ok(found.map_or(otherwise, |(start, next)| Walk::Found { start, end, next }))
@@ -497,6 +510,10 @@ fn walk(
             return whole(found, at, Walk::More(at + BATCH_HEADER_LEN));
         }
         let header = BatchHeader::parse(rest).map_err(|why| (at, why))?;
+        if header.base_offset < floor || header.next_offset() > bounds.end {
+            return Err((at, FormatError::BadOffset));
+        }
+        floor = header.next_offset();
         if found.is_none() && header.last_offset() < from {
             at += header.size;
             continue;

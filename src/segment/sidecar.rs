@@ -181,6 +181,14 @@ impl Segment {
         self.read_index().stored
     }
 
+    /// The same, of a segment that is told of up to `end` only. A transaction index that was found again, after a truncation
+    /// say, is not stored: its file does not count while an entry from below `end` is in memory only.
+    pub(crate) fn sums_below(&self, end: Offset) -> Sums {
+        let index = self.read_index();
+        let stored = index.aborted.iter().all(|entry| entry.last_offset >= end);
+        Sums { aborted: index.stored.aborted.filter(|_| stored), ..index.stored }
+    }
+
     /// The sums of those index files that have all entries that are known.
     pub(crate) fn whole_sums(&self) -> Sums {
         let index = self.read_index();

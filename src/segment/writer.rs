@@ -238,8 +238,8 @@ impl SegmentWriter {
             Ok(Reserved::Window(window)) => self.window = Some(window),
             Err(_) => {
                 // Whatever part was reserved goes back, so that it is not taken for data.
-                let _ = data.file.release(self.len);
-                self.reserved = self.len;
+                let released = data.file.release(self.len).is_ok();
+                self.reserved = if released { self.len } else { self.len + wanted };
                 self.next_reserve = WINDOW_MIN;
                 self.small_writes = 0;
                 return;

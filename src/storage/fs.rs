@@ -120,26 +120,41 @@ impl Storage for FileSystem {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(self.file_mode).custom_flags(no_follow());
         let file = retry(|| options.open(path))?;
-        fs2::FileExt::try_lock_exclusive(&file).map_err(|_| io::ErrorKind::WouldBlock)?;
-        lock_against_java(&file)?;
-        Ok(Box::new(FsLock { _file: file }))
+        let contended = fs2::lock_contended_error();
+        fs2::FileExt::try_lock_exclusive(&file).map_err(|e| {
+            if e.raw_os_error() == contended.raw_os_error() { io::ErrorKind::WouldBlock.into() } else { e }
+        })?;
+        set_record_lock(&file, libc::F_WRLCK)?;
+        Ok(Box::new(FsLock { file, process: std::process::id() }))
     }
 }
 
 #[derive(Debug)]
 struct FsLock {
-    _file: fs::File,
+    file: fs::File,
+    process: u32,
 }
 
 impl LockGuard for FsLock {}
 
+impl Drop for FsLock {
+    fn drop(&mut self) {
+        // A child that was forked meanwhile has the lock as well, with the descriptor: closing ours would not end it. What
+        // the child drops is not its own.
+        if std::process::id() == self.process {
+            let _ = set_record_lock(&self.file, libc::F_UNLCK);
+            let _ = fs2::FileExt::unlock(&self.file);
+        }
+    }
+}
+
 /// An open-file-description lock: it conflicts with the record locks of a JVM, which `flock` does not, and unlike those
 /// it is not shared within a process.
 #[cfg(target_os = "linux")]
-fn lock_against_java(file: &fs::File) -> io::Result<()> {
+fn set_record_lock(file: &fs::File, kind: libc::c_int) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let lock = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
+        l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
@@ -158,7 +173,7 @@ fn lock_against_java(file: &fs::File) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn lock_against_java(_file: &fs::File) -> io::Result<()> {
+fn set_record_lock(_file: &fs::File, _kind: libc::c_int) -> io::Result<()> {
     Ok(())
 }
 
@@ -372,4 +387,26 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 /// How many files this process may have open.
 pub(crate) fn open_files_limit() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_that_a_child_inherited_does_not_keep_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let storage = FileSystem::new();
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        // What a forked child has is the same open file.
+        let inherited = file.try_clone().unwrap();
+        fs2::FileExt::try_lock_exclusive(&file).unwrap();
+        set_record_lock(&file, libc::F_WRLCK).unwrap();
+        let lock = FsLock { file, process: std::process::id() };
+        assert_eq!(storage.lock(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        storage.lock(&path).unwrap();
+        drop(inherited);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Something that holds a file open and can let go of it.
 pub(crate) trait Evict: Send + Sync {
@@ -89,7 +89,7 @@ impl Handles {
     }
 
     fn join(&self, member: Weak<dyn Evict>) {
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut members = self.lock_members();
         if members.len() > 2 * self.open_max + 16 {
             members.sort_unstable_by_key(|m| m.as_ptr() as *const () as usize);
             members.dedup_by(|a, b| Weak::ptr_eq(a, b));
@@ -98,22 +98,27 @@ impl Handles {
         members.push(member);
     }
 
+    fn lock_members(&self) -> MutexGuard<'_, Vec<Weak<dyn Evict>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Evicts members, the one unused for longest first, while a budget is overspent; never `asking` itself.
     ///
     /// The registry is not locked while a member lets go: it may sync a file for that.
     fn evict_while(&self, asking: &Weak<dyn Evict>, overspent: impl Fn() -> bool) {
         let mut candidates: Vec<Arc<dyn Evict>> = {
-            let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut members = self.lock_members();
             members.retain(|m| m.strong_count() > 0);
             members.iter().filter(|m| !Weak::ptr_eq(m, asking)).filter_map(Weak::upgrade).collect()
         };
         candidates.sort_by_key(|m| Reverse(m.last_used()));
         while overspent() {
             let Some(oldest) = candidates.pop() else { return };
-            if oldest.evict() {
-                let gone = Arc::downgrade(&oldest);
-                let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-                members.retain(|m| !Weak::ptr_eq(m, &gone));
+            // No member while it lets go: should it be opened anew meanwhile, it joins anew.
+            let gone = Arc::downgrade(&oldest);
+            self.lock_members().retain(|m| !Weak::ptr_eq(m, &gone));
+            if !oldest.evict() {
+                self.lock_members().push(gone);
             }
         }
     }

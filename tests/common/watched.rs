@@ -1,4 +1,4 @@
-//! The real file system, with somebody who is told of each operation that changes something before it is done, and may
+//! The real file system, with somebody who is told of each operation on content and names before it is done, and may
 //! have it fail.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
@@ -15,6 +15,7 @@ use stratalog::storage::{DirEntry, File, FileInfo, FileSystem, LockGuard, OpenMo
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Call {
     Create,
+    Read,
     Write,
     Sync,
     Rename,
@@ -107,6 +108,7 @@ impl fmt::Debug for WatchedFile {
 
 impl File for WatchedFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        (self.watcher)(Call::Read, &self.path)?;
         self.inner.read_at(buf, position)
     }
 
@@ -134,7 +136,9 @@ impl File for WatchedFile {
     }
 
     fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<Reserved> {
-        self.inner.reserve(position, len, how)
+        // Writes into a window would not be seen.
+        let reserved = self.inner.reserve(position, len, how)?;
+        Ok(if let Reserved::Window(_) = reserved { Reserved::Space } else { reserved })
     }
 
     fn release(&self, len: u64) -> io::Result<()> {

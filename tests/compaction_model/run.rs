@@ -318,7 +318,7 @@ impl Run {
     fn cut_power(&mut self, seed: u8) {
         use stratalog::sim::{Crash, Order};
         let Medium::Simulated(storage) = &self.medium;
-        let order = if seed % 2 == 0 { Order::Strict } else { Order::Journaled };
+        let order = if seed.is_multiple_of(2) { Order::Strict } else { Order::Journaled };
         self.medium = Medium::Simulated(storage.crash(&Crash { order, seed: u64::from(seed / 2) }));
     }
 
@@ -541,7 +541,7 @@ impl Run {
     fn truncate(&mut self, at: u16) -> Checked {
         // More often near the end, as replicas do.
         let (start, end) = (self.model.start, self.model.end);
-        let at = place(at, if at % 4 == 0 { start } else { end - (end - start) / 4 }, end);
+        let at = place(at, if at.is_multiple_of(4) { start } else { end - (end - start) / 4 }, end);
         match self.partition().truncate(Offset::new(at)) {
             Ok(end) => {
                 let end = end.get();

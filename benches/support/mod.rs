@@ -1,0 +1,155 @@
+//! What the benchmarks share: the records, a log in a directory of its own, and how a measurement is taken.
+
+// Each benchmark is a program of its own and uses a part of this.
+#![allow(dead_code)]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use criterion::{Bencher, BenchmarkGroup, Throughput, measurement::WallTime};
+use stratalog::{Durability, Log, LogConfig, Partition, Record, RecordBatch, Timestamp, TopicConfig};
+use tempfile::TempDir;
+
+/// Of so many different keys.
+pub const KEYS: u64 = 100_000;
+/// In a hundred records.
+const TOMBSTONES: u64 = 5;
+const FIRST_TIMESTAMP: i64 = 1_700_000_000_000;
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// splitmix64.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}
+
+/// A key and its value; no value deletes the key.
+pub struct Entry {
+    pub key: [u8; 12],
+    pub value: Option<Vec<u8>>,
+    pub timestamp: Timestamp,
+}
+
+impl Entry {
+    pub fn record(&self) -> Record<'_> {
+        let record = match &self.value {
+            Some(value) => Record::new(&self.key[..], &value[..]),
+            None => Record::tombstone(&self.key[..]),
+        };
+        record.at(self.timestamp)
+    }
+}
+
+/// Records that are the same each time: keys at random, one in twenty a tombstone.
+pub fn entries(count: usize, keys: u64, value_size: usize) -> Vec<Entry> {
+    let mut random = Random::new(42);
+    let entry = |n| {
+        let key = format!("key-{:08}", random.next() % keys).into_bytes().try_into().expect("12 bytes");
+        let value = (random.next() % 100 >= TOMBSTONES).then(|| {
+            let mut value = Vec::with_capacity(value_size + 8);
+            while value.len() < value_size {
+                let bits = random.next();
+                value.extend((0..8).map(|at| ALPHABET[(bits >> (6 * at)) as usize & 63]));
+            }
+            value.truncate(value_size);
+            value
+        });
+        Entry { key, value, timestamp: Timestamp::from_millis(FIRST_TIMESTAMP + n as i64) }
+    };
+    (0..count).map(entry).collect()
+}
+
+/// The records in batches.
+pub fn batches(entries: &[Entry], per_batch: usize) -> Vec<RecordBatch> {
+    let batch = |entries: &[Entry]| {
+        let mut builder = RecordBatch::builder();
+        for entry in entries {
+            builder.push(&entry.record(), entry.timestamp).expect("it fits");
+        }
+        builder.build().expect("it is sound")
+    };
+    entries.chunks(per_batch).map(batch).collect()
+}
+
+/// Bytes of keys and values.
+pub fn payload(entries: &[Entry]) -> u64 {
+    entries.iter().map(|entry| (entry.key.len() + entry.value.as_ref().map_or(0, Vec::len)) as u64).sum()
+}
+
+/// Acknowledged from the page cache; synced only where a segment is sealed.
+pub fn buffered() -> TopicConfig {
+    TopicConfig::new().durability(Durability::Buffered { interval: Duration::from_secs(3600), bytes: 8 << 30 })
+}
+
+/// Acknowledged after the sync.
+pub fn synced() -> TopicConfig {
+    TopicConfig::new().durability(Durability::Sync)
+}
+
+pub fn config() -> LogConfig {
+    LogConfig::new().maintenance_interval(None).max_unsynced_bytes(8 << 30)
+}
+
+/// A log in a temporary directory of the target directory's file system, not of a memory file system.
+pub struct Scratch {
+    pub log: Log,
+    pub dir: TempDir,
+}
+
+impl Scratch {
+    pub fn new() -> Scratch {
+        let dir = directory();
+        let log = Log::open(dir.path(), config()).expect("a fresh directory opens");
+        Scratch { log, dir }
+    }
+
+    pub fn partition(&self, config: TopicConfig) -> Partition {
+        self.log.create_partition("bench", 0, config).expect("it is the first one")
+    }
+
+    /// Leaves the directory as a killed process would.
+    pub fn kill(self) -> TempDir {
+        let Scratch { log, dir } = self;
+        drop(log);
+        dir
+    }
+}
+
+/// A directory for data, beside the build: `/tmp` is memory on many machines.
+pub fn directory() -> TempDir {
+    tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("the target directory can be written")
+}
+
+/// Measures `work` on a fresh partition each time; making it, and removing its files, is not measured.
+pub fn on_fresh_partition(bencher: &mut Bencher<'_>, config: &TopicConfig, mut work: impl FnMut(&Partition)) {
+    bencher.iter_custom(|iterations| {
+        let mut took = Duration::ZERO;
+        for _ in 0..iterations {
+            let scratch = Scratch::new();
+            let partition = scratch.partition(config.clone());
+            let began = Instant::now();
+            work(&partition);
+            took += began.elapsed();
+        }
+        took
+    });
+}
+
+/// How long a group may take: a second or two for each benchmark.
+pub fn brief(group: &mut BenchmarkGroup<'_, WallTime>, records: usize) {
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .throughput(Throughput::Elements(records as u64));
+}

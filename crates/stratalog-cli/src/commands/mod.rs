@@ -1,0 +1,36 @@
+//! One module for each command.
+
+pub mod compact;
+pub mod completions;
+pub mod delete_records;
+pub mod dump;
+pub mod flip;
+pub mod info;
+pub mod repair;
+pub mod retain;
+pub mod segments;
+pub mod topics;
+pub mod truncate;
+pub mod verify;
+
+use crate::cli::Command;
+use crate::outcome::Outcome;
+use crate::ui::Ui;
+
+/// Runs a command.
+pub fn run(command: Command, ui: &Ui) -> Outcome {
+    match command {
+        Command::Info(args) => info::run(&args, ui),
+        Command::Topics(args) => topics::run(&args, ui),
+        Command::Segments(args) => segments::run(&args, ui),
+        Command::Dump(args) => dump::run(&args, ui),
+        Command::Verify(args) => verify::run(&args, ui),
+        Command::Repair(args) => repair::run(&args, ui),
+        Command::Compact(args) => compact::run(&args, ui),
+        Command::Retain(args) => retain::run(&args, ui),
+        Command::Truncate(args) => truncate::run(&args, ui),
+        Command::DeleteRecords(args) => delete_records::run(&args, ui),
+        Command::Completions(args) => completions::run(&args, ui),
+        Command::Man(args) => completions::man(&args, ui),
+    }
+}
