@@ -67,7 +67,7 @@ impl Segments {
             next = offset + 1;
         }
         let subject = DigestSubject { key_id: self.hasher.id(), base, end: next, log_len: 1000, headers_sum: 0 };
-        let path = PathBuf::from(format!("/{base}.{}.digest", self.sources.len()));
+        let path = PathBuf::from(format!("/{base}-{}", self.sources.len()));
         let file = self.storage.open(&path, OpenMode::CreateNew).unwrap();
         let mut writer = DigestWriter::new(Arc::clone(&file), &path, subject, 0);
         writer.push(&self.entries(&records, base)).unwrap();
