@@ -207,13 +207,16 @@ fn looking_at_a_thousand_idle_partitions_costs_next_to_nothing() {
     }
     maintain(&log, &clock, None);
     storage.reset();
-    let began = Instant::now();
-    let report = maintain(&log, &clock, None);
-    let took = began.elapsed();
-    assert_eq!(report.passes.len(), 1000);
+    let mut took = Duration::MAX;
+    for _ in 0..5 {
+        let began = Instant::now();
+        let report = maintain(&log, &clock, None);
+        took = took.min(began.elapsed());
+        assert_eq!(report.passes.len(), 1000);
+    }
     assert!(storage.totals().values().all(|amount| amount.read + amount.written == 0));
-    // Some microseconds each; with one look at a file each it would be ten times as much.
-    assert!(took < Duration::from_millis(250), "{took:?}");
+    // Some microseconds each, the best of some ticks on a machine that has other things to do.
+    assert!(took < Duration::from_millis(100), "{took:?}");
 }
 
 #[test]

@@ -96,3 +96,6 @@ impl Tombstones<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ impl<T: Hashed> Scatter<T> {
             items.sort_unstable();
             return;
         };
-        let bucket = |item: &T| (u128::from(item.hash().high - first) * u128::from(scale) >> 64) as usize;
+        let bucket = |item: &T| ((u128::from(item.hash().high - first) * u128::from(scale)) >> 64) as usize;
         self.places.clear();
         self.places.resize(buckets, 0);
         for item in &*items {
@@ -108,7 +108,7 @@ fn sort_neighbours<T: Hashed>(items: &mut [T]) {
 #[inline]
 fn number<T: Hashed>(item: &T) -> u128 {
     let hash = item.hash();
-    u128::from(hash.high) << 64 | u128::from(hash.low)
+    (u128::from(hash.high) << 64) | u128::from(hash.low)
 }
 
 #[cfg(test)]

@@ -390,7 +390,7 @@ impl Writer {
         let file = rules.storage.open(path, OpenMode::CreateNew).map_err(|e| Error::io(e, path))?;
         let mut digest = DigestWriter::new(file, path, subject, rules.memory.digest_writer());
         survivors.write_entries(group, &(self.base..self.end), &mut digest)?;
-        let tally = Tally { record_bytes: digest.record_bytes(), ..self.tally };
+        let tally = Tally { record_bytes: digest.key_bytes(), ..self.tally };
         digest.finish(&tally, &DigestAnnex { horizons, producers: self.tails.iter().collect() })?;
         Ok(())
     }

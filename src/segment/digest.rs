@@ -97,8 +97,8 @@ impl DigestWriter {
         Ok(())
     }
 
-    /// The bytes of all records added.
-    pub(crate) fn record_bytes(&self) -> u64 {
+    /// The bytes of the records of all keys added.
+    pub(crate) fn key_bytes(&self) -> u64 {
         self.counts.key_bytes
     }
 
