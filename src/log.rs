@@ -318,10 +318,10 @@ impl LogInner {
         {
             return Err(ErrorKind::AlreadyExists.into());
         }
-        let entry =
-            changed.topics.entry(name.to_owned()).or_insert_with(|| TopicEntry::new(opening::new_topic_id(), config));
-        entry.partitions.extend(ids);
         let storage = &*self.budgets.storage;
+        let id = opening::new_topic_id(storage)?;
+        let entry = changed.topics.entry(name.to_owned()).or_insert_with(|| TopicEntry::new(id, config));
+        entry.partitions.extend(ids);
         for id in ids {
             opening::make_partition(&self.budgets, &self.dir, name, *id, entry.id)?;
         }

@@ -311,6 +311,9 @@ impl Opening {
         log_start: Offset,
         gaps: Vec<Range<Offset>>,
     ) -> Result<(Arc<Shared>, PartitionReport)> {
+        if !self.request.read_only && self.known_state().is_some() {
+            self.store().settle_seen()?;
+        }
         let tail = match Tail::scan(&mut self, files.clone()) {
             Ok(tail) => tail,
             Err(error) if error.is_corruption() => return self.degrade(error),
