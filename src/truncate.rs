@@ -33,11 +33,12 @@ pub(crate) fn truncate(shared: &Shared, to: Offset, lossy: bool) -> Result<Offse
         return Err(ErrorKind::OffsetOutOfRange { requested: to, start, end }.into());
     }
     let relied_on = shared.state().max_winner_offset.map_or(Offset::ZERO, |winner| winner + 1);
-    if to < relied_on && !lossy {
-        return Err(ErrorKind::TruncateBelowCompacted { lowest: relied_on }.into());
-    }
     let view = shared.view.load();
+    // A batch goes whole, and with it what lies in it below `to`.
     let to = batch_boundary(&view, to)?;
+    if to < relied_on && !lossy {
+        return Err(ErrorKind::TruncateBelowCompacted { lowest: batch_end(&view, relied_on)? }.into());
+    }
     if to < start {
         // The batch that holds `start` goes, and nothing is left. The log does not end below its start.
         return start_over(shared, &mut active, start).map(|()| start);
@@ -100,6 +101,22 @@ fn batch_boundary(view: &View, to: Offset) -> Result<Offset> {
         Ok(())
     })?;
     Ok(end)
+}
+
+/// The end of the first batch that ends at `offset` or above.
+fn batch_end(view: &View, offset: Offset) -> Result<Offset> {
+    for segment in view.from(Offset::new(offset.get().saturating_sub(1))) {
+        let mut end = None;
+        let data = segment.open()?;
+        walk(&*data.file, segment.base(), (0, segment.len()), segment.base(), Check::Header, |found| {
+            end = end.or(Some(found.batch.header().next_offset()).filter(|end| *end >= offset));
+            Ok(())
+        })?;
+        if let Some(end) = end {
+            return Ok(end);
+        }
+    }
+    Ok(offset)
 }
 
 fn cut_back(shared: &Shared, active: &mut crate::active::Active, held: &Held<'_>, to: Offset) -> Result<()> {

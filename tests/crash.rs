@@ -5,19 +5,14 @@
 mod exploration;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use exploration::explore::{Counts, case, explore, shrink};
-use stratalog::sim::{Breadth, Order, SimStorage};
-use stratalog::storage::Storage;
+use exploration::world::Rig;
+use stratalog::sim::{Breadth, Order};
 
 /// A size of this run, as the environment has it.
 fn size(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
-fn wrap(storage: SimStorage) -> Arc<dyn Storage> {
-    Arc::new(storage)
 }
 
 #[test]
@@ -38,12 +33,12 @@ fn what_was_durable_survives_a_power_cut_at_every_operation() {
         let mut seen = HashSet::new();
         for order in [Order::Strict, Order::Journaled] {
             let case = case(seed, order, ops, breadth, depth);
-            match explore(&case, &wrap, &mut seen) {
+            match explore(&case, Rig::PLAIN, &mut seen) {
                 Ok(counts) => {
                     println!("seed {seed} {:?} {order:?}: {counts:?}", case.kind);
                     total += counts;
                 }
-                Err(failure) => panic!("seed {seed}, {order:?}: {}", shrink(&case, &wrap, failure, 200)),
+                Err(failure) => panic!("seed {seed}, {order:?}: {}", shrink(&case, Rig::PLAIN, failure, 200)),
             }
         }
     }

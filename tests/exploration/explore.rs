@@ -11,7 +11,7 @@ use stratalog::sim::{Breadth, Image, Order, SimStorage};
 use super::found::After;
 use super::model::Model;
 use super::workload::{Draw, Kind, Op};
-use super::world::{Ended, World, Wrap};
+use super::world::{Ended, Rig, World};
 
 /// A workload, and how it is looked at.
 #[derive(Clone, Debug)]
@@ -80,11 +80,11 @@ thread_local! {
 }
 
 /// Explores a case; panics of the engine are broken promises too.
-pub fn explore(case: &Case, wrap: Wrap<'_>, seen: &mut HashSet<u64>) -> Result<Counts, Failure> {
+pub fn explore(case: &Case, rig: Rig<'_>, seen: &mut HashSet<u64>) -> Result<Counts, Failure> {
     let mut counts = Counts::default();
     let mut points = Vec::new();
     let mut crashes = Vec::new();
-    let run = quietly(|| record(case, wrap, &mut points));
+    let run = quietly(|| record(case, rig, &mut points));
     let fail = |why: String, points: &[Point], crashes: &[String]| Failure {
         why,
         ops: case.ops.clone(),
@@ -115,7 +115,7 @@ pub fn explore(case: &Case, wrap: Wrap<'_>, seen: &mut HashSet<u64>) -> Result<C
             }
             crashes.clear();
             crashes.push(how);
-            let mut chain = Chain { case, wrap, seen, counts: &mut counts, crashes: &mut crashes };
+            let mut chain = Chain { case, rig, seen, counts: &mut counts, crashes: &mut crashes };
             let draw = Draw(digest ^ case.seed);
             if let Err(why) = quietly(|| chain.follow(left, model, after, case.depth, draw)) {
                 return Err(fail(why, &points[..=at], &crashes));
@@ -126,13 +126,13 @@ pub fn explore(case: &Case, wrap: Wrap<'_>, seen: &mut HashSet<u64>) -> Result<C
 }
 
 /// Runs the workload, and keeps the state before each operation and at the end.
-fn record(case: &Case, wrap: Wrap<'_>, points: &mut Vec<Point>) -> Result<(), String> {
+fn record(case: &Case, rig: Rig<'_>, points: &mut Vec<Point>) -> Result<(), String> {
     let storage = SimStorage::new();
     storage.seed_random(case.seed);
     if case.trace {
         storage.record();
     }
-    let mut world = World::new(case.kind, wrap, storage.clone(), Arc::default());
+    let mut world = World::new(case.kind, rig, storage.clone(), Arc::default());
     let kept: Arc<Mutex<Vec<Point>>> = Arc::default();
     let (model, into) = (Arc::clone(&world.model), Arc::clone(&kept));
     world.observe(move |before| {
@@ -153,7 +153,7 @@ fn record(case: &Case, wrap: Wrap<'_>, points: &mut Vec<Point>) -> Result<(), St
 /// One crash after the other.
 struct Chain<'a, 'w> {
     case: &'a Case,
-    wrap: Wrap<'w>,
+    rig: Rig<'w>,
     seen: &'a mut HashSet<u64>,
     counts: &'a mut Counts,
     crashes: &'a mut Vec<String>,
@@ -170,7 +170,7 @@ impl Chain<'_, '_> {
         mut draw: Draw,
     ) -> Result<(), String> {
         left.set_free_space(None);
-        let mut world = World::new(self.case.kind, self.wrap, left, Arc::clone(model));
+        let mut world = World::new(self.case.kind, self.rig, left, Arc::clone(model));
         // One of the operations is chosen, each with the same chance.
         let chosen: Arc<Mutex<(u64, Draw, Option<Point>)>> = Arc::new(Mutex::new((0, draw.clone(), None)));
         if depth > 1 {
@@ -186,6 +186,7 @@ impl Chain<'_, '_> {
         let ops: Vec<Op> = self.case.kind.ops(draw.next(), 2, false);
         let went_on = world.recover(after).and_then(|()| {
             self.counts.recovered += 1;
+            self.crashes.push(format!("found {}", world.ends()));
             world.refill()?;
             world.run(&ops)
         });
@@ -205,7 +206,7 @@ impl Chain<'_, '_> {
             _ => (point.storage.image(image), After::PowerCut),
         };
         let how = if after == After::Kill { "killed".to_owned() } else { format!("{image:?}") };
-        self.crashes.push(format!("after {} more operations {how}", point.storage.operations()));
+        self.crashes.push(format!("{ops:?}, and after {} more operations {how}", point.storage.operations()));
         self.counts.images += 1;
         self.counts.distinct += u64::from(self.seen.insert(next.digest()));
         self.follow(next, &point.model, after, depth - 1, draw)
@@ -235,7 +236,7 @@ pub fn quietly<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> 
 }
 
 /// The shortest workload that still fails, as far as leaving out operations finds it.
-pub fn shrink(case: &Case, wrap: Wrap<'_>, failure: Failure, tries: usize) -> Failure {
+pub fn shrink(case: &Case, rig: Rig<'_>, failure: Failure, tries: usize) -> Failure {
     let mut best = failure;
     let mut tries = tries;
     let mut size = (best.ops.len() / 2).max(1);
@@ -246,14 +247,14 @@ pub fn shrink(case: &Case, wrap: Wrap<'_>, failure: Failure, tries: usize) -> Fa
             let mut ops = best.ops.clone();
             ops.drain(at..(at + size).min(ops.len()));
             tries -= 1;
-            match explore(&Case { ops, ..case.clone() }, wrap, &mut HashSet::new()) {
+            match explore(&Case { ops, ..case.clone() }, rig, &mut HashSet::new()) {
                 Err(failure) => (best, shrunk) = (failure, true),
                 Ok(_) => at += size,
             }
         }
         if tries == 0 || size == 1 && !shrunk {
             let traced = Case { ops: best.ops.clone(), trace: true, ..case.clone() };
-            return explore(&traced, wrap, &mut HashSet::new()).err().unwrap_or(best);
+            return explore(&traced, rig, &mut HashSet::new()).err().unwrap_or(best);
         }
         size = (size / 2).max(1);
     }

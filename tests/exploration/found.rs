@@ -20,6 +20,8 @@ pub struct FoundPart {
     pub records: Vec<(u64, Rec)>,
     /// Base and end of each batch.
     pub batches: Vec<(u64, u64)>,
+    /// Leader epochs, and where the first batch of each begins.
+    epochs: Vec<(i32, u64)>,
     /// Records of aborted transactions, and of open ones.
     aborted: Vec<u64>,
     open: Vec<u64>,
@@ -102,7 +104,7 @@ fn look_at_partition(partition: &Partition, model: &Part, after: After, now: Tim
         if compacted {
             check_latest(&found, model, now)?;
         } else {
-            check_epochs(partition, &found, model)?;
+            check_epochs(partition, &found)?;
         }
     }
     check_transactions(partition, &found, offsets.last_stable.get())?;
@@ -128,6 +130,9 @@ fn read(partition: &Partition) -> stratalog::Result<FoundPart> {
     while let Some(batch) = reader.next_batch()? {
         let header = *batch.header();
         found.batches.push((header.base_offset.get(), header.next_offset().get()));
+        if header.leader_epoch > found.epochs.last().map_or(-1, |(epoch, _)| *epoch) {
+            found.epochs.push((header.leader_epoch, header.base_offset.get()));
+        }
         if let Some(control) = batch.control(&mut scratch)? {
             let ended = open.remove(&header.producer_id).unwrap_or_default();
             if control.marker == Marker::Abort {
@@ -162,7 +167,7 @@ fn check_ends(found: &FoundPart, model: &Part, after: After) -> Result<(), Strin
     if model.reset == Some(start) && end == start || model.cut == Some(end) {
         return Ok(());
     }
-    let least = if after == After::Kill { model.end } else { model.durable };
+    let least = if after == After::Kill && model.cut.is_none() { model.end } else { model.durable };
     if end < least {
         return Err(format!("I1: ends at {end}, but {least} was acknowledged"));
     }
@@ -231,7 +236,11 @@ fn check_latest(found: &FoundPart, model: &Part, now: Timestamp) -> Result<(), S
         }
         let age = now.millis_since(record.at);
         if age < DELETE_RETENTION.as_millis() as i64 {
-            return Err(format!("I5: the tombstone of key {key} at {offset} went after {age} ms"));
+            let there: Vec<(u64, u8)> = found.records.iter().map(|(at, record)| (*at, record.key)).collect();
+            return Err(format!(
+                "I5: the tombstone of key {key} at {offset} went after {age} ms from {}..{}: {there:?}",
+                found.start, found.end
+            ));
         }
         let older = found.records.iter().find(|(older, found)| {
             *older < offset && found.key == key && model.outcome(*older, u64::MAX) == Some(true)
@@ -243,16 +252,13 @@ fn check_latest(found: &FoundPart, model: &Part, now: Timestamp) -> Result<(), S
     Ok(())
 }
 
-fn check_epochs(partition: &Partition, found: &FoundPart, model: &Part) -> Result<(), String> {
-    for (at, (epoch, first)) in model.epochs.iter().enumerate() {
-        let next = model.epochs.get(at + 1).map_or(found.end, |(_, next)| (*next).min(found.end));
-        let is_there = found.records.binary_search_by_key(first, |(offset, _)| *offset).is_ok();
-        if !is_there || next <= found.start {
-            continue;
-        }
-        let end = partition.end_offset_for_epoch(*epoch);
-        if end != Some((*epoch, Offset::new(next))) {
-            return Err(format!("I1: epoch {epoch} ends at {next}, not at {end:?}"));
+/// Where each leader epoch ends is what the batches say.
+fn check_epochs(partition: &Partition, found: &FoundPart) -> Result<(), String> {
+    for (at, (epoch, _)) in found.epochs.iter().enumerate() {
+        let end = found.epochs.get(at + 1).map_or(found.end, |(_, next)| *next);
+        let told = partition.end_offset_for_epoch(*epoch);
+        if told != Some((*epoch, Offset::new(end))) {
+            return Err(format!("I1: epoch {epoch} ends at {end}, not at {told:?}"));
         }
     }
     Ok(())
@@ -307,7 +313,7 @@ impl Part {
         self.slots.retain(|offset, slot| slot.required || there(offset));
         self.batches.retain(|_, next| *next <= end);
         self.batches.extend(found.batches.iter().copied());
-        self.epochs.retain(|(_, first)| *first < end);
+        self.epoch = self.epoch.max(found.epochs.last().map_or(-1, |(epoch, _)| *epoch));
         self.markers.retain(|offset, _| *offset < end);
         self.writers.retain(|offset, _| *offset < end);
         (self.end, self.end_max, self.durable) = (end, end, end);

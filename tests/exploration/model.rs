@@ -43,8 +43,8 @@ pub struct Part {
     pub reset: Option<u64>,
     /// The highest high watermark that was set.
     pub watermark: u64,
-    /// Leader epochs and the offsets where they begin.
-    pub epochs: Vec<(i32, u64)>,
+    /// The latest leader epoch.
+    pub epoch: i32,
     /// The ends of its batches, by base.
     pub batches: BTreeMap<u64, u64>,
     /// Who wrote the records of transactions.
@@ -141,7 +141,6 @@ impl Part {
         self.cut = None;
         self.slots.retain(|offset, _| *offset < end);
         self.batches.retain(|_, next| *next <= end);
-        self.epochs.retain(|(_, first)| *first < end);
         self.markers.retain(|offset, _| *offset < end);
         self.writers.retain(|offset, _| *offset < end);
         (self.end, self.end_max, self.durable) = (end, end, end);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stratalog::format::{BatchBuilder, Marker, end_marker};
-use stratalog::sim::SimStorage;
+use stratalog::sim::{Call, Calls, SimStorage};
 use stratalog::storage::Storage;
 use stratalog::{
     Budget, CompactMode, Durability, Error, ErrorKind, Log, LogConfig, ManualClock, Offset, Partition, Record,
@@ -27,12 +27,23 @@ const FIRST_MARK: u8 = 255;
 /// The model as it is at this moment, cheap to hold on to.
 pub type SharedModel = Arc<Mutex<Arc<Model>>>;
 
-/// What the engine is given as its disk.
-pub type Wrap<'a> = &'a dyn Fn(SimStorage) -> Arc<dyn Storage>;
+/// What the engine is given.
+#[derive(Clone, Copy)]
+pub struct Rig<'a> {
+    /// Its disk.
+    pub wrap: &'a dyn Fn(SimStorage) -> Arc<dyn Storage>,
+    /// How far ahead the clock of its maintenance is.
+    pub clock_ahead: Duration,
+}
+
+impl Rig<'_> {
+    /// Nothing stands between the engine and the simulated storage.
+    pub const PLAIN: Rig<'static> = Rig { wrap: &|storage| Arc::new(storage), clock_ahead: Duration::ZERO };
+}
 
 pub struct World<'a> {
     kind: Kind,
-    wrap: Wrap<'a>,
+    rig: Rig<'a>,
     storage: SimStorage,
     pub model: SharedModel,
     clock: Arc<ManualClock>,
@@ -76,11 +87,11 @@ impl From<ErrorKind> for Stop {
 
 impl<'a> World<'a> {
     /// A world in which nothing has happened, or what the model says.
-    pub fn new(kind: Kind, wrap: Wrap<'a>, storage: SimStorage, model: Arc<Model>) -> World<'a> {
+    pub fn new(kind: Kind, rig: Rig<'a>, storage: SimStorage, model: Arc<Model>) -> World<'a> {
         let now = Timestamp::from_millis(NOW.as_millis() + model.elapsed);
         World {
             kind,
-            wrap,
+            rig,
             storage,
             model: Arc::new(Mutex::new(model)),
             clock: Arc::new(ManualClock::new(now)),
@@ -93,7 +104,7 @@ impl<'a> World<'a> {
 
     fn config(&self) -> LogConfig {
         LogConfig::new()
-            .storage((self.wrap)(self.storage.clone()))
+            .storage((self.rig.wrap)(self.storage.clone()))
             .clock(self.clock.clone())
             .min_free_bytes(0)
             .maintenance_interval(None)
@@ -138,6 +149,7 @@ impl<'a> World<'a> {
         self.edit(|model| model.powerless = powerless);
         let opened = self.open().and_then(|log| {
             let found = look(&log, &self.snapshot(), after, self.clock_now()).map_err(Stop::Violation)?;
+            self.check_kept(&log)?;
             self.log = Some(log);
             self.note_lost(&found);
             self.settle(&found);
@@ -166,6 +178,16 @@ impl<'a> World<'a> {
         self.storage = self.storage.observed(observer);
     }
 
+    /// Where each partition begins and ends, to be printed.
+    pub fn ends(&self) -> String {
+        let model = self.snapshot();
+        let parts = self.parts().into_iter().map(|(name, id)| {
+            let part = &model.topics[name].parts[id];
+            format!("{name}-{id} {}..{}", part.start, part.end)
+        });
+        parts.collect::<Vec<_>>().join(", ")
+    }
+
     pub fn snapshot(&self) -> Arc<Model> {
         Arc::clone(&self.model.lock().unwrap())
     }
@@ -180,6 +202,10 @@ impl<'a> World<'a> {
 
     fn clock_now(&self) -> Timestamp {
         stratalog::Clock::now(&*self.clock)
+    }
+
+    fn maintenance_clock(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock_now().as_millis() + self.rig.clock_ahead.as_millis() as i64)
     }
 
     fn edit<T>(&self, change: impl FnOnce(&mut Model) -> T) -> T {
@@ -218,6 +244,19 @@ impl<'a> World<'a> {
 
     fn partition(&self, name: &str, id: usize) -> Step<Partition> {
         Ok(self.log()?.partition(name, id as u32).ok_or(ErrorKind::NotFound)?)
+    }
+
+    /// What recovery cut off is kept aside.
+    fn check_kept(&self, log: &Log) -> Step<()> {
+        for part in &log.recovery_report().partitions {
+            let Some(cut) = &part.cut else { continue };
+            let path = format!("{DIR}/{}-{}/{}", part.topic, part.partition, cut.kept_in);
+            let kept = self.storage.contents(path.as_ref()).map_or(0, |bytes| bytes.len() as u64);
+            if kept != cut.bytes {
+                return Err(Stop::Violation(format!("I4: {} bytes were cut, and {kept} kept in {path}", cut.bytes)));
+            }
+        }
+        Ok(())
     }
 
     fn note_lost(&mut self, found: &BTreeMap<String, FoundTopic>) {
@@ -401,6 +440,9 @@ impl<'a> World<'a> {
         append: impl FnOnce() -> stratalog::Result<stratalog::Appended>,
     ) -> Step<()> {
         self.part(name, id, |part| part.expect(records, next));
+        let synced = partition.config().durability == Durability::Sync;
+        let busy = || (self.storage.calls(Calls::Only(Call::Sync)), partition.stats().rolls);
+        let before = busy();
         let appended = match append() {
             Err(error) if matches!(error.kind(), ErrorKind::UnexpectedOffset { .. }) => return Ok(()),
             appended => appended?,
@@ -408,7 +450,10 @@ impl<'a> World<'a> {
         if appended.base_offset.get() != base || appended.next_offset.get() != next {
             return Err(Stop::Violation(format!("I3: appended at {appended:?}, not at {base}..{next}")));
         }
-        let synced = partition.config().durability == Durability::Sync;
+        let after = busy();
+        if !synced && before.1 == after.1 && before.0 != after.0 {
+            return Err(Stop::Violation("I13: an append waited for a sync that nobody asked for".to_owned()));
+        }
         self.part(name, id, |part| part.appended(records, base, next));
         if synced {
             self.promise_part(name, id, |part| part.synced(next));
@@ -555,7 +600,7 @@ impl<'a> World<'a> {
         if !self.kind.is_compacted() {
             return Ok(());
         }
-        let report = partition.compact(self.clock_now(), CompactMode::Full)?;
+        let report = partition.compact(self.maintenance_clock(), CompactMode::Full)?;
         match report.damaged.first() {
             Some(damage) if !self.faulty => Err(Stop::Violation(format!("I4: compaction finds damage: {damage}"))),
             _ => Ok(()),
@@ -567,7 +612,7 @@ impl<'a> World<'a> {
         for (name, id) in &parts {
             self.part(name, *id, |part| part.start_max = part.end);
         }
-        let report = self.log()?.maintain(self.clock_now(), Budget::default())?;
+        let report = self.log()?.maintain(self.maintenance_clock(), Budget::default())?;
         for (name, id) in parts {
             let start = self.partition(name, id)?.offsets().start.get();
             self.promise_part(name, id, |part| {
@@ -591,12 +636,14 @@ impl<'a> World<'a> {
     }
 
     fn epoch(&mut self, name: &'static str, id: usize, partition: &Partition) -> Step<()> {
-        let (epoch, end) = self.part(name, id, |part| (part.epochs.last().map_or(0, |(epoch, _)| epoch + 1), part.end));
+        let epoch = self.part(name, id, |part| {
+            part.epoch += 1;
+            part.epoch
+        });
         if let Err(error) = partition.set_leader_epoch(epoch) {
-            // A record of an epoch that was never acknowledged may have survived.
+            // One of which no record is left may have survived.
             return if matches!(error.kind(), ErrorKind::InvalidConfig(_)) { Ok(()) } else { Err(error.into()) };
         }
-        self.part(name, id, |part| part.epochs.push((epoch, end)));
         self.append(name, id, partition, &[9], None)
     }
 
@@ -609,7 +656,12 @@ impl<'a> World<'a> {
                 self.promise_part(name, id, |part| part.synced(part.end));
             }
         }
-        self.reopen().map_err(Stop::from)
+        self.reopen()?;
+        let scanned: u64 = self.log()?.recovery_report().partitions.iter().map(|part| part.scanned_bytes).sum();
+        if scanned > 0 && !self.faulty {
+            return Err(Stop::Violation(format!("I12: {scanned} bytes are scanned after a clean close")));
+        }
+        Ok(())
     }
 
     fn create(&mut self, name: &'static str, partitions: usize) -> Step<()> {
