@@ -37,7 +37,10 @@ struct Found {
 /// Makes the directory when it is absent, and refuses one that has something else in it, untouched.
 pub(crate) fn check_directory(storage: &dyn Storage, dir: &Path) -> Result<()> {
     match storage.info(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return create_dirs(storage, dir),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            create_dirs(storage, dir)?;
+            return settle_dirs(storage, dir);
+        }
         Err(e) => return Err(Error::io(e, dir)),
         Ok(info) if info.kind != FileKind::Directory => return Err(Error::from(ErrorKind::NotALog).at_path(dir)),
         Ok(_) => {}
@@ -272,6 +275,8 @@ fn prepare(
         files::replace(storage, dir, &dir.join(META), &dir.join(file_name::temporary(META)), &meta.encode())?;
     }
     kafka_dir::begin(storage, dir)?;
+    // What the catalog says is durable before anything is removed on its word.
+    storage.sync_dir(dir).map_err(|e| Error::io(e, dir))?;
     remove_deleted(storage, dir, catalog)?;
     Ok(meta)
 }

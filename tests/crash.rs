@@ -4,9 +4,7 @@
 
 mod exploration;
 
-use std::collections::HashSet;
-
-use exploration::explore::{Counts, case, explore, shrink};
+use exploration::explore::{Counts, Seen, case, explore, shrink};
 use exploration::world::Rig;
 use stratalog::sim::{Breadth, Order};
 
@@ -30,7 +28,7 @@ fn what_was_durable_survives_a_power_cut_at_every_operation() {
     let depth = size("STRATALOG_CRASH_DEPTH", 3) as u32;
     let mut total = Counts::default();
     for seed in from..from + cases {
-        let mut seen = HashSet::new();
+        let mut seen = Seen::default();
         for order in [Order::Strict, Order::Journaled] {
             let case = case(seed, order, ops, breadth, depth);
             match explore(&case, Rig::PLAIN, &mut seen) {

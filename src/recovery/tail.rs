@@ -120,7 +120,8 @@ impl Tail {
             self.no_room = opening.cut(&*file, &log, &walk, next.is_some())?;
         }
         if !opening.request.read_only && self.no_room.is_none() {
-            settle(&place, &*file, &log, position, walk.position).map_err(|e| Error::io(e, &path))?;
+            let clean = opening.request.kafka.clean;
+            settle(&place, &*file, &log, position..walk.position, clean).map_err(|e| Error::io(e, &path))?;
         }
         let sealed = goes_on;
         // The active one too: who goes on only knows the largest timestamp, not which batch has it.
@@ -250,9 +251,17 @@ fn keep_aside(place: &Place, file: &dyn File, log: &LogFile, position: u64) -> R
 }
 
 /// Ends the file where its batches end, and writes those above the watermark again: an earlier sync may have failed, and
-/// left the page cache with bytes that the disk does not have (I8).
-fn settle(place: &Place, file: &dyn File, log: &LogFile, from: u64, valid: u64) -> std::io::Result<()> {
-    if log.len == valid && from == valid {
+/// left the page cache with bytes that the disk does not have (I8). Where nothing is to be done it is synced all the same,
+/// unless it was closed in good order: whoever cut it may have been killed before the sync.
+fn settle(
+    place: &Place,
+    file: &dyn File,
+    log: &LogFile,
+    tail: std::ops::Range<u64>,
+    clean: bool,
+) -> std::io::Result<()> {
+    let std::ops::Range { start: from, end: valid } = tail;
+    if log.len == valid && from == valid && clean {
         return Ok(());
     }
     if log.len > valid {

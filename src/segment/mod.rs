@@ -9,6 +9,7 @@ pub(crate) mod writer;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
@@ -17,7 +18,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::format::file_name::{SegmentFileKind, Suffix, segment_file};
-use crate::format::{BATCH_HEADER_LEN, BatchHeader, FormatError};
+use crate::format::{BATCH_HEADER_LEN, BatchHeader, BatchView, FormatError};
 use crate::offset::{Offset, Timestamp};
 use crate::storage::handles::{Evict, Handles, MappedTicket, OpenTicket};
 use crate::storage::{File, OpenMode, Storage};
@@ -344,12 +345,14 @@ impl Segment {
     ) -> Result<Option<Slice>> {
         let data = self.open()?;
         let readable = self.len();
+        // After the length: it is not behind what can be read.
+        let bounds = self.base..self.end();
         let mut position = self.floor_position(&data, from)?;
         let mut trusted = position == 0;
         let mut want = max_bytes.saturating_add(LOOKUP);
         loop {
             let window = self.window(&data, position, (want as u64).min(readable - position))?;
-            match walk(&window, from, limit, max_bytes) {
+            match walk(&window, &bounds, from, limit, max_bytes) {
                 Ok(Walk::Found { start, end, .. }) if !at_least_one && end - start > max_bytes => return Ok(None),
                 Ok(Walk::Found { start, end, next }) => {
                     return Ok(Some(Slice {
@@ -479,15 +482,18 @@ impl Mapped {
     }
 }
 
-/// Finds the batches to return in bytes that begin at a batch.
+/// Finds the batches to return in bytes that begin at a batch, and lie within `bounds`. The checksum does not cover a base
+/// offset, and is not checked of what is passed over: offsets that go back, or beyond the bounds, are damage.
 fn walk(
     bytes: &[u8],
+    bounds: &Range<Offset>,
     from: Offset,
     limit: Offset,
     max_bytes: usize,
 ) -> std::result::Result<Walk, (usize, FormatError)> {
     let mut at = 0;
     let mut found: Option<(usize, Offset)> = None;
+    let (mut before, mut passed) = (bounds.start, None);
     let whole = |found: Option<(usize, Offset)>, end, otherwise| {
         Ok(found.map_or(otherwise, |(start, next)| Walk::Found { start, end, next }))
     };
@@ -497,9 +503,19 @@ fn walk(
             return whole(found, at, Walk::More(at + BATCH_HEADER_LEN));
         }
         let header = BatchHeader::parse(rest).map_err(|why| (at, why))?;
+        if header.base_offset < before || header.next_offset() > bounds.end {
+            return Err((at, FormatError::BadOffset));
+        }
+        before = header.next_offset();
         if found.is_none() && header.last_offset() < from {
+            passed = Some((at, header));
             at += header.size;
             continue;
+        }
+        if let Some((at, passed)) = passed.take().filter(|(_, passed)| passed.next_offset() < from) {
+            // Perhaps it says too little of itself, and has what is asked for.
+            let batch = bytes.get(at..at + passed.size).unwrap_or_default();
+            BatchView::parse(batch).and_then(|batch| batch.check_crc()).map_err(|why| (at, why))?;
         }
         if header.next_offset() > limit {
             return whole(found, at, Walk::PastLimit);

@@ -48,6 +48,15 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
+/// What was looked at already.
+#[derive(Default)]
+pub struct Seen {
+    /// Hashes of images.
+    images: HashSet<u64>,
+    /// Images with what was promised when the power went, and with what cannot be seen of them.
+    checked: HashSet<(u64, u64, u64)>,
+}
+
 /// A broken promise, and how to see it again.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -80,7 +89,7 @@ thread_local! {
 }
 
 /// Explores a case; panics of the engine are broken promises too.
-pub fn explore(case: &Case, rig: Rig<'_>, seen: &mut HashSet<u64>) -> Result<Counts, Failure> {
+pub fn explore(case: &Case, rig: Rig<'_>, seen: &mut Seen) -> Result<Counts, Failure> {
     let mut counts = Counts::default();
     let mut points = Vec::new();
     let mut crashes = Vec::new();
@@ -95,7 +104,6 @@ pub fn explore(case: &Case, rig: Rig<'_>, seen: &mut HashSet<u64>) -> Result<Cou
     if let Err(why) = run {
         return Err(fail(why, &points, &[]));
     }
-    let mut checked = HashSet::new();
     for at in 0..points.len() {
         let Point { storage, model } = &points[at];
         counts.points += 1;
@@ -107,15 +115,15 @@ pub fn explore(case: &Case, rig: Rig<'_>, seen: &mut HashSet<u64>) -> Result<Cou
         for (left, after, how) in killed.chain(cut) {
             counts.images += 1;
             let digest = left.digest();
-            counts.distinct += u64::from(seen.insert(digest));
+            counts.distinct += u64::from(seen.images.insert(digest));
             // A kill leaves more than can be seen.
             let unseen = if after == After::Kill { 1 + at as u64 } else { 0 };
-            if !checked.insert((digest, model.version, unseen)) {
+            if !seen.checked.insert((digest, model.version, unseen)) {
                 continue;
             }
             crashes.clear();
             crashes.push(how);
-            let mut chain = Chain { case, rig, seen, counts: &mut counts, crashes: &mut crashes };
+            let mut chain = Chain { case, rig, seen: &mut seen.images, counts: &mut counts, crashes: &mut crashes };
             let draw = Draw(digest ^ case.seed);
             if let Err(why) = quietly(|| chain.follow(left, model, after, case.depth, draw)) {
                 return Err(fail(why, &points[..=at], &crashes));
@@ -247,14 +255,14 @@ pub fn shrink(case: &Case, rig: Rig<'_>, failure: Failure, tries: usize) -> Fail
             let mut ops = best.ops.clone();
             ops.drain(at..(at + size).min(ops.len()));
             tries -= 1;
-            match explore(&Case { ops, ..case.clone() }, rig, &mut HashSet::new()) {
+            match explore(&Case { ops, ..case.clone() }, rig, &mut Seen::default()) {
                 Err(failure) => (best, shrunk) = (failure, true),
                 Ok(_) => at += size,
             }
         }
         if tries == 0 || size == 1 && !shrunk {
             let traced = Case { ops: best.ops.clone(), trace: true, ..case.clone() };
-            return explore(&traced, rig, &mut HashSet::new()).err().unwrap_or(best);
+            return explore(&traced, rig, &mut Seen::default()).err().unwrap_or(best);
         }
         size = (size / 2).max(1);
     }

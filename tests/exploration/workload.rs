@@ -125,12 +125,13 @@ impl Kind {
         if faulty {
             let at = draw.below(count as u64 / 2) as usize;
             let (on, off) = fault(&mut draw);
-            let last = (at + 2 + draw.below(6) as usize).min(ops.len());
-            ops.insert(last, off);
-            ops.insert(at, on);
-            // What a failed sync left in the page cache only is read, acknowledged, and then the power goes.
-            ops.insert((last + 2).min(ops.len()), Op::Kill);
-            ops.insert((last + 5).min(ops.len()), Op::Flush);
+            // What a failed sync left in the page cache only is opened in the same boot, acknowledged, and then the power
+            // goes: what the fault meets is appended and synced, and a sync follows once it is over.
+            let size = draw.byte(90);
+            let met = [on, Op::Append { records: 2, size }, Op::Flush, Op::Append { records: 1, size }, Op::Flush];
+            ops.splice(at..at, met);
+            let last = (at + met.len() + draw.below(4) as usize).min(ops.len());
+            ops.splice(last..last, [off, Op::Kill, Op::Flush]);
         }
         ops
     }
@@ -218,13 +219,13 @@ fn fault(draw: &mut Draw) -> (Op, Op) {
     if draw.below(4) == 0 {
         return (Op::Room(Some(draw.below(6000) as u16)), Op::Room(None));
     }
-    let calls = [Call::Sync, Call::Sync, Call::Write, Call::SyncDir, Call::Rename, Call::Create, Call::SetLen];
+    let calls = [Call::Sync, Call::Sync, Call::Sync, Call::Sync, Call::Write, Call::SyncDir, Call::Rename, Call::Create, Call::SetLen];
     let injection = Injection {
-        calls: Calls::Only(calls[draw.below(7) as usize]),
-        after: draw.below(12),
+        calls: Calls::Only(calls[draw.below(9) as usize]),
+        after: draw.below(6),
         failure: Failure::ALL[draw.below(5) as usize],
         forever: draw.below(3) == 0,
-        seed: draw.below(4),
+        seed: draw.below(3),
     };
     (Op::Fault(injection), Op::NoFault)
 }

@@ -54,6 +54,10 @@ pub struct World<'a> {
     turn: usize,
     /// A fault was set: operations may fail.
     faulty: bool,
+    /// Calls that a fault made fail.
+    pub failed: u64,
+    /// Operations that told of an error.
+    pub errors: Vec<Error>,
 }
 
 /// Why a run ended.
@@ -99,6 +103,8 @@ impl<'a> World<'a> {
             lost: BTreeMap::new(),
             turn: 0,
             faulty: false,
+            failed: 0,
+            errors: Vec::new(),
         }
     }
 
@@ -133,7 +139,10 @@ impl<'a> World<'a> {
         for op in ops {
             if let Err(stop) = self.step(*op) {
                 match stop {
-                    Stop::Failed(error) if self.faulty && !self.storage.is_stopped() => self.go_on(&error)?,
+                    Stop::Failed(error) if self.faulty && !self.storage.is_stopped() => {
+                        self.errors.push(error.clone());
+                        self.go_on(&error)?;
+                    }
                     stop => return Err(self.ended(stop)),
                 }
             }
@@ -148,6 +157,10 @@ impl<'a> World<'a> {
         let after = if powerless { After::PowerCut } else { After::Kill };
         self.edit(|model| model.powerless = powerless);
         let opened = self.open().and_then(|log| {
+            if self.faulty {
+                // What is looked at next is what opening under faults has left.
+                self.clear_fault();
+            }
             let found = look(&log, &self.snapshot(), after, self.clock_now()).map_err(Stop::Violation)?;
             self.check_kept(&log)?;
             self.log = Some(log);
@@ -338,12 +351,20 @@ impl<'a> World<'a> {
                 Err(Ended::Violation(why)) if !why.starts_with("failed without need") && !why.contains("I1: ") => {
                     return Err(Ended::Violation(why));
                 }
-                Err(_) => self.log = None,
+                Err(Ended::Violation(_)) => {
+                    self.errors.push(ErrorKind::Closed.into());
+                    self.log = None;
+                }
             }
-            self.storage.set_fault(None);
+            self.clear_fault();
             self.storage.set_free_space(None);
         }
         self.recover(After::Kill)
+    }
+
+    fn clear_fault(&mut self) {
+        self.failed += self.storage.failed();
+        self.storage.set_fault(None);
     }
 
     fn step(&mut self, op: Op) -> Step<()> {
@@ -360,7 +381,7 @@ impl<'a> World<'a> {
                 self.faulty = true;
                 self.storage.inject(injection);
             }
-            Op::NoFault => self.storage.set_fault(None),
+            Op::NoFault => self.clear_fault(),
             Op::Room(bytes) => {
                 self.faulty |= bytes.is_some();
                 self.storage.set_free_space(bytes.map(u64::from));

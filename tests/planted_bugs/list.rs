@@ -19,6 +19,20 @@ pub struct Planted {
     pub bug: Bug,
 }
 
+impl Planted {
+    /// Whether it shows only where a call fails.
+    pub fn needs_fault(&self) -> bool {
+        matches!(
+            self.bug,
+            Bug::RetrySync
+                | Bug::SwallowSyncError
+                | Bug::SwallowDirSyncError
+                | Bug::WriteOnlyWhatDiffers
+                | Bug::SwallowNoSpace
+        )
+    }
+}
+
 const fn plant(
     name: &'static str,
     breaks: &'static str,
