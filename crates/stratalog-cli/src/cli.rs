@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    compact, completions, delete_records, dump, info, repair, retain, segments, topics, truncate, verify,
+    compact, completions, delete_records, dump, export, import, info, repair, retain, segments, topics, truncate,
+    verify,
 };
 
 /// Looks inside log directories of stratalog and of Kafka, checks, repairs, moves and measures them.
@@ -60,4 +61,10 @@ pub enum Command {
     /// Prints the manual.
     #[command(after_help = completions::MAN_EXAMPLES)]
     Man(completions::ManArgs),
+    /// Puts records of a text file into a topic. Writes.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::Args),
+    /// Writes the records of a topic as text.
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::Args),
 }

@@ -3,11 +3,13 @@
 mod change;
 mod cli;
 mod commands;
+mod destination;
 mod human;
 mod json;
 mod outcome;
 mod summary;
 mod target;
+mod text;
 mod ui;
 
 use std::process::ExitCode;

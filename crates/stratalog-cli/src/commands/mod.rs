@@ -4,7 +4,9 @@ pub mod compact;
 pub mod completions;
 pub mod delete_records;
 pub mod dump;
+pub mod export;
 pub mod flip;
+pub mod import;
 pub mod info;
 pub mod repair;
 pub mod retain;
@@ -32,5 +34,7 @@ pub fn run(command: Command, ui: &Ui) -> Outcome {
         Command::DeleteRecords(args) => delete_records::run(&args, ui),
         Command::Completions(args) => completions::run(&args, ui),
         Command::Man(args) => completions::man(&args, ui),
+        Command::Import(args) => import::run(&args, ui),
+        Command::Export(args) => export::run(&args, ui),
     }
 }
