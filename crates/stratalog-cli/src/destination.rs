@@ -165,6 +165,15 @@ impl Destination {
         unfit.map_or(Ok(()), |why| Err(Failure::misuse(why)))
     }
 
+    /// Appends one record.
+    pub fn append_one(&mut self, record: &Record<'_>) -> Result<Written, Failure> {
+        let to = self.route(record).map_err(|why| Failure::misuse(format!("the record: {why}")))?;
+        let partition = &self.partitions[to];
+        let appended = partition.append_records([*record])?;
+        let (first_offset, end) = (appended.base_offset.get(), appended.next_offset.get());
+        Ok(Written { partition: partition.id(), first_offset, end })
+    }
+
     /// What went where.
     pub fn written(&self) -> Vec<Written> {
         self.written.iter().flatten().copied().collect()

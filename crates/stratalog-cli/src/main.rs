@@ -3,10 +3,14 @@
 mod change;
 mod cli;
 mod commands;
+mod copying;
+mod demo;
 mod destination;
+mod follow;
 mod human;
 mod json;
 mod outcome;
+mod shown;
 mod summary;
 mod target;
 mod text;

@@ -118,8 +118,7 @@ impl FromArgs {
 
 pub fn run(args: &Args, ui: &Ui) -> Outcome {
     let file = text::file(args.file.as_ref());
-    let otherwise = if ui.json() && file.is_none() { Kind::Json } else { Kind::Lines };
-    let format = args.format.format(file, otherwise)?;
+    let format = args.format.format(file, Kind::Json)?;
     let began = Instant::now();
     let opened = args.from.open(ui)?;
     let mut sink = Sink::open(file, args.force)?;
@@ -175,7 +174,7 @@ fn copy(
 }
 
 /// Milliseconds since 1970, or a time.
-fn human_time(text: &str) -> Result<i64, String> {
+pub fn human_time(text: &str) -> Result<i64, String> {
     if let Ok(millis) = text.parse() {
         return Ok(millis);
     }

@@ -18,7 +18,8 @@ Formats:
   json   an object a line: timestamp (ms), key, value (base64 or null), headers (pairs of a name and base64 or null);
          as dump --json writes it; other fields are left alone. With --text keys and values are plain strings
   tsv    timestamp (ms) TAB key TAB value; an empty value is a tombstone
-The name of the file tells: .tsv, .json, .jsonl, .ndjson, else lines. With .gz behind it, it is compressed.";
+The name of the file tells: .tsv, .json, .jsonl, .ndjson, else lines. With .gz behind it, it is compressed. What comes
+from standard input is lines, what goes to standard output is json, unless --format says otherwise.";
 
 /// How records are written as text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -33,7 +34,7 @@ pub enum Kind {
 
 #[derive(clap::Args, Debug, Clone, Default)]
 pub struct FormatArgs {
-    /// How records are written. Default: what the file's name tells; lines where there is none.
+    /// How records are written. Default: what the file's name tells.
     #[arg(long, value_name = "FORMAT")]
     format: Option<Kind>,
     /// lines: what stands between key and value. \t is a tab.
@@ -56,6 +57,11 @@ pub enum Format {
 }
 
 impl FormatArgs {
+    /// Nothing was said.
+    pub fn is_default(&self) -> bool {
+        self.format.is_none() && self.key_separator.is_none() && self.null.is_none() && !self.text
+    }
+
     /// The format that is meant for this file; `None` stands for standard input and output.
     pub fn format(&self, file: Option<&Path>, otherwise: Kind) -> Result<Format, Failure> {
         let kind = self.format.or_else(|| kind_of(file?)).unwrap_or(otherwise);
