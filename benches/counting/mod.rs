@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -36,7 +36,9 @@ pub struct Amount {
 struct Counts {
     read: AtomicU64,
     written: AtomicU64,
-    spill: AtomicU64,
+    /// Whether it had content.
+    used: AtomicBool,
+    spill: AtomicBool,
 }
 
 /// The storage.
@@ -99,7 +101,7 @@ impl Counting {
 fn kind_of(path: &Path, counts: &Counts) -> Kind {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match name.split('.').nth(1) {
-        _ if counts.spill.load(Ordering::Relaxed) > 0 => Kind::Spill,
+        _ if counts.spill.load(Ordering::Relaxed) => Kind::Spill,
         Some("log") => Kind::Log,
         Some("digest") => Kind::Digest,
         _ => Kind::Other,
@@ -119,6 +121,7 @@ impl Storage for Counting {
             self.forget(path);
         }
         let counts = Arc::clone(self.files.lock().unwrap().entry(path.to_path_buf()).or_default());
+        counts.used.fetch_or(mode != OpenMode::CreateNew, Ordering::Relaxed);
         Ok(Arc::new(Counted { inner, counts }))
     }
 
@@ -152,9 +155,9 @@ impl Storage for Counting {
         self.inner.remove_file(path)?;
         // A file that is removed before anything is written to it is used without a name.
         if let Some(counts) = self.forget(path)
-            && counts.written.load(Ordering::Relaxed) == 0
+            && !counts.used.load(Ordering::Relaxed)
         {
-            counts.spill.store(1, Ordering::Relaxed);
+            counts.spill.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -192,11 +195,13 @@ impl File for Counted {
 
     fn write_at(&self, buf: &[u8], position: u64) -> io::Result<()> {
         self.counts.written.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        self.counts.used.store(true, Ordering::Relaxed);
         self.inner.write_at(buf, position)
     }
 
     fn write_vectored_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
         self.counts.written.fetch_add(parts.iter().map(|part| part.len() as u64).sum(), Ordering::Relaxed);
+        self.counts.used.store(true, Ordering::Relaxed);
         self.inner.write_vectored_at(parts, position)
     }
 

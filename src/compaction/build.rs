@@ -109,7 +109,7 @@ impl Builder<'_> {
     fn write(&mut self, path: &Path, subject: DigestSubject, memory: usize) -> Result<DigestFooter> {
         let file = self.storage.open(path, OpenMode::CreateNew).map_err(|e| Error::io(e, path))?;
         let mut writer = DigestWriter::new(file, path, subject, memory);
-        self.sorter.drain(|entry| writer.push(entry))?;
+        self.sorter.drain(|entries| writer.push(entries))?;
         let annex = DigestAnnex { horizons: Vec::new(), producers: self.tails.iter().collect() };
         writer.finish(&self.tally, &annex)
     }

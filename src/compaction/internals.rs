@@ -63,7 +63,7 @@ impl Digests {
             let path = self.path();
             let file = self.storage.open(&path, OpenMode::CreateNew).map_err(|e| crate::Error::io(e, &path))?;
             let mut writer = DigestWriter::new(file, &path, subject, self.memory.digest_writer());
-            sorter.drain(|entry| writer.push(entry))?;
+            sorter.drain(|entries| writer.push(entries))?;
             let tally =
                 Tally { batches: records.div_ceil(BATCH), records, record_bytes: records * u64::from(RECORD_BYTES) };
             let footer = writer.finish(&tally, &DigestAnnex::default())?;

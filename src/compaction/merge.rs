@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use super::radix::{Scatter, Spread};
+use super::radix::{Hashed, Scatter};
 use crate::error::{Error, Result};
 use crate::format::digest::{DigestBlocks, DigestEntry, DigestFooter, KeyHash};
 use crate::offset::Offset;
@@ -41,6 +41,12 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Whether the other one is of the same key.
+    #[inline]
+    pub(crate) fn is_same_key(&self, other: &Found) -> bool {
+        self.hash == other.hash
+    }
+
     /// The same as an entry of another segment's digest, where it lies `delta` behind the base.
     #[inline]
     pub(crate) fn entry(&self, delta: u32) -> DigestEntry {
@@ -48,10 +54,10 @@ impl Found {
     }
 }
 
-impl Spread for Found {
+impl Hashed for Found {
     #[inline]
-    fn spread(&self) -> u64 {
-        self.hash.high
+    fn hash(&self) -> KeyHash {
+        self.hash
     }
 }
 
@@ -107,8 +113,8 @@ impl<'a> Merge<'a> {
         self.sources
     }
 
-    /// Calls `visit` for each key with its records, of each segment the last one, in the order of their offsets. The
-    /// keys come in the order of their hashes.
+    /// Calls `visit` with the records of some keys, until all have been shown: of each key the last record in each
+    /// segment, in the order of their offsets. The keys come in the order of their hashes.
     ///
     /// A digest that turns out to be damaged is [`Corrupt`](crate::ErrorKind::Corrupt), with its path.
     pub(crate) fn run(mut self, mut visit: impl FnMut(&[Found]) -> Result<()>) -> Result<()> {
@@ -120,11 +126,8 @@ impl<'a> Merge<'a> {
             }
             let last = self.fill_slice(first, left)?;
             self.scatter.sort(&mut self.slice, first, last);
-            for records in self.slice.chunk_by(|a, b| a.hash == b.hash) {
-                visit(records)?;
-            }
-            for found in &self.slice {
-                self.merged[found.source as usize] += 1;
+            if !self.slice.is_empty() {
+                visit(&self.slice)?;
             }
             match last.checked_add(1) {
                 Some(next) => first = next,
@@ -144,19 +147,30 @@ impl<'a> Merge<'a> {
         let mut last = part_of(first, u64::MAX, wanted as u64, left);
         self.slice.clear();
         for source in 0..self.sources.len() {
-            last = self.collect(source, first, last)?;
+            while !self.collect(source, first, last)? {
+                last = first.midpoint(last);
+                self.narrow(last);
+            }
         }
         Ok(last)
     }
 
-    /// Adds the entries of one digest to the slice. When they are too many the slice is made narrower: returns where it
-    /// ends now.
-    fn collect(&mut self, source: usize, first: u64, mut last: u64) -> Result<u64> {
+    /// Gives back what lies behind `last`.
+    fn narrow(&mut self, last: u64) {
+        self.slice.retain(|found| {
+            let stays = found.hash.high <= last;
+            self.merged[found.source as usize] -= u64::from(!stays);
+            stays
+        });
+    }
+
+    /// Adds the entries of one digest to the slice; `false` when the slice has to be narrower.
+    fn collect(&mut self, source: usize, first: u64, last: u64) -> Result<bool> {
         let Source { footer, .. } = &self.sources[source];
         let keys = footer.counts.keys;
         let mut next = self.merged[source];
         if next == keys {
-            return Ok(last);
+            return Ok(true);
         }
         let reader = take_reader(self.storage, &self.sources[source], &mut self.readers[source])?;
         let span = footer.subject.end.since(footer.subject.base);
@@ -187,15 +201,17 @@ impl<'a> Merge<'a> {
                     self.slice.push(Found { hash, source: source as u32, delta, tombstone, record_bytes });
                 }
                 if self.slice.len() > self.capacity && last > first {
-                    last = narrow(&mut self.slice, self.capacity, first, last);
+                    break 'pieces;
                 }
             }
             expected = 1;
         }
+        self.merged[source] = next;
         if source < self.files {
             self.readers[source] = Some(reader);
         }
-        Ok(last)
+        // A slice of one hash, as far as its upper half goes, holds an entry or two of each digest.
+        Ok(self.slice.len() <= self.capacity || last == first)
     }
 
     fn check_all_merged(&self) -> Result<()> {
@@ -227,16 +243,10 @@ fn expected(first: u64, last: u64, entries: u64) -> u64 {
     (share as u64).saturating_add((share as u64).isqrt()).min(entries)
 }
 
-/// Makes a slice narrower until it fits, or has only one hash left; returns where it ends.
-fn narrow(slice: &mut Vec<Found>, capacity: usize, first: u64, mut last: u64) -> u64 {
-    while slice.len() > capacity && last > first {
-        last = first.midpoint(last);
-        slice.retain(|found| found.hash.high <= last);
-    }
-    last
-}
-
 /// The offset of a record.
 pub(crate) fn offset(sources: &[Source], found: &Found) -> Offset {
     sources[found.source as usize].footer.subject.base + u64::from(found.delta)
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,8 @@ pub(crate) mod rewrite;
 pub(crate) mod sort;
 pub(crate) mod spill;
 pub(crate) mod survivors;
+#[cfg(test)]
+mod testing;
 pub(crate) mod tombstones;
 
 /// The memory of one compaction. Each step has all of it, as the ones before have given theirs back.

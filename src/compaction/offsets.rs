@@ -144,7 +144,8 @@ impl Windows {
     fn insert(&mut self, position: u64, temp: &TempFiles<'_>) -> Result<()> {
         let above = position - self.start;
         let (window, item) = (above / self.width, (above % self.width) as u32);
-        self.streams.push(window as usize, &item.to_be_bytes(), temp)
+        *self.streams.push(window as usize, temp)? = item.to_be_bytes();
+        Ok(())
     }
 }
 

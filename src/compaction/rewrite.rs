@@ -329,7 +329,6 @@ impl Writer {
         self.times.extend(self.indexer.finish().iter().flat_map(TimeIndexEntry::encode));
         let kept = &survivors.groups()[group];
         assert_eq!(self.tally.records, kept.records, "all that stays was written, and nothing else");
-        self.tally.record_bytes = kept.record_bytes;
 
         let storage = rules.storage;
         let mut files = Vec::new();
@@ -391,7 +390,8 @@ impl Writer {
         let file = rules.storage.open(path, OpenMode::CreateNew).map_err(|e| Error::io(e, path))?;
         let mut digest = DigestWriter::new(file, path, subject, rules.memory.digest_writer());
         survivors.write_entries(group, &(self.base..self.end), &mut digest)?;
-        digest.finish(&self.tally, &DigestAnnex { horizons, producers: self.tails.iter().collect() })?;
+        let tally = Tally { record_bytes: digest.record_bytes(), ..self.tally };
+        digest.finish(&tally, &DigestAnnex { horizons, producers: self.tails.iter().collect() })?;
         Ok(())
     }
 }

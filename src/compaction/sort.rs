@@ -91,8 +91,8 @@ impl<'t> Sorter<'t> {
         self.parts.push(entry, &mut self.loaded, &self.temp)
     }
 
-    /// Hands out the last entry of each hash, in order, and starts over.
-    pub(crate) fn drain(&mut self, mut emit: impl FnMut(&DigestEntry) -> Result<()>) -> Result<()> {
+    /// Hands out the last entry of each hash, in order and many at a time, and starts over.
+    pub(crate) fn drain(&mut self, mut emit: impl FnMut(&[DigestEntry]) -> Result<()>) -> Result<()> {
         let part_bits = self.memory.part_bits;
         self.parts.drain(&self.memory, part_bits, &mut self.loaded, &self.temp, &mut emit)?;
         self.parts.streams.clear();
@@ -113,11 +113,14 @@ impl Parts {
     #[inline]
     fn push(&mut self, entry: &DigestEntry, loaded: &mut Loaded, temp: &TempFiles<'_>) -> Result<()> {
         let part = self.part_of(entry);
-        let bytes = entry.encode();
-        if !self.streams.try_push(part, &bytes) {
-            self.make_room(loaded, temp)?;
-            assert!(self.streams.try_push(part, &bytes), "there is room now");
-        }
+        let slot = match self.streams.try_push(part) {
+            Some(slot) => slot,
+            None => {
+                self.make_room(loaded, temp)?;
+                self.streams.push(part, temp)?
+            }
+        };
+        entry.encode_to(slot);
         Ok(())
     }
 
@@ -161,7 +164,7 @@ impl Parts {
             loaded.sort(range);
             self.streams.clear_held(part);
             for entry in &loaded.entries {
-                assert!(self.streams.try_push(part, &entry.encode()), "they were there before");
+                entry.encode_to(self.streams.try_push(part).expect("they were there before"));
             }
         }
         Ok(self.streams.len(part))
@@ -174,13 +177,13 @@ impl Parts {
         bits: u32,
         loaded: &mut Loaded,
         temp: &TempFiles<'_>,
-        emit: &mut dyn FnMut(&DigestEntry) -> Result<()>,
+        emit: &mut dyn FnMut(&[DigestEntry]) -> Result<()>,
     ) -> Result<()> {
         self.streams.complete(temp)?;
         for part in 0..self.streams.stream_count() {
             if self.load(part, loaded, bits == BITS)? {
                 loaded.sort(self.range_of(part));
-                loaded.entries.iter().try_for_each(&mut *emit)?;
+                emit(&loaded.entries)?;
                 continue;
             }
             if !self.streams.has_spilled() {
@@ -226,14 +229,13 @@ impl Loaded {
     /// Sorts, and keeps the last entry of each hash.
     fn sort(&mut self, (first, last): (u64, u64)) {
         self.scatter.sort(&mut self.entries, first, last);
-        // Of two neighbours with the same hash the second one stays.
-        self.entries.dedup_by(|next, kept| {
-            let same = next.hash() == kept.hash();
-            if same {
-                *kept = *next;
-            }
-            same
-        });
+        // Of neighbours with the same hash the last one stays. Whether two are the same cannot be foreseen: no branch.
+        let mut kept = 0;
+        for next in 1..self.entries.len() {
+            kept += usize::from(self.entries[next - 1].hash() != self.entries[next].hash());
+            self.entries[kept] = self.entries[next];
+        }
+        self.entries.truncate(kept + 1);
     }
 }
 
@@ -266,8 +268,8 @@ mod tests {
         for entries in segments {
             entries.iter().try_for_each(|entry| sorter.push(entry))?;
             let mut drained = Vec::new();
-            sorter.drain(|entry| {
-                drained.push(*entry);
+            sorter.drain(|entries| {
+                drained.extend_from_slice(entries);
                 Ok(())
             })?;
             all.push(drained);

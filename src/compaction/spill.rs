@@ -121,27 +121,25 @@ impl<const N: usize> Streams<N> {
         self.temp.is_some()
     }
 
-    /// Adds an item, if there is memory for it.
+    /// The place of a new item at the end of a stream, to be filled; `None` when there is no memory for it.
     #[inline]
-    pub(super) fn try_push(&mut self, stream: usize, item: &[u8; N]) -> bool {
+    pub(super) fn try_push(&mut self, stream: usize) -> Option<&mut [u8; N]> {
         let (mut at, end) = self.cursors[stream];
         if at == end {
-            let Some(start) = self.add_page(stream) else { return false };
-            at = start;
+            at = self.add_page(stream)?;
         }
-        self.pool[at..at + N].copy_from_slice(item);
         self.cursors[stream].0 = at + N;
-        true
+        self.pool[at..].first_chunk_mut()
     }
 
-    /// Adds an item.
+    /// The place of a new item at the end of a stream, to be filled.
     #[inline]
-    pub(super) fn push(&mut self, stream: usize, item: &[u8; N], temp: &TempFiles<'_>) -> Result<()> {
-        if !self.try_push(stream, item) {
+    pub(super) fn push(&mut self, stream: usize, temp: &TempFiles<'_>) -> Result<&mut [u8; N]> {
+        let (at, end) = self.cursors[stream];
+        if at == end && self.add_page(stream).is_none() {
             self.spill(temp)?;
-            assert!(self.try_push(stream, item), "there are more pages than streams: some were full");
         }
-        Ok(())
+        Ok(self.try_push(stream).expect("there are more pages than streams: some were full"))
     }
 
     /// Writes all full pages to the file.

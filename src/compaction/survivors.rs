@@ -57,10 +57,6 @@ pub(crate) struct GroupSurvivors {
     pub(crate) offsets: Range<Offset>,
     /// Records that stay.
     pub(crate) records: u64,
-    /// Their bytes, uncompressed.
-    pub(crate) record_bytes: u64,
-    /// How many of them are tombstones.
-    pub(crate) tombstones: u64,
     /// Tombstones that go because their time is over.
     pub(crate) dropped_tombstones: u64,
     /// The highest offset of those.
@@ -98,7 +94,7 @@ impl<'t> Survivors<'t> {
     ) -> Result<Survivors<'t>> {
         let groups = &groups[..groups.len().min(memory.groups())];
         let mut search = Search::new(merge.sources(), segments, groups, rule, memory, temp);
-        merge.run(|records| search.visit(records))?;
+        merge.run(|records| records.chunk_by(Found::is_same_key).try_for_each(|records| search.visit(records)))?;
         search.finish(memory)
     }
 
@@ -127,15 +123,19 @@ impl<'t> Survivors<'t> {
         offsets: &Range<Offset>,
         digest: &mut DigestWriter,
     ) -> Result<()> {
-        let base = self.groups[group].offsets.start;
+        let all = self.groups[group].offsets.clone();
+        let mut entries: Vec<DigestEntry> = Vec::new();
         self.entries.read(group, |bytes| {
-            for entry in DigestEntry::decode_all(bytes) {
-                let offset = base + u64::from(entry.delta());
-                if offsets.contains(&offset) {
-                    digest.push(&entry.with_delta(offset.since(offsets.start) as u32))?;
-                }
+            entries.clear();
+            entries.extend(DigestEntry::decode_all(bytes));
+            if all != *offsets {
+                let offset = |entry: &DigestEntry| all.start + u64::from(entry.delta());
+                entries.retain(|entry| offsets.contains(&offset(entry)));
+                entries
+                    .iter_mut()
+                    .for_each(|entry| *entry = entry.with_delta(offset(entry).since(offsets.start) as u32));
             }
-            Ok(())
+            digest.push(&entries)
         })
     }
 }
@@ -179,10 +179,22 @@ struct Search<'a, 't> {
     temp: TempFiles<'t>,
     groups: Vec<GroupSurvivors>,
     starts: Vec<u64>,
-    /// Of each source the number of its group, and how far its base lies above that of the group.
-    places: Vec<(u32, u32)>,
+    places: Vec<Place>,
     offsets: OffsetSet,
     entries: Streams<{ DigestEntry::LEN }>,
+}
+
+/// Where a segment that is merged lies.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// The number of its group, or [`NONE`].
+    group: u32,
+    /// How far its base lies above that of the group.
+    above: u32,
+    /// The position of its base.
+    position: u64,
+    /// One more than the highest offset of a record that supersedes one in it, so far.
+    relies_on: u64,
 }
 
 impl<'a, 't> Search<'a, 't> {
@@ -196,25 +208,28 @@ impl<'a, 't> Search<'a, 't> {
     ) -> Search<'a, 't> {
         assert_eq!(sources.len(), segments.len(), "each digest is one of a segment");
         assert!(groups.windows(2).all(|pair| pair[0].end <= pair[1].start), "groups come in order");
-        let place = |segment: &&SegmentFacts| {
-            let group = groups.partition_point(|group| group.end <= segment.base);
-            let found = groups.get(group).filter(|group| group.start <= segment.base && segment.end <= group.end);
-            found.map_or((NONE, 0), |found| (group as u32, segment.base.since(found.start) as u32))
-        };
         let mut end = 0;
         let mut starts = Vec::with_capacity(groups.len());
         for group in groups {
             starts.push(end);
             end += group.end.since(group.start);
         }
+        let place = |segment: &&SegmentFacts| {
+            let group = groups.partition_point(|group| group.end <= segment.base);
+            let found = groups.get(group).filter(|group| group.start <= segment.base && segment.end <= group.end);
+            let above = found.map_or(0, |found| segment.base.since(found.start));
+            let group_number = if found.is_some() { group as u32 } else { NONE };
+            let position = starts.get(group).map_or(0, |start| start + above);
+            Place { group: group_number, above: above as u32, position, relies_on: 0 }
+        };
         Search {
             sources,
             segments,
             rule,
             temp,
             groups: groups.iter().map(GroupSurvivors::new).collect(),
-            starts,
             places: segments.iter().map(place).collect(),
+            starts,
             offsets: OffsetSet::new(end, &memory.offsets),
             entries: Streams::new(groups.len(), memory.entries),
         }
@@ -224,21 +239,18 @@ impl<'a, 't> Search<'a, 't> {
     #[inline]
     fn visit(&mut self, records: &[Found]) -> Result<()> {
         let Some((latest, older)) = records.split_last() else { return Ok(()) };
+        let next_offset = offset(self.sources, latest).get() + 1;
         for record in older {
-            let (group, _) = self.places[record.source as usize];
-            if group != NONE {
-                self.groups[group as usize].rely_on(offset(self.sources, latest));
-            }
+            let place = &mut self.places[record.source as usize];
+            place.relies_on = place.relies_on.max(next_offset);
         }
-        let (group, above) = self.places[latest.source as usize];
+        let Place { group, above, position, .. } = self.places[latest.source as usize];
         if group == NONE || latest.tombstone && self.drops_tombstone(latest, older) {
             return Ok(());
         }
-        let group = group as usize;
-        let delta = above + latest.delta;
-        self.groups[group].add(latest);
-        self.offsets.insert(self.starts[group] + u64::from(delta), &self.temp)?;
-        self.entries.push(group, &latest.entry(delta).encode(), &self.temp)
+        self.offsets.insert(position + u64::from(latest.delta), &self.temp)?;
+        latest.entry(above + latest.delta).encode_to(self.entries.push(group as usize, &self.temp)?);
+        Ok(())
     }
 
     /// Whether a tombstone that is the latest record of its key goes.
@@ -246,24 +258,29 @@ impl<'a, 't> Search<'a, 't> {
     fn drops_tombstone(&mut self, latest: &Found, older: &[Found]) -> bool {
         let offset = offset(self.sources, latest);
         let verdict = self.rule.verdict(offset, &self.segments[latest.source as usize].horizons);
-        let goes_with_older = older.iter().all(|record| self.places[record.source as usize].0 != NONE);
+        let goes_with_older = older.iter().all(|record| self.places[record.source as usize].group != NONE);
         let goes = verdict == Verdict::MayGo && goes_with_older;
         if goes {
-            let group = &mut self.groups[self.places[latest.source as usize].0 as usize];
+            let place = &mut self.places[latest.source as usize];
+            place.relies_on = place.relies_on.max(offset.get() + 1);
+            let group = &mut self.groups[place.group as usize];
             group.dropped_tombstones += 1;
             group.highest_dropped_tombstone = group.highest_dropped_tombstone.max(Some(offset));
-            group.rely_on(offset);
         }
         goes
     }
 
     fn finish(mut self, memory: &SurvivorMemory) -> Result<Survivors<'t>> {
-        for (segment, (group, _)) in self.segments.iter().zip(&self.places) {
+        for (segment, place) in self.segments.iter().zip(&self.places) {
+            let Some(group) = self.groups.get_mut(place.group as usize) else { continue };
             // Which of its own records supersedes another one the digest does not tell.
             let loses_inside = segment.counts.is_none_or(|counts| counts.records > counts.keys);
-            if *group != NONE && loses_inside {
-                self.groups[*group as usize].rely_on(Offset::new(segment.end.get() - 1));
-            }
+            let inside = if loses_inside { segment.end.get() } else { 0 };
+            let highest = place.relies_on.max(inside).checked_sub(1).map(Offset::new);
+            group.highest_winner = group.highest_winner.max(highest);
+        }
+        for (number, group) in self.groups.iter_mut().enumerate() {
+            group.records = self.entries.len(number);
         }
         self.entries.complete(&self.temp)?;
         let offsets = self.offsets.complete(memory.offsets, &self.temp)?;
@@ -277,22 +294,10 @@ impl GroupSurvivors {
         GroupSurvivors {
             offsets: offsets.clone(),
             records: 0,
-            record_bytes: 0,
-            tombstones: 0,
             dropped_tombstones: 0,
             highest_dropped_tombstone: None,
             highest_winner: None,
         }
-    }
-
-    fn add(&mut self, record: &Found) {
-        self.records += 1;
-        self.record_bytes += u64::from(record.record_bytes);
-        self.tombstones += u64::from(record.tombstone);
-    }
-
-    fn rely_on(&mut self, winner: Offset) {
-        self.highest_winner = self.highest_winner.max(Some(winner));
     }
 }
 

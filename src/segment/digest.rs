@@ -69,20 +69,37 @@ impl DigestWriter {
         }
     }
 
-    /// Adds the entry with the next higher hash.
-    #[inline]
-    pub(crate) fn push(&mut self, entry: &DigestEntry) -> Result<()> {
-        assert!(self.last.is_none_or(|last| last < entry.hash()), "each hash comes once, in order");
-        assert!(u64::from(entry.delta()) < self.subject.end.since(self.subject.base), "the record is in the segment");
-        self.last = Some(entry.hash());
-        self.counts.keys += 1;
-        self.counts.key_bytes += u64::from(entry.record_bytes());
-        self.counts.tombstones += u64::from(entry.is_tombstone());
-        self.buffer.extend_from_slice(&entry.encode());
-        if self.buffer.len() - self.block_start == DigestBlocks::ENTRIES * DigestEntry::LEN {
-            self.end_block()?;
+    /// Adds the entries with the next higher hashes.
+    pub(crate) fn push(&mut self, entries: &[DigestEntry]) -> Result<()> {
+        let Some((first, last)) = entries.first().zip(entries.last()) else { return Ok(()) };
+        let in_order =
+            self.last.is_none_or(|last| last < first.hash()) && entries.is_sorted_by(|a, b| a.hash() < b.hash());
+        assert!(in_order, "each hash comes once, in order");
+        let highest = entries.iter().map(DigestEntry::delta).max().unwrap_or_default();
+        assert!(u64::from(highest) < self.subject.end.since(self.subject.base), "the records are in the segment");
+        self.last = Some(last.hash());
+        self.counts.keys += entries.len() as u64;
+        self.counts.key_bytes += entries.iter().map(|entry| u64::from(entry.record_bytes())).sum::<u64>();
+        self.counts.tombstones += entries.iter().map(|entry| u64::from(entry.is_tombstone())).sum::<u64>();
+        let mut left = entries;
+        while !left.is_empty() {
+            let at = self.buffer.len();
+            let room = DigestBlocks::ENTRIES - (at - self.block_start) / DigestEntry::LEN;
+            let (now, later) = left.split_at(room.min(left.len()));
+            self.buffer.resize(at + now.len() * DigestEntry::LEN, 0);
+            let slots = self.buffer.get_mut(at..).unwrap_or_default().as_chunks_mut().0;
+            slots.iter_mut().zip(now).for_each(|(slot, entry)| entry.encode_to(slot));
+            if now.len() == room {
+                self.end_block()?;
+            }
+            left = later;
         }
         Ok(())
+    }
+
+    /// The bytes of all records added.
+    pub(crate) fn record_bytes(&self) -> u64 {
+        self.counts.key_bytes
     }
 
     /// Writes the rest. The file is not synced: of a digest that a crash has torn the checksums tell, and it is built

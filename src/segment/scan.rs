@@ -52,6 +52,8 @@ pub(crate) struct Scan<'f> {
     position: u64,
     end: u64,
     buffer: Vec<u8>,
+    /// How much of the buffer is from the file.
+    filled: usize,
     /// The place in the file of the buffer's first byte.
     buffer_at: u64,
 }
@@ -59,7 +61,7 @@ pub(crate) struct Scan<'f> {
 impl<'f> Scan<'f> {
     /// A walk over `[from, end)`, which begins at a batch.
     pub(crate) fn new(file: &'f dyn File, from: u64, end: u64, check: Check) -> Scan<'f> {
-        Scan { file, check, position: from, end, buffer: Vec::new(), buffer_at: from }
+        Scan { file, check, position: from, end, buffer: Vec::new(), filled: 0, buffer_at: from }
     }
 
     /// The next batch, or `None` at the end of the range.
@@ -77,7 +79,7 @@ impl<'f> Scan<'f> {
         }
         self.fill(size)?;
         let start = (position - self.buffer_at) as usize;
-        let bytes = self.buffer.get(start..start + size).unwrap_or_default();
+        let bytes = self.buffer.get(start..self.filled.min(start + size)).unwrap_or_default();
         let batch = BatchView::parse(bytes).map_err(bad)?;
         if self.check == Check::Crc {
             batch.check_crc().map_err(bad)?;
@@ -88,7 +90,7 @@ impl<'f> Scan<'f> {
 
     /// The buffered bytes from the current position on.
     fn rest(&self) -> &[u8] {
-        self.buffer.get((self.position - self.buffer_at) as usize..).unwrap_or_default()
+        self.buffer.get((self.position - self.buffer_at) as usize..self.filled).unwrap_or_default()
     }
 
     /// Buffers at least `len` bytes from the current position on, or as many as the range has.
@@ -103,12 +105,14 @@ impl<'f> Scan<'f> {
             return Ok(());
         }
         let start = (self.position - self.buffer_at) as usize;
-        self.buffer.drain(..start);
+        self.buffer.copy_within(start..self.filled, 0);
         self.buffer_at = self.position;
-        self.buffer.resize(want, 0);
-        let target = self.buffer.get_mut(have..).unwrap_or_default();
+        if self.buffer.len() < want {
+            self.buffer.resize(want, 0);
+        }
+        let target = self.buffer.get_mut(have..want).unwrap_or_default();
         let read = self.file.read_at(target, self.position + have as u64).map_err(ScanError::Io)?;
-        self.buffer.truncate(have + read);
+        self.filled = have + read;
         Ok(())
     }
 }

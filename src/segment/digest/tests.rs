@@ -38,7 +38,7 @@ fn write(storage: &SimStorage, entries: &[DigestEntry], memory: usize) -> Digest
     let file = storage.open(path, OpenMode::CreateNew).unwrap();
     let span = entries.len() as u64 + 1;
     let mut writer = DigestWriter::new(file, path, subject(span), memory);
-    entries.iter().for_each(|entry| writer.push(entry).unwrap());
+    entries.chunks(100).for_each(|entries| writer.push(entries).unwrap());
     let tally = Tally { batches: 1, records: span, record_bytes: span * 1_000_000 };
     writer.finish(&tally, &annex()).unwrap()
 }

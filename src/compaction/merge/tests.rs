@@ -1,0 +1,119 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::compaction::testing::{Segments, drafts};
+use crate::storage::OpenMode;
+
+/// All that a merge shows, in its order.
+fn merged(segments: &Segments, budget: MergeBudget) -> Result<Vec<Found>> {
+    let mut all = Vec::new();
+    Merge::new(&segments.storage, &segments.sources, budget).run(|records| {
+        assert!(!records.is_empty());
+        all.extend_from_slice(records);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// The same from the records: the last one of each key in each segment, in the order of hash and segment.
+fn expected(segments: &Segments) -> Vec<Found> {
+    let mut last = BTreeMap::new();
+    for (number, record) in segments.all() {
+        let hash = segments.hasher.hash(&record.key.to_be_bytes());
+        let delta = record.offset.since(segments.facts[number].base) as u32;
+        let (source, tombstone, record_bytes) = (number as u32, record.tombstone, record.bytes);
+        last.insert((hash, source), Found { hash, source, delta, tombstone, record_bytes });
+    }
+    last.into_values().collect()
+}
+
+fn budgets() -> impl Strategy<Value = MergeBudget> {
+    let memory = prop_oneof![0..2000_usize, Just(DigestBlocks::LEN * 9), Just(1 << 20)];
+    (memory, 0..5_usize).prop_map(|(memory, files)| MergeBudget { memory, files })
+}
+
+proptest! {
+    #[test]
+    fn every_key_is_shown_once_with_all_its_records(drafts in drafts(300, 9, 400), budget in budgets()) {
+        let segments = Segments::new(&drafts);
+        prop_assert_eq!(merged(&segments, budget).unwrap(), expected(&segments));
+    }
+}
+
+#[test]
+fn a_key_is_never_cut_in_two() {
+    let drafts: Vec<_> = (0..20).map(|_| (0..500).map(|key| (key, false, 0)).collect()).collect();
+    let segments = Segments::new(&drafts);
+    let merge = Merge::new(&segments.storage, &segments.sources, MergeBudget { memory: 0, files: 1 });
+    let mut slices = 0;
+    merge
+        .run(|records| {
+            slices += 1;
+            assert!(records.chunk_by(Found::is_same_key).all(|key| key.len() == 20));
+            Ok(())
+        })
+        .unwrap();
+    assert!(slices > 100, "{slices}");
+}
+
+#[test]
+fn large_digests_are_merged_with_little_memory() {
+    let drafts: Vec<_> = (0..3).map(|i| (0..20_000).map(|key| (key * (i + 1), key % 3 == 0, 0)).collect()).collect();
+    let segments = Segments::new(&drafts);
+    let expected = expected(&segments);
+    for memory in [1000, 100_000, 1 << 24] {
+        assert_eq!(merged(&segments, MergeBudget { memory, files: 2 }).unwrap(), expected);
+    }
+}
+
+#[test]
+fn hashes_that_are_not_spread_are_merged_too() {
+    let mut segments = Segments::new(&[]);
+    let storage = segments.storage.clone();
+    for number in 0..4_u64 {
+        let base = Offset::new(number * 10_000);
+        let subject =
+            crate::format::digest::DigestSubject { key_id: 0, base, end: base + 10_000, log_len: 0, headers_sum: 0 };
+        let path = segments.path();
+        let file = storage.open(&path, OpenMode::CreateNew).unwrap();
+        let mut writer = crate::segment::digest::DigestWriter::new(file, &path, subject, 0);
+        let hash = |i: u64| KeyHash { high: i / 600, low: i * (number + 1) };
+        let entries: Vec<_> = (0..3000).map(|i| DigestEntry::new(hash(i), i as u32, false, 1)).collect();
+        writer.push(&entries).unwrap();
+        let tally = crate::segment::digest::Tally { batches: 0, records: 3000, record_bytes: 3000 };
+        let footer = writer.finish(&tally, &Default::default()).unwrap();
+        segments.sources.push(Source { path, footer });
+    }
+    for memory in [0, 1 << 15, 1 << 22] {
+        let found = merged(&segments, MergeBudget { memory, files: 9 }).unwrap();
+        assert_eq!(found.len(), 12_000);
+        assert!(found.is_sorted());
+    }
+}
+
+#[test]
+fn damage_anywhere_in_a_digest_is_an_error_that_names_it() {
+    let drafts: Vec<_> = (0..3).map(|i| (0..200).map(|key| (key + i, false, 0)).collect()).collect();
+    let segments = Segments::new(&drafts);
+    let Source { path, footer } = &segments.sources[1];
+    for position in 0..footer.file_len() as usize {
+        segments.storage.flip(path, position, 3).unwrap();
+        match merged(&segments, MergeBudget { memory: 1 << 20, files: 1 }) {
+            Ok(_) => panic!("the flipped bit in byte {position} was not found out"),
+            Err(error) => {
+                assert!(error.is_corruption(), "{error}");
+                assert_eq!(error.path(), Some(path.as_path()));
+            }
+        }
+        segments.storage.flip(path, position, 3).unwrap();
+    }
+}
+
+#[test]
+fn a_digest_that_went_away_is_an_error() {
+    let segments = Segments::new(&[vec![(1, false, 0)], vec![(1, false, 0)]]);
+    segments.storage.remove_file(&segments.sources[0].path).unwrap();
+    assert!(merged(&segments, MergeBudget { memory: 0, files: 0 }).is_err());
+}
