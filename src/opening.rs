@@ -38,12 +38,19 @@ struct Found {
 /// Makes the directory when it is absent, and refuses one that has something else in it, untouched.
 pub(crate) fn check_directory(storage: &dyn Storage, dir: &Path) -> Result<()> {
     match storage.info(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return create_dirs(storage, dir),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            create_dirs(storage, dir)?;
+            return settle_dirs(storage, dir);
+        }
         Err(e) => return Err(Error::io(e, dir)),
         Ok(info) if info.kind != FileKind::Directory => return Err(Error::from(ErrorKind::NotALog).at_path(dir)),
         Ok(_) => {}
     }
-    if is_log(storage, dir)? { Ok(()) } else { Err(Error::from(ErrorKind::NotALog).at_path(dir)) }
+    if !is_log(storage, dir)? {
+        return Err(Error::from(ErrorKind::NotALog).at_path(dir));
+    }
+    let begun = storage.info(&dir.join(META)).is_ok();
+    if begun { Ok(()) } else { settle_dirs(storage, dir) }
 }
 
 /// Opens everything in a directory. Only here is decided whose it was.
@@ -142,9 +149,11 @@ pub(crate) fn make_partition(
     let place = Arc::new(Place::new(path, Arc::clone(storage), Arc::clone(&budgets.handles)));
     let metadata = partition_metadata::write(topic_id);
     files::write_new(&**storage, &place.path(file_name::PARTITION_METADATA), metadata.as_bytes())?;
+    // `state` first: a directory with a log and no `state` would be taken for one that was put there by somebody else.
+    StateStore::load(&place)?.1.update(|_| ())?;
     let log = place.segment_path(Offset::ZERO, SegmentFileKind::Log, Suffix::None);
     storage.open(&log, OpenMode::CreateNew).map_err(|e| Error::io(e, &log))?;
-    StateStore::load(&place)?.1.update(|_| ())
+    place.sync_dir()
 }
 
 /// Removes the directories of deleted topics, and then the topics from the catalog. The caller stores that.
@@ -166,27 +175,46 @@ pub(crate) fn remove_deleted(storage: &dyn Storage, dir: &Path, catalog: &mut Ca
 }
 
 /// A random id for a topic.
-pub(crate) fn new_topic_id() -> TopicId {
-    TopicId::new(u128::from_be_bytes(random()))
+pub(crate) fn new_topic_id(storage: &dyn Storage) -> Result<TopicId> {
+    Ok(TopicId::new(u128::from_be_bytes(random(storage)?)))
 }
 
-fn random<const N: usize>() -> [u8; N] {
+fn random<const N: usize>(storage: &dyn Storage) -> Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
-    bytes
+    storage.fill_random(&mut bytes).map_err(|e| Error::from(ErrorKind::Io(e.kind())))?;
+    Ok(bytes)
 }
 
 fn create_dirs(storage: &dyn Storage, dir: &Path) -> Result<()> {
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty())
+    let parent = parent(dir);
+    if let Some(parent) = parent
         && storage.info(parent).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
     {
         create_dirs(storage, parent)?;
     }
     storage.create_dir(dir).map_err(|e| Error::io(e, dir))?;
-    match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => storage.sync_dir(parent).map_err(|e| Error::io(e, parent)),
-        None => Ok(()),
+    parent.map_or(Ok(()), |parent| storage.sync_dir(parent).map_err(|e| Error::io(e, parent)))
+}
+
+/// Makes the names of a directory and of those above it durable: whoever made them may have been killed before the sync.
+/// Those that may not be read were not made by us.
+fn settle_dirs(storage: &dyn Storage, dir: &Path) -> Result<()> {
+    let mut dir = dir;
+    while let Some(parent) = parent(dir) {
+        match storage.sync_dir(parent) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            synced => synced.map_err(|e| Error::io(e, parent))?,
+        }
+        dir = parent;
     }
+    Ok(())
+}
+
+/// The directory above; of a bare name it is the current one.
+fn parent(dir: &Path) -> Option<&Path> {
+    let parent = dir.parent()?;
+    let bare = parent.as_os_str().is_empty();
+    if bare { (dir != Path::new(".")).then(|| Path::new(".")) } else { Some(parent) }
 }
 
 /// Whether a directory is a log, ours or Kafka's, or empty.
@@ -243,11 +271,16 @@ fn prepare(
         catalog.store(storage, dir)?;
     }
     let known = meta.is_some();
-    let meta = meta.unwrap_or_else(|| Meta { log_id: random(), hash_secret: random() });
+    let meta = match meta {
+        Some(meta) => meta,
+        None => Meta { log_id: random(storage)?, hash_secret: random(storage)? },
+    };
     if !known {
         files::replace(storage, dir, &dir.join(META), &dir.join(file_name::temporary(META)), &meta.encode())?;
     }
     kafka_dir::begin(storage, dir)?;
+    // What the catalog says is durable before anything is removed on its word.
+    storage.sync_dir(dir).map_err(|e| Error::io(e, dir))?;
     remove_deleted(storage, dir, catalog)?;
     Ok(meta)
 }
@@ -276,10 +309,12 @@ fn settle_catalog(
                 }
                 Content::Partition => {}
             }
-            let entry = catalog.topics.entry(found.topic.clone()).or_insert_with(|| {
-                let id = topic_id(storage, &path).unwrap_or_else(new_topic_id);
-                TopicEntry { adopted: true, ..TopicEntry::new(id, config.topic_defaults.clone()) }
-            });
+            let id = match topic_id(storage, &path) {
+                Some(id) => id,
+                None => new_topic_id(storage)?,
+            };
+            let adopted = || TopicEntry { adopted: true, ..TopicEntry::new(id, config.topic_defaults.clone()) };
+            let entry = catalog.topics.entry(found.topic.clone()).or_insert_with(adopted);
             entry.partitions.insert(found.id);
         }
         settled.push(found);
@@ -345,10 +380,22 @@ fn remove_dir(storage: &dyn Storage, path: &Path) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         listed => listed.map_err(|e| Error::io(e, path))?,
     };
-    for entry in entries {
-        files::remove(storage, &path.join(entry.name))?;
+    // The logs first, durably: a crash must not leave one whose `state` is gone, or it would be taken for somebody else's.
+    let (logs, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| is_log_file(&entry.name));
+    for entry in &logs {
+        files::remove(storage, &path.join(&entry.name))?;
+    }
+    if !logs.is_empty() {
+        storage.sync_dir(path).map_err(|e| Error::io(e, path))?;
+    }
+    for entry in &others {
+        files::remove(storage, &path.join(&entry.name))?;
     }
     storage.remove_dir(path).map_err(|e| Error::io(e, path))
+}
+
+fn is_log_file(name: &str) -> bool {
+    matches!(file_name::parse(name), Some(ParsedName::Segment { kind: SegmentFileKind::Log, .. }))
 }
 
 type OpenResult = Result<(Arc<Shared>, PartitionReport)>;

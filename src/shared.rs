@@ -671,7 +671,9 @@ impl Shared {
             && old.durable_end == end
             && old.log_start == self.ends.log_start()
             && old.high_watermark == self.high_watermark()
-            && old.planned == self.lock_counted().planned();
+            && old.planned == self.lock_counted().planned()
+            // Without it the next open reads all of the segment.
+            && old.segments.iter().any(|known| known.base == segment.base() && known.id == segment.facts().id);
         if !unchanged {
             active.complete_times();
             segment.update_facts(|facts| facts.max_timestamp = facts.max_timestamp.max(active.max_timestamp()));

@@ -48,6 +48,8 @@ struct Inner {
     first: u64,
     /// Whether the other slot is known to be durable.
     settled: bool,
+    /// Whether both slots that were read are the same: then one of them was synced before the other was written.
+    agreed: bool,
     state: State,
 }
 
@@ -72,6 +74,7 @@ impl StateStore {
             [Err(_), Ok(_)] => Some(1),
             [Err(_), Err(_)] => None,
         };
+        let agreed = matches!(&slots, [Ok(left), Ok(right)] if left == right);
         // Which slot is durable is not known after a crash; the one that is not the newest is written first.
         let (found, sequence, first) = match newest {
             Some(at) => {
@@ -83,7 +86,7 @@ impl StateStore {
         };
         let slot = if matches!(found, Found::Good(_)) { left.len() } else { 0 };
         let state = if let Found::Good(state) = &found { state.clone() } else { State::default() };
-        let inner = Inner { sequence, slot, first, settled: false, state };
+        let inner = Inner { sequence, slot, first, settled: false, agreed, state };
         Ok((found, StateStore { place: Arc::clone(place), inner: Mutex::new(inner) }))
     }
 
@@ -106,7 +109,7 @@ impl StateStore {
         if state.needed_size() > inner.slot {
             match self.replace(&path, sequence, &state) {
                 Ok(slot) => {
-                    *inner = Inner { sequence, slot, first: 0, settled: true, state };
+                    *inner = Inner { sequence, slot, first: 0, settled: true, agreed: true, state };
                     return Ok(());
                 }
                 // No room for larger slots: what does not fit is only a cache.
@@ -135,6 +138,12 @@ impl StateStore {
     pub(crate) fn settle(&self) -> Result<()> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.slot == 0 { Ok(()) } else { self.settle_slot(&mut inner) }
+    }
+
+    /// Makes what was read durable, unless a crash surely leaves it: nobody is shown what may not last.
+    pub(crate) fn settle_seen(&self) -> Result<()> {
+        let agreed = self.inner.lock().unwrap_or_else(PoisonError::into_inner).agreed;
+        if agreed { Ok(()) } else { self.settle() }
     }
 
     fn settle_slot(&self, inner: &mut Inner) -> Result<()> {

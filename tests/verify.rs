@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use stratalog::config::{Clock, SystemClock};
 use stratalog::storage::FileSystem;
-use stratalog::{Cleanup, Log, LogConfig, Offset, Partition, Record, Severity, TopicConfig, VerifyReport, inspect};
+use stratalog::{
+    Cleanup, CompactMode, Log, LogConfig, Offset, Partition, Record, Severity, TopicConfig, VerifyReport, inspect,
+};
 
 const RECORDS: u64 = 300;
 
@@ -135,4 +138,31 @@ fn what_kafka_wrote_has_no_findings() {
         checked += 1;
     }
     assert!(checked >= 8);
+}
+
+#[test]
+fn a_log_that_was_compacted_and_closed_is_well_when_it_is_opened_for_reading() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    let topic = TopicConfig::new().segment_bytes(1024).cleanup(Cleanup::Compact);
+    log.create_topic("prices", 1, topic).unwrap();
+    let partition = log.partition("prices", 0).unwrap();
+    for n in 0..200 {
+        partition.append_records([Record::new("key", &format!("value-{n}"))]).unwrap();
+        if n % 60 == 59 {
+            partition.compact(SystemClock.now(), CompactMode::Full).unwrap();
+        }
+    }
+    partition.compact(SystemClock.now(), CompactMode::Full).unwrap();
+    drop(partition);
+    log.close().unwrap();
+    // Compacted again after `state` was written.
+    let log = Log::open(dir.path(), config()).unwrap();
+    let partition = log.partition("prices", 0).unwrap();
+    partition.append_records([Record::new("key", "newest")]).unwrap();
+    partition.compact(SystemClock.now(), CompactMode::Full).unwrap();
+    drop(partition);
+    log.close().unwrap();
+    let report = Log::open_read_only(dir.path()).unwrap().partition("prices", 0).unwrap().verify().unwrap();
+    assert_eq!(report.findings, []);
 }

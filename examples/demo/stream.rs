@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Error;
+use super::Error;
 
 /// How many changes are made up where there is no repository.
 const GENERATED: u64 = 50_000;

@@ -61,6 +61,13 @@ pub fn batches(storage: &dyn Storage, path: &Path) -> Result<Batches> {
     Ok(Batches::new(file, path.to_path_buf(), 0, end))
 }
 
+/// The same from a byte on where a batch begins: for who has seen what is before it.
+pub fn batches_from(storage: &dyn Storage, path: &Path, position: u64) -> Result<Batches> {
+    let mut batches = batches(storage, path)?;
+    (batches.position, batches.chunk_at) = (position, position);
+    Ok(batches)
+}
+
 impl Batches {
     /// A walk over `[position, end)` of a file.
     pub(crate) fn new(file: Arc<dyn File>, path: PathBuf, position: u64, end: u64) -> Batches {

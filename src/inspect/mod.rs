@@ -51,7 +51,7 @@ use crate::format::{
 use crate::offset::Offset;
 use crate::storage::{FileKind, FileSystem, Storage, files};
 
-pub use self::batches::{Batches, Entry, batches};
+pub use self::batches::{Batches, Entry, batches, batches_from};
 pub use self::digest::{DigestFile, digest};
 pub use self::entries::{IndexEntries, aborted_transactions, offset_index, time_index};
 pub use self::locate::{Content, Located, locate};

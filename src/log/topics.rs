@@ -43,8 +43,9 @@ impl LogInner {
         {
             return Err(ErrorKind::AlreadyExists.into());
         }
-        let entry =
-            changed.topics.entry(name.to_owned()).or_insert_with(|| TopicEntry::new(opening::new_topic_id(), config));
+        let storage = &*self.budgets.storage;
+        let id = opening::new_topic_id(storage)?;
+        let entry = changed.topics.entry(name.to_owned()).or_insert_with(|| TopicEntry::new(id, config));
         entry.partitions.extend(ids);
         match (creation, entry.declared) {
             (Creation::Topic, _) => entry.declared = Some(ids.len() as u32),
@@ -55,7 +56,6 @@ impl LogInner {
             (Creation::Partition, _) => {}
         }
         let declared = entry.declared;
-        let storage = &*self.budgets.storage;
         for id in ids {
             opening::make_partition(&self.budgets, &self.dir, name, *id, entry.id)?;
         }

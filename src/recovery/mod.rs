@@ -315,6 +315,9 @@ impl Opening {
         log_start: Offset,
         gaps: Vec<Range<Offset>>,
     ) -> Result<(Arc<Shared>, PartitionReport)> {
+        if !self.request.read_only {
+            self.settle_seen()?;
+        }
         let tail = match Tail::scan(&mut self, files.clone()) {
             Ok(tail) => tail,
             Err(error) if error.is_corruption() => return self.degrade(error),
@@ -335,6 +338,15 @@ impl Opening {
             assert!(segment.end() <= durable, "what is sealed at open is durable");
         }
         Ok((shared, self.report))
+    }
+
+    /// Makes what was read durable before anything is served or done on its word: who wrote it, and gave files their
+    /// names, may have been killed before the sync.
+    fn settle_seen(&self) -> Result<()> {
+        if self.known_state().is_some() {
+            self.store().settle_seen()?;
+        }
+        if self.request.kafka.clean { Ok(()) } else { self.request.place.sync_dir() }
     }
 
     /// Writes `state` where the structure has changed: not for a tail that was only scanned.

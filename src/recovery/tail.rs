@@ -127,7 +127,8 @@ impl Tail {
             self.no_room = opening.cut(&*file, &log, &walk, next.is_some())?;
         }
         if !opening.request.read_only && self.no_room.is_none() {
-            settle(&place, &*file, &log, position..walk.position, goes_on).map_err(|e| Error::io(e, &path))?;
+            let clean = opening.request.kafka.clean && !goes_on;
+            settle(&place, &*file, &log, position..walk.position, clean).map_err(|e| Error::io(e, &path))?;
         }
         let sealed = goes_on;
         // The active one too: who goes on only knows the largest timestamp, not which batch has it.
@@ -280,10 +281,10 @@ fn keep_aside(place: &Place, file: &dyn File, log: &LogFile, position: u64) -> R
 }
 
 /// Ends the file where its batches end, and writes those above the watermark again: an earlier sync may have failed, and
-/// left the page cache with bytes that the disk does not have (I8). One that is sealed now is synced in any case: whoever
-/// began the next one may have been killed before he synced the length of this one.
-fn settle(place: &Place, file: &dyn File, log: &LogFile, scanned: Range<u64>, sealed: bool) -> std::io::Result<()> {
-    if log.len == scanned.end && scanned.is_empty() && !sealed {
+/// left the page cache with bytes that the disk does not have (I8). Where nothing is to be done it is synced all the same,
+/// unless it was closed in good order: whoever cut it, or began the next one, may have been killed before the sync.
+fn settle(place: &Place, file: &dyn File, log: &LogFile, scanned: Range<u64>, clean: bool) -> std::io::Result<()> {
+    if log.len == scanned.end && scanned.is_empty() && clean {
         return Ok(());
     }
     if log.len > scanned.end {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::format::file_name::{SegmentFileKind, Suffix, segment_file};
-use crate::format::{BATCH_HEADER_LEN, BatchHeader, FormatError};
+use crate::format::{BATCH_HEADER_LEN, BatchHeader, BatchView, FormatError};
 use crate::offset::{Offset, Timestamp};
 use crate::storage::handles::{Evict, Handles, MappedTicket, OpenTicket};
 use crate::storage::{File, OpenMode, Storage};
@@ -499,8 +499,8 @@ fn walk(
     max_bytes: usize,
 ) -> std::result::Result<Walk, (usize, FormatError)> {
     let mut at = 0;
-    let mut floor = bounds.start;
     let mut found: Option<(usize, Offset)> = None;
+    let (mut floor, mut passed) = (bounds.start, None);
     let whole = |found: Option<(usize, Offset)>, end, otherwise| {
         Ok(found.map_or(otherwise, |(start, next)| Walk::Found { start, end, next }))
     };
@@ -515,8 +515,14 @@ fn walk(
         }
         floor = header.next_offset();
         if found.is_none() && header.last_offset() < from {
+            passed = Some((at, header));
             at += header.size;
             continue;
+        }
+        if let Some((at, passed)) = passed.take().filter(|(_, passed)| passed.next_offset() < from) {
+            // Perhaps it says too little of itself, and has what is asked for.
+            let batch = bytes.get(at..at + passed.size).unwrap_or_default();
+            BatchView::parse(batch).and_then(|batch| batch.check_crc()).map_err(|why| (at, why))?;
         }
         if header.next_offset() > limit {
             return whole(found, at, Walk::PastLimit);

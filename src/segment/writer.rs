@@ -151,8 +151,9 @@ impl SegmentWriter {
     /// Lets readers see what was written: the bytes first, then the offsets.
     #[inline]
     pub(crate) fn publish(&mut self, end: Offset) {
-        self.segment.readable.store(self.len, Ordering::Release);
+        // The end first: no reader finds a batch beyond it.
         self.segment.end.store(end.get(), Ordering::Release);
+        self.segment.readable.store(self.len, Ordering::Release);
     }
 
     /// The largest timestamp written.

@@ -107,6 +107,10 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Takes the lock file, made when absent: exclusive against this and other processes, a JVM's locks included.
     /// Fails at once with `WouldBlock` when another holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>>;
+    /// Random bytes, for ids and for the secret that keys are hashed with. Default: the operating system's.
+    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(bytes).map_err(|e| io::Error::other(e.to_string()))
+    }
 }
 
 /// Holds a lock file until dropped.

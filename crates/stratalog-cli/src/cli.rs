@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    compact, completions, delete_records, dump, info, repair, retain, segments, topics, truncate, verify,
+    append, cat, compact, completions, delete_records, demo, dump, export, export_kafka, get, import, import_kafka,
+    info, repair, retain, segments, tail, topics, truncate, verify,
 };
 
 /// Looks inside log directories of stratalog and of Kafka, checks, repairs, moves and measures them.
@@ -60,4 +61,31 @@ pub enum Command {
     /// Prints the manual.
     #[command(after_help = completions::MAN_EXAMPLES)]
     Man(completions::ManArgs),
+    /// Puts records of a text file into a topic. Writes.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::Args),
+    /// Writes the records of a topic as text.
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::Args),
+    /// Appends a record, or a line each from standard input. Writes.
+    #[command(after_help = append::EXAMPLES)]
+    Append(append::Args),
+    /// Shows records.
+    #[command(after_help = cat::EXAMPLES)]
+    Cat(cat::Args),
+    /// Shows the last records, and with -f those that come.
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(tail::Args),
+    /// Shows the latest value of a key.
+    #[command(after_help = get::EXAMPLES)]
+    Get(get::Args),
+    /// Takes a log directory over that Kafka wrote. Writes.
+    #[command(after_help = import_kafka::EXAMPLES)]
+    ImportKafka(import_kafka::Args),
+    /// Hands a log to Kafka, as a directory with nothing but Kafka's files.
+    #[command(after_help = export_kafka::EXAMPLES)]
+    ExportKafka(export_kafka::Args),
+    /// Replays a change stream with a kill and a compaction, and checks the result.
+    #[command(after_help = demo::EXAMPLES)]
+    Demo(demo::Args),
 }

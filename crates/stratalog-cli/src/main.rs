@@ -3,11 +3,17 @@
 mod change;
 mod cli;
 mod commands;
+mod copying;
+mod demo;
+mod destination;
+mod follow;
 mod human;
 mod json;
 mod outcome;
+mod shown;
 mod summary;
 mod target;
+mod text;
 mod ui;
 
 use std::process::ExitCode;

@@ -53,7 +53,7 @@ pub fn partitions<'d>(directory: &'d Directory, what: Option<&str>) -> Result<Ve
 }
 
 /// How a log is opened for writing by whoever does one thing and leaves.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default)]
 pub struct WriteArgs {
     /// Take a directory over that Kafka wrote. It can be handed back: what is closed in good order, Kafka can open.
     #[arg(long)]

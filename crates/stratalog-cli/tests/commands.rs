@@ -5,9 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use stratalog::Log;
-
-use self::common::{copy_dir, expect, files, json, listing, run, samples, text, write_log};
+use self::common::{copy_dir, expect, files, json, listing, run, samples, text, with_log, write_log};
 
 #[test]
 fn verify_names_what_is_wrong_and_where() {
@@ -129,11 +127,10 @@ fn truncate_delete_records_and_retain_move_the_ends() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("say which"));
 
-    let log = Log::open(dir.path(), stratalog::LogConfig::new().maintenance_interval(None).min_free_bytes(0)).unwrap();
-    let topic = log.topic("events").unwrap();
-    topic.set_config(topic.config().unwrap().retention_bytes(Some(1))).unwrap();
-    drop(topic);
-    log.close().unwrap();
+    with_log(dir.path(), |log| {
+        let topic = log.topic("events").unwrap();
+        topic.set_config(topic.config().unwrap().retention_bytes(Some(1))).unwrap();
+    });
     let done = json(0, &["retain", text(dir.path()), "events-0"]);
     assert_eq!(done["partitions"][0]["done"]["segmentsRemoved"], 1, "{done}");
     assert_eq!(json(0, &["info", text(dir.path())])["partitions"][0]["logStart"], 144);

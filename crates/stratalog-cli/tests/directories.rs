@@ -158,7 +158,7 @@ fn a_directory_without_permission_is_wrong_use() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     write_log(&log);
-    fs::set_permissions(&log, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read_dir(&log).is_ok() {
         eprintln!("SKIPPED: root may read everything; a link that leads to itself is tried instead");
         fs::set_permissions(&log, fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,14 +1,23 @@
 //! One module for each command.
 
+pub mod append;
+pub mod cat;
 pub mod compact;
 pub mod completions;
 pub mod delete_records;
+pub mod demo;
 pub mod dump;
+pub mod export;
+pub mod export_kafka;
 pub mod flip;
+pub mod get;
+pub mod import;
+pub mod import_kafka;
 pub mod info;
 pub mod repair;
 pub mod retain;
 pub mod segments;
+pub mod tail;
 pub mod topics;
 pub mod truncate;
 pub mod verify;
@@ -32,5 +41,14 @@ pub fn run(command: Command, ui: &Ui) -> Outcome {
         Command::DeleteRecords(args) => delete_records::run(&args, ui),
         Command::Completions(args) => completions::run(&args, ui),
         Command::Man(args) => completions::man(&args, ui),
+        Command::Import(args) => import::run(&args, ui),
+        Command::Export(args) => export::run(&args, ui),
+        Command::Append(args) => append::run(&args, ui),
+        Command::Cat(args) => cat::run(&args, ui),
+        Command::Tail(args) => tail::run(&args, ui),
+        Command::Get(args) => get::run(&args, ui),
+        Command::ImportKafka(args) => import_kafka::run(&args, ui),
+        Command::ExportKafka(args) => export_kafka::run(&args, ui),
+        Command::Demo(args) => demo::run(&args, ui),
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use stratalog::config::{Clock, SystemClock};
@@ -13,13 +14,31 @@ use stratalog::{Cleanup, CompactMode, Log, LogConfig, Record, Timestamp, TopicCo
 /// When the records of [`write_log`] begin.
 pub const START_MS: i64 = 1_700_000_000_000;
 
+/// A process that is being started has the files of this one open until it runs, locks among them: nothing is started
+/// while a log is open here that is opened again elsewhere.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Opens a log, and closes it.
+pub fn with_log<T>(dir: &Path, act: impl FnOnce(&Log) -> T) -> T {
+    let _none_starts = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let log = Log::open(dir, LogConfig::new().min_free_bytes(0).maintenance_interval(None)).unwrap();
+    let done = act(&log);
+    log.close().unwrap();
+    done
+}
+
 /// Runs the tool; it must not panic, whatever it is used on.
 pub fn run(args: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_stratalog"))
+    let starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let child = Command::new(env!("CARGO_BIN_EXE_stratalog"))
         .args(args)
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .expect("the tool can be started");
+    drop(starting);
+    let output = child.wait_with_output().expect("it ends");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
     assert!(output.status.code().is_some_and(|code| code <= 2), "{args:?}: {:?}\n{stderr}", output.status);
@@ -51,7 +70,10 @@ pub fn text(path: &Path) -> &str {
 /// A log with two topics: `prices` is compacted, has tombstones and two partitions; `events` has records without keys,
 /// headers, and bytes that are no text. Closed in good order.
 pub fn write_log(dir: &Path) {
-    let log = Log::open(dir, LogConfig::new().min_free_bytes(0).maintenance_interval(None)).unwrap();
+    with_log(dir, fill);
+}
+
+fn fill(log: &Log) {
     let compacted = TopicConfig::new().segment_bytes(2048).index_interval_bytes(256).cleanup(Cleanup::Compact);
     log.create_topic("prices", 2, compacted).unwrap();
     for id in 0..2 {
@@ -79,7 +101,6 @@ pub fn write_log(dir: &Path) {
         ];
         partition.append_records(records).unwrap();
     }
-    log.close().unwrap();
 }
 
 /// Copies a directory.

@@ -1,0 +1,277 @@
+//! Workloads: lists of operations, drawn from a seed, that any operation may be left out of.
+
+use std::time::Duration;
+
+use stratalog::sim::{Call, Calls, Failure, Injection};
+use stratalog::{Cleanup, Durability, TopicConfig, WatermarkMode};
+
+/// What a workload is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    /// Appends of all forms, flushed now and then; rolls, truncations, new starts.
+    Buffered,
+    /// Each append is synced.
+    Synced,
+    /// Transactions.
+    Transactions,
+    /// Retention by size and by log start.
+    Retained,
+    /// Compaction with tombstones.
+    Compacted,
+    /// A managed high watermark and leader epochs, transactions too.
+    Managed,
+    /// Topics come, go and change.
+    Catalog,
+    /// Compaction and retention of transactions.
+    CompactedTransactions,
+}
+
+pub const KINDS: [Kind; 8] = [
+    Kind::Buffered,
+    Kind::Synced,
+    Kind::Transactions,
+    Kind::Retained,
+    Kind::Compacted,
+    Kind::Managed,
+    Kind::Catalog,
+    Kind::CompactedTransactions,
+];
+
+/// One operation. Numbers are taken modulo what there is when it runs.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Op {
+    Append {
+        records: u8,
+        size: u8,
+    },
+    /// Batches with offsets of their own, this far apart.
+    AppendGap {
+        gap: u8,
+        size: u8,
+    },
+    /// On condition of the end; wrong where `stale`.
+    AppendIf {
+        size: u8,
+        stale: bool,
+    },
+    Tombstone {
+        key: u8,
+    },
+    Transaction {
+        producer: u8,
+        size: u8,
+    },
+    EndTransaction {
+        producer: u8,
+        abort: bool,
+    },
+    Flush,
+    Roll,
+    Maintain,
+    DeleteBefore {
+        percent: u8,
+    },
+    Truncate {
+        back: u8,
+        lossy: bool,
+    },
+    Reset {
+        ahead: u8,
+    },
+    Compact,
+    Watermark {
+        back: u8,
+    },
+    Epoch,
+    Tick {
+        seconds: u16,
+    },
+    Close,
+    /// The process goes, and another one opens the log in the same boot.
+    Kill,
+    CreateTopic,
+    DeleteTopic,
+    AddPartition,
+    Configure {
+        mark: u8,
+    },
+    /// Another process tries to open the log.
+    Intrude,
+    Fault(Injection),
+    NoFault,
+    Room(Option<u16>),
+}
+
+/// Draws numbers, the same for the same seed.
+#[derive(Clone)]
+pub struct Draw(pub u64);
+
+impl Draw {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+
+    fn byte(&mut self, bound: u64) -> u8 {
+        self.below(bound) as u8
+    }
+}
+
+impl Kind {
+    pub fn of(seed: u64) -> Kind {
+        KINDS[(seed % KINDS.len() as u64) as usize]
+    }
+
+    pub fn is_compacted(self) -> bool {
+        matches!(self, Kind::Compacted | Kind::CompactedTransactions)
+    }
+
+    pub fn topic(self) -> TopicConfig {
+        let config = TopicConfig::new().segment_bytes(1024).index_interval_bytes(128);
+        let buffered = config.durability(Durability::Buffered { interval: Duration::from_secs(3600), bytes: 1 << 30 });
+        match self {
+            Kind::Buffered | Kind::Catalog => buffered,
+            // Large enough for a checkpoint within a segment.
+            Kind::Transactions => buffered.segment_bytes(4096),
+            Kind::Synced => buffered.durability(Durability::Sync),
+            Kind::Retained => buffered.retention_bytes(Some(1400)).segment_age(Duration::from_secs(100)),
+            Kind::Compacted => compacted(buffered).cleanup(Cleanup::Compact),
+            Kind::Managed => buffered.segment_bytes(4096).watermark(WatermarkMode::Managed),
+            Kind::CompactedTransactions => {
+                compacted(buffered).cleanup(Cleanup::CompactDelete).retention_bytes(Some(4000))
+            }
+        }
+    }
+
+    /// The operations of a workload.
+    pub fn ops(self, seed: u64, count: usize, faulty: bool) -> Vec<Op> {
+        let mut draw = Draw(seed ^ 0xC0FF_EE00);
+        let mut ops: Vec<Op> = (0..count).map(|_| self.op(&mut draw)).collect();
+        if faulty {
+            let at = draw.below(count as u64 / 2) as usize;
+            let (on, off) = fault(&mut draw);
+            // What a failed sync left in the page cache only is opened in the same boot, acknowledged, and then the power
+            // goes: what the fault meets is appended and synced, and a sync follows once it is over.
+            let size = draw.byte(90);
+            let met = [on, Op::Append { records: 2, size }, Op::Flush, Op::Append { records: 1, size }, Op::Flush];
+            ops.splice(at..at, met);
+            let last = (at + met.len() + draw.below(4) as usize).min(ops.len());
+            ops.splice(last..last, [off, Op::Kill, Op::Flush]);
+        }
+        ops
+    }
+
+    fn op(self, draw: &mut Draw) -> Op {
+        let common = [
+            Op::Append { records: 1 + draw.byte(3), size: draw.byte(120) },
+            Op::Append { records: 1, size: draw.byte(60) },
+            Op::Append { records: 1, size: 20 },
+            Op::Flush,
+            Op::Roll,
+            Op::Maintain,
+        ];
+        let own = match self {
+            Kind::Buffered | Kind::Synced => [
+                Op::AppendGap { gap: draw.byte(9), size: draw.byte(90) },
+                Op::AppendIf { size: draw.byte(80), stale: draw.below(4) == 0 },
+                Op::Truncate { back: draw.byte(12), lossy: false },
+                if draw.below(3) == 0 {
+                    Op::Reset { ahead: draw.byte(200) }
+                } else {
+                    Op::Append { records: 1, size: 99 }
+                },
+                if draw.below(2) == 0 { Op::Close } else { Op::Kill },
+                Op::DeleteBefore { percent: draw.byte(101) },
+            ],
+            Kind::Transactions => [
+                Op::Transaction { producer: draw.byte(3), size: draw.byte(90) },
+                Op::Transaction { producer: draw.byte(3), size: draw.byte(90) },
+                Op::EndTransaction { producer: draw.byte(3), abort: draw.below(2) == 0 },
+                Op::EndTransaction { producer: draw.byte(3), abort: draw.below(2) == 0 },
+                Op::Truncate { back: draw.byte(12), lossy: draw.below(2) == 0 },
+                if draw.below(2) == 0 { Op::Close } else { Op::Kill },
+            ],
+            Kind::Retained => [
+                Op::Append { records: 2, size: 100 },
+                Op::Append { records: 2, size: 90 },
+                Op::DeleteBefore { percent: draw.byte(101) },
+                Op::Maintain,
+                Op::Tick { seconds: draw.below(200) as u16 },
+                if draw.below(2) == 0 { Op::Close } else { Op::Truncate { back: draw.byte(9), lossy: false } },
+            ],
+            Kind::Compacted => [
+                Op::Tombstone { key: draw.byte(5) },
+                Op::Compact,
+                Op::Compact,
+                Op::Tick { seconds: draw.below(90) as u16 },
+                Op::Append { records: 3, size: draw.byte(100) },
+                match draw.below(3) {
+                    0 => Op::Close,
+                    1 => Op::Truncate { back: draw.byte(6), lossy: draw.below(2) == 0 },
+                    _ => Op::Kill,
+                },
+            ],
+            Kind::Managed => [
+                Op::Watermark { back: draw.byte(6) },
+                Op::Epoch,
+                Op::Transaction { producer: draw.byte(2), size: draw.byte(60) },
+                Op::EndTransaction { producer: draw.byte(2), abort: draw.below(2) == 0 },
+                Op::Truncate { back: draw.byte(9), lossy: false },
+                if draw.below(2) == 0 { Op::Close } else { Op::Kill },
+            ],
+            Kind::Catalog => [
+                Op::CreateTopic,
+                Op::DeleteTopic,
+                Op::AddPartition,
+                Op::Configure { mark: draw.byte(200) },
+                if draw.below(2) == 0 { Op::Close } else { Op::Kill },
+                Op::Intrude,
+            ],
+            Kind::CompactedTransactions => [
+                Op::Transaction { producer: draw.byte(2), size: draw.byte(80) },
+                Op::EndTransaction { producer: draw.byte(2), abort: draw.below(2) == 0 },
+                Op::Compact,
+                Op::Compact,
+                Op::Tick { seconds: draw.below(90) as u16 },
+                if draw.below(2) == 0 { Op::DeleteBefore { percent: draw.byte(60) } } else { Op::Kill },
+            ],
+        };
+        if draw.below(11) < 5 { common[draw.below(6) as usize] } else { own[draw.below(6) as usize] }
+    }
+}
+
+fn compacted(config: TopicConfig) -> TopicConfig {
+    config.min_cleanable_dirty_ratio(0.0).delete_retention(Duration::from_secs(60))
+}
+
+fn fault(draw: &mut Draw) -> (Op, Op) {
+    if draw.below(4) == 0 {
+        return (Op::Room(Some(draw.below(6000) as u16)), Op::Room(None));
+    }
+    let calls = [
+        Call::Sync,
+        Call::Sync,
+        Call::Sync,
+        Call::Sync,
+        Call::Write,
+        Call::SyncDir,
+        Call::Rename,
+        Call::Create,
+        Call::SetLen,
+    ];
+    let injection = Injection {
+        calls: Calls::Only(calls[draw.below(9) as usize]),
+        after: draw.below(6),
+        failure: Failure::ALL[draw.below(5) as usize],
+        forever: draw.below(3) == 0,
+        seed: draw.below(3),
+    };
+    (Op::Fault(injection), Op::NoFault)
+}

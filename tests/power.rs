@@ -1,0 +1,140 @@
+//! Kills and power cuts that once went wrong, each by itself. `crash.rs` explores all of them.
+#![cfg(feature = "sim")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stratalog::sim::{Crash, Order, SimStorage};
+use stratalog::{
+    Cleanup, CompactMode, Durability, ErrorKind, Log, LogConfig, ManualClock, Offset, Record, Timestamp, TopicConfig,
+};
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const NOTHING: Crash = Crash { order: Order::Strict, seed: 0 };
+
+fn config(storage: &SimStorage) -> LogConfig {
+    LogConfig::new()
+        .storage(Arc::new(storage.clone()))
+        .clock(Arc::new(ManualClock::new(NOW)))
+        .min_free_bytes(0)
+        .maintenance_interval(None)
+        .sync_threads(0)
+        .open_threads(Some(1))
+}
+
+fn topic() -> TopicConfig {
+    let buffered = Durability::Buffered { interval: Duration::from_secs(3600), bytes: 1 << 30 };
+    TopicConfig::new().segment_bytes(1024).durability(buffered)
+}
+
+#[test]
+fn a_topic_that_a_killed_process_half_made_is_swept_away() {
+    for stop in 0.. {
+        let storage = SimStorage::new();
+        Log::open("/log", config(&storage)).unwrap().close().unwrap();
+        let log = Log::open("/log", config(&storage)).unwrap();
+        storage.stop_after(stop);
+        let made = log.create_topic("t", 1, topic()).is_ok();
+        let left = storage.kill();
+        // The next process is killed while it sweeps, and the power goes.
+        for second in 0..12 {
+            let again = left.kill();
+            again.stop_after(second);
+            drop(Log::open("/log", config(&again)));
+            for seed in 0..8 {
+                let log = Log::open("/log", config(&again.crash(&Crash { order: Order::Strict, seed }))).unwrap();
+                if let Some(found) = log.topic("t") {
+                    assert_eq!(found.config().unwrap(), topic(), "stopped after {stop}, then {second}, seed {seed}");
+                }
+            }
+        }
+        if made {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_new_log_is_durable_though_the_process_that_made_its_directory_was_killed() {
+    for stop in 0..30 {
+        let storage = SimStorage::new();
+        storage.stop_after(stop);
+        drop(Log::open("/above/log", config(&storage)));
+        let storage = storage.kill();
+        let log = Log::open("/above/log", config(&storage)).unwrap();
+        let topic = log.create_topic("t", 1, topic()).unwrap();
+        topic.append(Record::new("key", "value")).unwrap();
+        topic.partition(0).unwrap().flush().unwrap();
+        let log = Log::open("/above/log", config(&storage.crash(&NOTHING))).unwrap();
+        assert_eq!(log.partition("t", 0).expect("it is there").offsets().end, Offset::new(1), "stopped after {stop}");
+    }
+}
+
+#[test]
+fn what_was_shown_after_a_kill_is_there_after_a_power_cut() {
+    for stop in 0.. {
+        let storage = SimStorage::new();
+        let log = Log::open("/log", config(&storage)).unwrap();
+        log.create_topic("t", 1, topic()).unwrap();
+        let partition = log.partition("t", 0).unwrap();
+        storage.stop_after(stop);
+        let done = (|| {
+            for n in 0..9 {
+                partition.append_records([Record::new("key", &"x".repeat(300))])?;
+                if n == 4 {
+                    partition.delete_before(Offset::new(3))?;
+                }
+            }
+            Ok::<(), stratalog::Error>(())
+        })();
+        for seed in 0..4 {
+            let first = storage.crash(&Crash { order: Order::Strict, seed });
+            for second in 0..10 {
+                let killed = first.kill();
+                killed.stop_after(second);
+                drop(Log::open("/log", config(&killed)));
+                let seen = killed.kill();
+                let shown = Log::open("/log", config(&seen)).unwrap().partition("t", 0).unwrap().offsets();
+                let left = Log::open("/log", config(&seen.crash(&NOTHING))).unwrap();
+                let offsets = left.partition("t", 0).unwrap().offsets();
+                assert_eq!((offsets.start, offsets.end), (shown.start, shown.end), "{stop}, {seed}, {second}");
+            }
+        }
+        if done.is_ok() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_truncation_inside_a_batch_does_not_take_what_compaction_relied_on() {
+    let storage = SimStorage::new();
+    let log = Log::open("/log", config(&storage)).unwrap();
+    let compacted = topic().cleanup(Cleanup::Compact).min_cleanable_dirty_ratio(0.0);
+    log.create_topic("t", 1, compacted).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    partition.append_records([Record::new("a", "old")]).unwrap();
+    partition.append_records([Record::new("a", "new"), Record::new("b", "1"), Record::new("c", "2")]).unwrap();
+    partition.compact(NOW, CompactMode::Full).unwrap();
+    // Offset 1 justified the removal of offset 0; its batch goes up to 3.
+    for to in 1..4 {
+        let error = partition.truncate(Offset::new(to)).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::TruncateBelowCompacted { lowest: Offset::new(4) }, "to {to}");
+    }
+    assert_eq!(partition.truncate(Offset::new(4)).unwrap(), Offset::new(4));
+}
+
+#[test]
+fn nothing_is_scanned_after_a_truncation_and_a_close() {
+    let storage = SimStorage::new();
+    let log = Log::open("/log", config(&storage)).unwrap();
+    log.create_topic("t", 1, topic()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    for _ in 0..5 {
+        partition.append_records([Record::new("key", "value")]).unwrap();
+    }
+    partition.truncate(Offset::new(3)).unwrap();
+    log.close().unwrap();
+    let log = Log::open("/log", config(&storage)).unwrap();
+    assert_eq!(log.recovery_report().partitions[0].scanned_bytes, 0);
+}
