@@ -273,5 +273,12 @@ pub fn case(seed: u64, order: Order, ops: usize, breadth: Breadth, depth: u32) -
     let kind = Kind::of(seed);
     // Of each kind every other workload meets a fault.
     let faulty = seed / super::workload::KINDS.len() as u64 % 2 == 1;
-    Case { seed, kind, ops: kind.ops(seed, ops, faulty), breadth: Breadth { order, seed, ..breadth }, depth, trace: false }
+    Case {
+        seed,
+        kind,
+        ops: kind.ops(seed, ops, faulty),
+        breadth: Breadth { order, seed, ..breadth },
+        depth,
+        trace: false,
+    }
 }

@@ -40,31 +40,61 @@ pub const KINDS: [Kind; 8] = [
 /// One operation. Numbers are taken modulo what there is when it runs.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Op {
-    Append { records: u8, size: u8 },
+    Append {
+        records: u8,
+        size: u8,
+    },
     /// Batches with offsets of their own, this far apart.
-    AppendGap { gap: u8, size: u8 },
+    AppendGap {
+        gap: u8,
+        size: u8,
+    },
     /// On condition of the end; wrong where `stale`.
-    AppendIf { size: u8, stale: bool },
-    Tombstone { key: u8 },
-    Transaction { producer: u8, size: u8 },
-    EndTransaction { producer: u8, abort: bool },
+    AppendIf {
+        size: u8,
+        stale: bool,
+    },
+    Tombstone {
+        key: u8,
+    },
+    Transaction {
+        producer: u8,
+        size: u8,
+    },
+    EndTransaction {
+        producer: u8,
+        abort: bool,
+    },
     Flush,
     Roll,
     Maintain,
-    DeleteBefore { percent: u8 },
-    Truncate { back: u8, lossy: bool },
-    Reset { ahead: u8 },
+    DeleteBefore {
+        percent: u8,
+    },
+    Truncate {
+        back: u8,
+        lossy: bool,
+    },
+    Reset {
+        ahead: u8,
+    },
     Compact,
-    Watermark { back: u8 },
+    Watermark {
+        back: u8,
+    },
     Epoch,
-    Tick { seconds: u16 },
+    Tick {
+        seconds: u16,
+    },
     Close,
     /// The process goes, and another one opens the log in the same boot.
     Kill,
     CreateTopic,
     DeleteTopic,
     AddPartition,
-    Configure { mark: u8 },
+    Configure {
+        mark: u8,
+    },
     /// Another process tries to open the log.
     Intrude,
     Fault(Injection),
@@ -114,7 +144,9 @@ impl Kind {
             Kind::Retained => buffered.retention_bytes(Some(1400)).segment_age(Duration::from_secs(100)),
             Kind::Compacted => compacted(buffered).cleanup(Cleanup::Compact),
             Kind::Managed => buffered.segment_bytes(4096).watermark(WatermarkMode::Managed),
-            Kind::CompactedTransactions => compacted(buffered).cleanup(Cleanup::CompactDelete).retention_bytes(Some(4000)),
+            Kind::CompactedTransactions => {
+                compacted(buffered).cleanup(Cleanup::CompactDelete).retention_bytes(Some(4000))
+            }
         }
     }
 
@@ -145,12 +177,22 @@ impl Kind {
             Op::Roll,
             Op::Maintain,
         ];
-        let own = match self {
+        let own = self.own(draw);
+        if draw.below(11) < 5 { common[draw.below(6) as usize] } else { own[draw.below(6) as usize] }
+    }
+
+    /// Operations of this kind alone.
+    fn own(self, draw: &mut Draw) -> [Op; 6] {
+        match self {
             Kind::Buffered | Kind::Synced => [
                 Op::AppendGap { gap: draw.byte(9), size: draw.byte(90) },
                 Op::AppendIf { size: draw.byte(80), stale: draw.below(4) == 0 },
                 Op::Truncate { back: draw.byte(12), lossy: false },
-                if draw.below(3) == 0 { Op::Reset { ahead: draw.byte(200) } } else { Op::Append { records: 1, size: 99 } },
+                if draw.below(3) == 0 {
+                    Op::Reset { ahead: draw.byte(200) }
+                } else {
+                    Op::Append { records: 1, size: 99 }
+                },
                 if draw.below(2) == 0 { Op::Close } else { Op::Kill },
                 Op::DeleteBefore { percent: draw.byte(101) },
             ],
@@ -206,8 +248,7 @@ impl Kind {
                 Op::Tick { seconds: draw.below(90) as u16 },
                 if draw.below(2) == 0 { Op::DeleteBefore { percent: draw.byte(60) } } else { Op::Kill },
             ],
-        };
-        if draw.below(11) < 5 { common[draw.below(6) as usize] } else { own[draw.below(6) as usize] }
+        }
     }
 }
 
@@ -219,7 +260,17 @@ fn fault(draw: &mut Draw) -> (Op, Op) {
     if draw.below(4) == 0 {
         return (Op::Room(Some(draw.below(6000) as u16)), Op::Room(None));
     }
-    let calls = [Call::Sync, Call::Sync, Call::Sync, Call::Sync, Call::Write, Call::SyncDir, Call::Rename, Call::Create, Call::SetLen];
+    let calls = [
+        Call::Sync,
+        Call::Sync,
+        Call::Sync,
+        Call::Sync,
+        Call::Write,
+        Call::SyncDir,
+        Call::Rename,
+        Call::Create,
+        Call::SetLen,
+    ];
     let injection = Injection {
         calls: Calls::Only(calls[draw.below(9) as usize]),
         after: draw.below(6),

@@ -127,11 +127,12 @@ impl<'a> World<'a> {
 
     /// Opens the log, and makes its topic where it is not known yet.
     pub fn start(&mut self) -> Result<(), Ended> {
-        self.open().and_then(|log| {
-            self.log = Some(log);
-            if self.snapshot().topics.is_empty() { self.create(MAIN, 1) } else { Ok(()) }
-        })
-        .map_err(|stop| self.ended(stop))
+        self.open()
+            .and_then(|log| {
+                self.log = Some(log);
+                if self.snapshot().topics.is_empty() { self.create(MAIN, 1) } else { Ok(()) }
+            })
+            .map_err(|stop| self.ended(stop))
     }
 
     /// Runs operations. With faults an operation may fail, and the world goes on.
@@ -296,7 +297,7 @@ impl<'a> World<'a> {
             }
         });
         // Which of the settings counts is read once more: a crash must not bring back another one.
-        for (name, _) in found {
+        for name in found.keys() {
             let mark = self.log.as_ref().and_then(|log| log.topic(name)?.config().ok()).map(|c| c.segment_index_bytes);
             self.edit(|model| {
                 if let (Some(topic), Some(mark)) = (model.topics.get_mut(name.as_str()), mark) {
@@ -320,9 +321,10 @@ impl<'a> World<'a> {
 
     /// After an operation that a fault made fail: on a full disk things go on, else the log is opened anew.
     fn go_on(&mut self, error: &Error) -> Result<(), Ended> {
-        let healthy = self.parts().iter().all(|(name, id)| {
-            self.partition(name, *id).is_ok_and(|partition| partition.stats().error.is_none())
-        });
+        let healthy = self
+            .parts()
+            .iter()
+            .all(|(name, id)| self.partition(name, *id).is_ok_and(|partition| partition.stats().error.is_none()));
         let settled = self.snapshot().topics.values().all(|topic| {
             topic.there == There::Yes && topic.parts.iter().all(|part| part.cut.is_none() && part.reset.is_none())
         });
@@ -442,7 +444,8 @@ impl<'a> World<'a> {
         let end = self.part(name, id, |part| part.end);
         let records: Vec<(u64, Rec)> = (end..).zip(sizes.iter().map(|size| self.record(*size))).collect();
         let batch = build(&records, RecordBatch::builder(), self.clock_now());
-        self.put(name, id, partition, &records, end, batch.header().next_offset().get() + end, || match condition {
+        let next = batch.header().next_offset().get() + end;
+        self.put((name, id), partition, &records, (end, next), || match condition {
             None => partition.append(&batch),
             Some(false) => partition.append_if(Offset::new(end), &batch),
             Some(true) => partition.append_if(Offset::new(end + 1), &batch),
@@ -452,12 +455,10 @@ impl<'a> World<'a> {
     /// Appends, and keeps the model: what may be there before the call, what must be there after it.
     fn put(
         &self,
-        name: &'static str,
-        id: usize,
+        (name, id): (&'static str, usize),
         partition: &Partition,
         records: &[(u64, Rec)],
-        base: u64,
-        next: u64,
+        (base, next): (u64, u64),
         append: impl FnOnce() -> stratalog::Result<stratalog::Appended>,
     ) -> Step<()> {
         self.part(name, id, |part| part.expect(records, next));
@@ -482,14 +483,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn append_gap(
-        &mut self,
-        name: &'static str,
-        id: usize,
-        partition: &Partition,
-        gap: u64,
-        size: usize,
-    ) -> Step<()> {
+    fn append_gap(&mut self, name: &'static str, id: usize, partition: &Partition, gap: u64, size: usize) -> Step<()> {
         let first = self.part(name, id, |part| part.end) + gap;
         let second = first + 2 + gap / 2;
         let mut all = Vec::new();
@@ -500,7 +494,7 @@ impl<'a> World<'a> {
             bytes.extend_from_slice(build(&records, builder, self.clock_now()).as_bytes());
             all.extend(records);
         }
-        self.put(name, id, partition, &all, first, second + 1, || partition.append_at(&bytes))?;
+        self.put((name, id), partition, &all, (first, second + 1), || partition.append_at(&bytes))?;
         self.part(name, id, |part| {
             part.batches.remove(&first);
             part.batches.extend([(first, first + 1), (second, second + 1)]);
@@ -512,7 +506,7 @@ impl<'a> World<'a> {
         let end = self.part(name, id, |part| part.end);
         let records = [(end, Rec { key, value: None, at: self.clock_now() })];
         let batch = build(&records, RecordBatch::builder(), self.clock_now());
-        self.put(name, id, partition, &records, end, end + 1, || partition.append(&batch))
+        self.put((name, id), partition, &records, (end, end + 1), || partition.append(&batch))
     }
 
     fn transaction(
@@ -531,7 +525,7 @@ impl<'a> World<'a> {
         let builder = RecordBatch::builder().producer(producer.into(), 0, sequence).transactional(true);
         let batch = build(&records, builder, self.clock_now());
         self.part(name, id, |part| part.writers.insert(end, producer));
-        self.put(name, id, partition, &records, end, end + 1, || partition.append(&batch))
+        self.put((name, id), partition, &records, (end, end + 1), || partition.append(&batch))
     }
 
     fn end_transaction(
@@ -548,7 +542,7 @@ impl<'a> World<'a> {
             part.markers.insert(part.end, (producer, abort));
             part.end
         });
-        self.put(name, id, partition, &[], end, end + 1, || partition.append(&batch))
+        self.put((name, id), partition, &[], (end, end + 1), || partition.append(&batch))
     }
 
     fn flush(&self, name: &'static str, id: usize, partition: &Partition) -> Step<()> {

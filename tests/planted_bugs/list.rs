@@ -2,9 +2,7 @@
 
 use super::storage::{Bug, Which};
 use crate::exploration::workload::Kind;
-use Kind::{
-    Buffered, Catalog, Compacted, CompactedTransactions, Managed, Retained, Synced, Transactions,
-};
+use Kind::{Buffered, Catalog, Compacted, CompactedTransactions, Managed, Retained, Synced, Transactions};
 
 /// A bug between the engine and its storage.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +31,13 @@ impl Planted {
     }
 }
 
+impl Planted {
+    /// Whether many workloads have to be explored before it shows.
+    pub fn takes_long(&self) -> bool {
+        self.needs_fault() || matches!(self.bug, Bug::ReuseTemporaries | Bug::SkipDirSyncAfter(_) | Bug::StaleReads)
+    }
+}
+
 const fn plant(
     name: &'static str,
     breaks: &'static str,
@@ -48,15 +53,33 @@ pub const PLANTED: &[Planted] = &[
     plant("the state is never synced", "I15", &[21], &[Retained, Buffered], Bug::SkipSync(Which::State)),
     plant("what compaction writes is not synced", "I7", &[30], &[Compacted], Bug::SkipSync(Which::CleanedLog)),
     plant("the catalog is not synced before its rename", "I1", &[30], &[Catalog], Bug::SkipSync(Which::CatalogTemp)),
-    plant("the directory of a partition is never synced", "I15", &[18], &[Buffered, Retained], Bug::SkipDirSync(Which::Any)),
+    plant(
+        "the directory of a partition is never synced",
+        "I15",
+        &[18],
+        &[Buffered, Retained],
+        Bug::SkipDirSync(Which::Any),
+    ),
     plant("the directory of the log is never synced", "I1", &[18], &[Catalog], Bug::SkipDirSync(Which::LogDir)),
     plant("the commit of a swap is not synced", "I7", &[30], &[Compacted], Bug::SkipDirSyncAfter(".swap")),
-    plant("no directory sync between the old and the new name", "I7", &[30], &[Compacted], Bug::SkipDirSyncAfter(".deleted")),
+    plant(
+        "no directory sync between the old and the new name",
+        "I7",
+        &[30],
+        &[Compacted],
+        Bug::SkipDirSyncAfter(".deleted"),
+    ),
     plant("the catalog's rename is not synced", "I1", &[21], &[Catalog], Bug::SkipDirSyncAfter("stratalog.topics")),
     plant("state before data", "I15", &[11], &[Buffered, Retained], Bug::StateBeforeData),
     plant("a failed sync is tried again", "I8", &[18], &[Synced, Buffered], Bug::RetrySync),
     plant("a failed sync is taken for done", "I8", &[18], &[Synced, Buffered], Bug::SwallowSyncError),
-    plant("a failed directory sync is taken for done", "I8", &[18], &[Retained, Buffered, Catalog], Bug::SwallowDirSyncError),
+    plant(
+        "a failed directory sync is taken for done",
+        "I8",
+        &[18],
+        &[Retained, Buffered, Catalog],
+        Bug::SwallowDirSyncError,
+    ),
     plant(
         "after a failed sync and an open in the same boot nothing is written again",
         "I8",
@@ -75,7 +98,13 @@ pub const PLANTED: &[Planted] = &[
     plant("files go before the state tells", "I15", &[21], &[Retained, Buffered], Bug::StateAfterNames),
     plant("the clock of compaction is a day ahead", "I5", &[4, 5], &[Compacted], Bug::ClockAhead),
     plant("compaction moves offsets", "I3", &[10, 29], &[Compacted], Bug::ShiftOffsets),
-    plant("a full disk is taken for a write that succeeded", "I9", &[15], &[Buffered, Retained, Managed], Bug::SwallowNoSpace),
+    plant(
+        "a full disk is taken for a write that succeeded",
+        "I9",
+        &[15],
+        &[Buffered, Retained, Managed],
+        Bug::SwallowNoSpace,
+    ),
     plant("each append is synced under its lock", "I13", &[17], &[Buffered], Bug::WriteThrough),
     plant("recovery begins at the beginning", "I12", &[11], &[Buffered, Managed], Bug::ForgetPosition),
     plant("reads beyond the end of a file kill", "I11", &[14], &[Buffered], Bug::PanicBeyondEnd),

@@ -94,5 +94,7 @@ fn damage(storage: &SimStorage, path: &PathBuf, at: usize, bytes: &[u8]) {
 /// Inputs to begin with: each file emptied, and the beginning of each overwritten.
 pub fn seeds() -> Vec<Vec<u8>> {
     let files = 0..FILES.len() as u8;
-    files.flat_map(|file| [vec![file, 0, 0], vec![file, 1, 4, 0xff, 0xff, 0xff, 0xff], vec![file, 0, 2, 0x7f, 0]]).collect()
+    files
+        .flat_map(|file| [vec![file, 0, 0], vec![file, 1, 4, 0xff, 0xff, 0xff, 0xff], vec![file, 0, 2, 0x7f, 0]])
+        .collect()
 }

@@ -3,8 +3,8 @@
 use stratalog::format::digest::{DigestAnnex, DigestFooter};
 use stratalog::format::state::decode_slot;
 use stratalog::format::{
-    AbortedTxn, BatchHeader, BatchView, Batches, FilterScratch, Filtered, Meta, OffsetIndexEntry, RecordBatch, RecordView, Scratch,
-    TimeIndexEntry, checkpoint, file_name, filter_batch, partition_metadata, snapshot,
+    AbortedTxn, BatchHeader, BatchView, Batches, FilterScratch, Filtered, Meta, OffsetIndexEntry, RecordBatch,
+    RecordView, Scratch, TimeIndexEntry, checkpoint, file_name, filter_batch, partition_metadata, snapshot,
 };
 
 /// Decompressed bytes of a batch are held below this here.
