@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use exploration::explore::{Seen, case, explore};
 use exploration::workload::KINDS;
 use exploration::world::Rig;
-use planted_bugs::list::PLANTED;
+use planted_bugs::list::{PLANTED, Planted};
 use planted_bugs::storage::{Bug, PlantedStorage};
 use stratalog::sim::{Breadth, Order, SimStorage};
 use stratalog::storage::Storage;
@@ -25,20 +25,31 @@ fn every_planted_bug_is_found() {
     let only = std::env::var("STRATALOG_PLANTED").ok();
     let began = Instant::now();
     let mut missed = Vec::new();
-    for bug in PLANTED.iter().filter(|bug| only.as_deref().is_none_or(|name| name == bug.name)) {
+    // Unoptimised, those that take many workloads are left to the optimised run.
+    let chosen =
+        |bug: &&Planted| only.as_deref().map_or(!(cfg!(debug_assertions) && bug.takes_long()), |name| name == bug.name);
+    let mut found = 0;
+    for bug in PLANTED.iter().filter(chosen) {
         let began = Instant::now();
         match find(bug) {
-            Some((seed, why)) => println!("{:5.1} s, seed {seed}: {}: {why}", began.elapsed().as_secs_f64(), bug.name),
+            Some((seed, why)) => {
+                found += 1;
+                println!("{:5.1} s, seed {seed}: {}: {why}", began.elapsed().as_secs_f64(), bug.name);
+            }
             None => missed.push(bug.name),
         }
     }
     assert!(missed.is_empty(), "{} planted bugs were missed: {missed:?}", missed.len());
     assert!(began.elapsed() < ALL_TOGETHER, "{:?}", began.elapsed());
-    println!("{} planted bugs, all found, in {:.1} s", PLANTED.len(), began.elapsed().as_secs_f64());
+    println!(
+        "{found} of {} planted bugs looked for, all found, in {:.1} s",
+        PLANTED.len(),
+        began.elapsed().as_secs_f64()
+    );
 }
 
 /// The first violation that a planted bug leads to, looked for in the workloads in which it can show.
-fn find(bug: &planted_bugs::list::Planted) -> Option<(u64, String)> {
+fn find(bug: &Planted) -> Option<(u64, String)> {
     let breadth = Breadth { order: Order::Strict, tears: 1, drawn: 4, seed: 0, last: 6 };
     let wrap = |storage: SimStorage| Arc::new(PlantedStorage::new(storage, bug.bug)) as Arc<dyn Storage>;
     let clock_ahead = Duration::from_secs(if bug.bug == Bug::ClockAhead { 86_400 } else { 0 });

@@ -177,7 +177,13 @@ impl Kind {
             Op::Roll,
             Op::Maintain,
         ];
-        let own = match self {
+        let own = self.own(draw);
+        if draw.below(11) < 5 { common[draw.below(6) as usize] } else { own[draw.below(6) as usize] }
+    }
+
+    /// Operations of this kind alone.
+    fn own(self, draw: &mut Draw) -> [Op; 6] {
+        match self {
             Kind::Buffered | Kind::Synced => [
                 Op::AppendGap { gap: draw.byte(9), size: draw.byte(90) },
                 Op::AppendIf { size: draw.byte(80), stale: draw.below(4) == 0 },
@@ -242,8 +248,7 @@ impl Kind {
                 Op::Tick { seconds: draw.below(90) as u16 },
                 if draw.below(2) == 0 { Op::DeleteBefore { percent: draw.byte(60) } } else { Op::Kill },
             ],
-        };
-        if draw.below(11) < 5 { common[draw.below(6) as usize] } else { own[draw.below(6) as usize] }
+        }
     }
 }
 

@@ -219,7 +219,9 @@ impl<'a> World<'a> {
     }
 
     fn maintenance_clock(&self) -> Timestamp {
-        Timestamp::from_millis(self.clock_now().as_millis() + self.rig.clock_ahead.as_millis() as i64)
+        // It jumps ahead and back.
+        let ahead = if self.turn.is_multiple_of(2) { self.rig.clock_ahead.as_millis() as i64 } else { 0 };
+        Timestamp::from_millis(self.clock_now().as_millis() + ahead)
     }
 
     fn edit<T>(&self, change: impl FnOnce(&mut Model) -> T) -> T {
@@ -297,7 +299,7 @@ impl<'a> World<'a> {
             }
         });
         // Which of the settings counts is read once more: a crash must not bring back another one.
-        for (name, _) in found {
+        for name in found.keys() {
             let mark = self.log.as_ref().and_then(|log| log.topic(name)?.config().ok()).map(|c| c.segment_index_bytes);
             self.edit(|model| {
                 if let (Some(topic), Some(mark)) = (model.topics.get_mut(name.as_str()), mark) {
@@ -444,7 +446,8 @@ impl<'a> World<'a> {
         let end = self.part(name, id, |part| part.end);
         let records: Vec<(u64, Rec)> = (end..).zip(sizes.iter().map(|size| self.record(*size))).collect();
         let batch = build(&records, RecordBatch::builder(), self.clock_now());
-        self.put(name, id, partition, &records, end, batch.header().next_offset().get() + end, || match condition {
+        let next = batch.header().next_offset().get() + end;
+        self.put((name, id), partition, &records, (end, next), || match condition {
             None => partition.append(&batch),
             Some(false) => partition.append_if(Offset::new(end), &batch),
             Some(true) => partition.append_if(Offset::new(end + 1), &batch),
@@ -454,12 +457,10 @@ impl<'a> World<'a> {
     /// Appends, and keeps the model: what may be there before the call, what must be there after it.
     fn put(
         &self,
-        name: &'static str,
-        id: usize,
+        (name, id): (&'static str, usize),
         partition: &Partition,
         records: &[(u64, Rec)],
-        base: u64,
-        next: u64,
+        (base, next): (u64, u64),
         append: impl FnOnce() -> stratalog::Result<stratalog::Appended>,
     ) -> Step<()> {
         self.part(name, id, |part| part.expect(records, next));
@@ -495,7 +496,7 @@ impl<'a> World<'a> {
             bytes.extend_from_slice(build(&records, builder, self.clock_now()).as_bytes());
             all.extend(records);
         }
-        self.put(name, id, partition, &all, first, second + 1, || partition.append_at(&bytes))?;
+        self.put((name, id), partition, &all, (first, second + 1), || partition.append_at(&bytes))?;
         self.part(name, id, |part| {
             part.batches.remove(&first);
             part.batches.extend([(first, first + 1), (second, second + 1)]);
@@ -507,7 +508,7 @@ impl<'a> World<'a> {
         let end = self.part(name, id, |part| part.end);
         let records = [(end, Rec { key, value: None, at: self.clock_now() })];
         let batch = build(&records, RecordBatch::builder(), self.clock_now());
-        self.put(name, id, partition, &records, end, end + 1, || partition.append(&batch))
+        self.put((name, id), partition, &records, (end, end + 1), || partition.append(&batch))
     }
 
     fn transaction(
@@ -526,7 +527,7 @@ impl<'a> World<'a> {
         let builder = RecordBatch::builder().producer(producer.into(), 0, sequence).transactional(true);
         let batch = build(&records, builder, self.clock_now());
         self.part(name, id, |part| part.writers.insert(end, producer));
-        self.put(name, id, partition, &records, end, end + 1, || partition.append(&batch))
+        self.put((name, id), partition, &records, (end, end + 1), || partition.append(&batch))
     }
 
     fn end_transaction(
@@ -543,7 +544,7 @@ impl<'a> World<'a> {
             part.markers.insert(part.end, (producer, abort));
             part.end
         });
-        self.put(name, id, partition, &[], end, end + 1, || partition.append(&batch))
+        self.put((name, id), partition, &[], (end, end + 1), || partition.append(&batch))
     }
 
     fn flush(&self, name: &'static str, id: usize, partition: &Partition) -> Step<()> {

@@ -53,7 +53,6 @@ pub enum Bug {
     NoLock,
     IgnoreShrink,
     StaleBatchInWindow,
-    ReuseTemporaries,
     DropEverySecondState,
     LoseRename(&'static str),
     StaleReads,
@@ -63,14 +62,13 @@ pub enum Bug {
     SwallowNoSpace,
     WriteThrough,
     ForgetPosition,
-    PanicBeyondEnd,
+    PanicWhenFull,
     LoseKeptTail,
     ShortWrites,
     DamageCleaned,
     WatermarkAhead,
     DurableEndAhead,
     ForgetWinner,
-    KeepRemoved,
     Misdirect,
 }
 
@@ -123,19 +121,6 @@ impl PlantedStorage {
         PlantedStorage { inner, bug, memory: Arc::default() }
     }
 
-    /// The name that a file has on disk.
-    fn real(&self, path: &Path) -> PathBuf {
-        let name = path.to_str().unwrap_or_default();
-        match self.bug {
-            Bug::ReuseTemporaries if name.ends_with(".cleaned") => {
-                let parts: Vec<&str> = name.rsplitn(3, '.').collect();
-                let numbered = parts.get(1).is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()));
-                if numbered { PathBuf::from(format!("{}.cleaned", parts[2])) } else { path.to_path_buf() }
-            }
-            _ => path.to_path_buf(),
-        }
-    }
-
     fn after_names(&self) -> io::Result<()> {
         if self.bug == Bug::StateAfterNames { self.memory.lock().unwrap().catch_up() } else { Ok(()) }
     }
@@ -143,22 +128,14 @@ impl PlantedStorage {
 
 impl Storage for PlantedStorage {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        let path = self.real(path);
-        let opened = match self.inner.open(&path, mode) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.bug == Bug::ReuseTemporaries => {
-                self.inner.open(&path, OpenMode::Write)
-            }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.bug == Bug::KeepRemoved => {
-                self.inner.open(&path, OpenMode::Write)
-            }
-            opened => opened,
-        };
-        let file = PlantedFile { inner: opened?, path, bug: self.bug, memory: Arc::clone(&self.memory) };
+        let opened = self.inner.open(path, mode);
+        let file =
+            PlantedFile { inner: opened?, path: path.to_path_buf(), bug: self.bug, memory: Arc::clone(&self.memory) };
         Ok(Arc::new(file))
     }
 
     fn info(&self, path: &Path) -> io::Result<FileInfo> {
-        self.inner.info(&self.real(path))
+        self.inner.info(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -180,15 +157,12 @@ impl Storage for PlantedStorage {
             Bug::SkipDirSyncAfter(end) if name.ends_with(end) => self.memory.lock().unwrap().skip_dir_sync = true,
             _ => {}
         }
-        self.inner.rename(&self.real(from), &self.real(to))?;
+        self.inner.rename(from, to)?;
         self.after_names()
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        if self.bug == Bug::KeepRemoved && Which::Log.is(path) {
-            return self.inner.info(path).map(|_| ());
-        }
-        self.inner.remove_file(&self.real(path))?;
+        self.inner.remove_file(path)?;
         self.after_names()
     }
 
@@ -305,6 +279,11 @@ impl PlantedFile {
                 Err(e) if e.kind() == io::ErrorKind::StorageFull => Ok(()),
                 written => written,
             },
+            // As a store into a mapped hole does.
+            Bug::PanicWhenFull => match self.inner.write_at(buf, position) {
+                Err(e) if e.kind() == io::ErrorKind::StorageFull => panic!("a signal: {e}"),
+                written => written,
+            },
             Bug::LoseKeptTail if self.path.to_str().is_some_and(|path| path.ends_with(".broken")) => Ok(()),
             Bug::ShortWrites if Which::Log.is(&self.path) && memory.nth(5) => {
                 self.inner.write_at(&buf[..buf.len() / 2], position)
@@ -334,11 +313,6 @@ impl File for PlantedFile {
                 let read = self.inner.read_at(buf, position)?;
                 memory.pages.insert(key, buf[..read].to_vec());
                 Ok(read)
-            }
-            Bug::PanicBeyondEnd => {
-                let len = self.inner.info()?.len;
-                assert!(position + buf.len() as u64 <= len, "a signal: read at {position} of {len}");
-                self.inner.read_at(buf, position)
             }
             _ => self.inner.read_at(buf, position),
         }

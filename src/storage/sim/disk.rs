@@ -162,19 +162,24 @@ impl Inode {
         self.pending.clear();
     }
 
-    /// The pages are marked clean, and of their content the disk has what the seed chooses.
+    /// The pages are marked clean, and of their content the disk has what the seed chooses. Lengths are no pages: they
+    /// still wait for a sync.
     pub(super) fn fail_sync(&mut self, seed: u64) {
         let mut draw = Draw(seed);
         let pending = std::mem::take(&mut self.pending);
-        self.lossy |= !pending.is_empty();
-        if seed != 0 {
-            let durable = self.durable.edit();
-            for change in pending {
-                match draw.below(3) {
-                    0 => {}
-                    1 => super::crash::apply_torn(&change.what, durable, &mut draw),
-                    _ => change.what.apply(durable),
-                }
+        for change in pending {
+            if matches!(change.what, Change::SetLen(_)) {
+                self.pending.push(change);
+                continue;
+            }
+            self.lossy = true;
+            if seed == 0 {
+                continue;
+            }
+            match draw.below(3) {
+                0 => {}
+                1 => super::crash::apply_torn(&change.what, self.durable.edit(), &mut draw),
+                _ => change.what.apply(self.durable.edit()),
             }
         }
     }
