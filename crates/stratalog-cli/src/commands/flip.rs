@@ -51,6 +51,8 @@ struct Seen {
     times: Vec<Option<Offset>>,
     /// A lookup by offset that found another record than the walk.
     wrong: Option<String>,
+    /// A compaction that was committed could not be finished: what it would have replaced is there again, and is told of.
+    is_undone: bool,
     /// It ended with an error, or what opening found explains why there is less.
     is_told: bool,
 }
@@ -275,6 +277,7 @@ impl Copies {
             let name = (partition.topic().to_owned(), partition.id());
             let mut found = read_partition(&partition);
             let opened = report.partitions.iter().find(|opened| (&opened.topic, opened.partition) == (&name.0, name.1));
+            found.is_undone = opened.is_some_and(|opened| !opened.put_aside.is_empty());
             found.is_told |= partition.stats().error.is_some()
                 || opened.is_some_and(|o| o.cut.is_some() || !o.put_aside.is_empty() || o.error.is_some());
             seen.insert(name, found);
@@ -378,6 +381,10 @@ fn judge(before: &SeenLog, after: &SeenLog) -> Verdict {
 fn judge_partition(before: &Seen, after: &Seen) -> Verdict {
     if let Some(how) = &after.wrong {
         return Verdict::Wrong(how.clone());
+    }
+    let mut all = after.records.iter();
+    if after.is_undone && before.records.iter().all(|then| all.any(|now| now == then)) {
+        return Verdict::Reported;
     }
     let shared = after.records.iter().zip(&before.records);
     if let Some((now, then)) = shared.clone().find(|(now, then)| now != then) {
