@@ -2,7 +2,7 @@
 
 use super::storage::{Bug, Which};
 use crate::exploration::workload::Kind;
-use Kind::{Buffered, Catalog, Compacted, CompactedTransactions, Managed, Retained, Synced, Transactions};
+use Kind::{Buffered, Catalog, Compacted, Managed, Retained, Synced, Transactions};
 
 /// A bug between the engine and its storage.
 #[derive(Clone, Copy, Debug)]
