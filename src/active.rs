@@ -238,13 +238,19 @@ impl Active {
         }
         let end = batches.last().map_or(self.segment().end(), BatchHeader::next_offset);
         self.writer.publish(end);
-        if std::mem::take(&mut self.unstable) {
-            // Before the end: nobody sees an open transaction as a part of what is stable.
-            shared.ends.set_first_unstable(self.producers.first_unstable(shared.high_watermark_at(end)));
+        let first_unstable =
+            std::mem::take(&mut self.unstable).then(|| self.producers.first_unstable(shared.high_watermark_at(end)));
+        // An open transaction is told before the end, a decided one after it: nobody sees as stable what is not decided
+        // below the end that is there.
+        if let Some(offset) = first_unstable {
+            shared.ends.lower_first_unstable(offset);
+        }
+        shared.ends.set_log_end(end);
+        if let Some(offset) = first_unstable {
+            shared.ends.set_first_unstable(offset);
             // Asked so that what has become durable is forgotten.
             let _ = self.first_undecided(shared);
         }
-        shared.ends.set_log_end(end);
         self.hand_over_checkpoint(shared);
         Ok(())
     }

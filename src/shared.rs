@@ -188,6 +188,10 @@ impl Ends {
         self.high_watermark.store(offset.get(), Ordering::Release);
     }
 
+    pub(crate) fn lower_first_unstable(&self, offset: Option<Offset>) {
+        self.first_unstable.fetch_min(offset.map_or(u64::MAX, Offset::get), Ordering::AcqRel);
+    }
+
     pub(crate) fn set_first_unstable(&self, offset: Option<Offset>) {
         self.first_unstable.store(offset.map_or(u64::MAX, Offset::get), Ordering::Release);
     }
