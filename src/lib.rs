@@ -38,6 +38,7 @@ mod catalog;
 mod combiner;
 mod compaction;
 pub mod config;
+mod counted;
 mod durability;
 mod epochs;
 pub mod error;

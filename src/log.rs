@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use crate::budget::{SpaceWatch, SyncQueue, Unsynced};
 use crate::catalog::Catalog;
-use crate::compaction::Memory;
 use crate::config::{LogConfig, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::LOCK;
@@ -287,7 +286,8 @@ fn budgets(config: &LogConfig, storage: &Arc<dyn Storage>, dir: &Path) -> Budget
         space: SpaceWatch::new(Arc::clone(storage), dir.to_path_buf(), config.min_free_bytes),
         sync_queue: SyncQueue::default(),
         checkpoint_bytes: config.checkpoint_bytes,
-        compaction_memory: Memory::new(config.compaction_memory, open_max / 4 + 1),
+        compaction_memory: config.compaction_memory,
+        compaction_files: open_max / 4 + 1,
         throttle: Arc::new(Throttle::new(config.compaction_bytes_per_second)),
         hasher: OnceLock::new(),
     }

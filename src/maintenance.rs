@@ -9,9 +9,10 @@ pub(crate) mod schedule;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::compaction::counted::{self, Standing};
+use crate::compaction::Memory;
 use crate::compaction::pass::{self, CompactMode, Order};
 use crate::config::Cleanup;
+use crate::counted::{self, Standing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::offset::Timestamp;
 use crate::retention::{self, Retained};
@@ -188,7 +189,8 @@ pub(crate) fn compact(
     let hasher = shared.budgets.hasher.get().ok_or(ErrorKind::ReadOnly)?;
     let began = Instant::now();
     let is_over = |prepared: Duration| is_over(prepared) || shared.lock_upkeep().waits;
-    let order = Order { hasher, memory: &shared.budgets.compaction_memory, now, mode, is_over: &is_over };
+    let memory = Memory::new(shared.budgets.compaction_memory, shared.budgets.compaction_files);
+    let order = Order { hasher, memory: &memory, now, mode, is_over: &is_over };
     let done = pass::compact(shared, &order);
     let mut upkeep = shared.lock_upkeep();
     match &done {

@@ -17,6 +17,7 @@ const FLOORS: &[Floor] = &[
         modules: &[
             "active",
             "combiner",
+            "counted",
             "durability",
             "epochs",
             "isolation",
@@ -47,10 +48,10 @@ const FLOORS: &[Floor] = &[
 ];
 
 /// Imports that go up, or aside, today. None may join them.
-const UPWARD: &[(&str, &str)] = &[("shared", "compaction")];
+const UPWARD: &[(&str, &str)] = &[];
 
 /// Files above the limit, tests not counted, and how far they may go. They only shrink.
-const LONG_FILES: &[(&str, usize)] = &[("recovery/mod.rs", 600), ("segment/mod.rs", 600), ("shared.rs", 830)];
+const LONG_FILES: &[(&str, usize)] = &[];
 
 /// Functions above the limit.
 const LONG_FUNCTIONS: &[(&str, &str)] = &[];

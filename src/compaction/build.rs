@@ -7,7 +7,7 @@ use crate::format::digest::{DigestAnnex, DigestEntry, DigestFooter, DigestSubjec
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::format::{BatchView, Scratch};
 use crate::segment::Segment;
-use crate::segment::digest::{DigestReader, DigestWriter, Expected, Opened, Tally};
+use crate::segment::digest::{DigestReader, DigestWriter, Expected, Tally};
 use crate::segment::scan::{Check, Scan, ScanError};
 use crate::storage::paced::Paced;
 use crate::storage::{OpenMode, Storage, files};
@@ -23,10 +23,8 @@ use super::spill::TempFiles;
 pub(crate) fn stored(segment: &Segment, hasher: &KeyHasher) -> Result<Option<Source>> {
     let path = segment.sidecar_path(SegmentFileKind::Digest);
     let expected = Expected { key_id: hasher.id(), base: segment.base(), end: segment.end(), log_len: segment.len() };
-    match DigestReader::open(&*segment.place().storage, &path, &expected)? {
-        Opened::Valid(reader) => Ok(Some(Source { path, footer: *reader.footer() })),
-        Opened::Rebuild(_) => Ok(None),
-    }
+    let reader = DigestReader::open(&*segment.place().storage, &path, &expected)?;
+    Ok(reader.map(|reader| Source { path, footer: *reader.footer() }))
 }
 
 /// Reads a segment and stores its digest. `aborted` are the transactions whose records in it count for nothing.

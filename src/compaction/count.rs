@@ -1,8 +1,8 @@
 //! Counting the garbage of each segment by one merge of the digests; no log data is read for it.
 
 use super::merge::{Found, Merge, Source, offset};
-use super::plan::{Garbage, SegmentFacts};
 use super::tombstones::{TombstoneRule, Verdict};
+use crate::counted::{Garbage, SegmentFacts};
 use crate::error::Result;
 use crate::offset::Timestamp;
 

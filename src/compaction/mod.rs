@@ -17,7 +17,6 @@ use crate::format::digest::DigestBlocks;
 
 mod build;
 pub(crate) mod count;
-pub(crate) mod counted;
 mod damage;
 #[cfg(feature = "internals")]
 #[allow(missing_docs)]

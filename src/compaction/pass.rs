@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Cleanup, TopicConfig};
+use crate::counted::{Garbage, Group, SegmentFacts, Standing, eligible, idle, standing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{DigestAnnex, KeyHasher};
 use crate::format::file_name::SegmentFileKind;
@@ -22,10 +23,9 @@ use crate::transactions::TransactionFilter;
 use crate::view::View;
 
 use super::count::count_garbage;
-use super::counted::{Standing, eligible, idle, standing};
 use super::damage::Met;
 use super::merge::{Merge, Source};
-use super::plan::{Garbage, Group, Plan, PlanRules, SegmentFacts, could_be, plan};
+use super::plan::{Plan, PlanRules, could_be, plan};
 use super::rewrite::{Input, Output, Rules, Temporaries, rewrite};
 use super::spill::TempFiles;
 use super::survivors::Survivors;

@@ -15,47 +15,10 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::counted::{Garbage, Group, Reason, SegmentFacts};
 use crate::format::BATCH_HEADER_LEN;
-use crate::format::digest::{DigestCounts, DigestEntry, Horizon};
+use crate::format::digest::{DigestCounts, DigestEntry};
 use crate::offset::{Offset, Timestamp};
-
-/// What a plan knows of a sealed segment.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct SegmentFacts {
-    pub(crate) base: Offset,
-    pub(crate) end: Offset,
-    /// Bytes of its `.log`.
-    pub(crate) bytes: u64,
-    /// Bytes of its larger index.
-    pub(crate) index_bytes: u64,
-    /// The wall time of its first append; [`Timestamp::NONE`] where nobody knows, which counts as long ago.
-    pub(crate) first_append_at: Timestamp,
-    /// What its digest counts; `None` while it has no valid one.
-    pub(crate) counts: Option<DigestCounts>,
-    /// The horizons of its tombstones.
-    pub(crate) horizons: Vec<Horizon>,
-}
-
-/// The garbage of a segment that no one sees who looks at it alone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Garbage {
-    /// Records whose keys have a newer one in a later segment; of each key the last one in this segment counts.
-    pub(crate) dead_records: u64,
-    /// Their bytes, uncompressed.
-    pub(crate) dead_bytes: u64,
-    /// The earliest time at which one of the newer records may have come.
-    pub(crate) since: Option<Timestamp>,
-    /// Tombstones that may go now.
-    pub(crate) expired: u64,
-    /// Whether it has older records of keys whose tombstones may go now.
-    pub(crate) joins: bool,
-    /// The earliest time at which other tombstones may go.
-    pub(crate) next_horizon: Option<Timestamp>,
-    /// Tombstones that could go, but for a reader that has not passed them.
-    pub(crate) held: u64,
-    /// Tombstones that could go, but for a segment without a digest.
-    pub(crate) pinned: u64,
-}
 
 /// What the plan goes by.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -69,34 +32,6 @@ pub(crate) struct PlanRules {
     pub(crate) segment_index_bytes: u64,
     /// When readers that hold tombstones do so no longer.
     pub(crate) held_until: Option<Timestamp>,
-}
-
-/// Why a segment is rewritten: the first that applies.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Reason {
-    /// Too much of it is garbage.
-    Garbage,
-    /// Some of its garbage is too old.
-    Lag,
-    /// It has tombstones that may go.
-    Tombstones,
-    /// It has older records of keys whose tombstones may go.
-    Joins,
-    /// It is small beside its neighbours.
-    Small,
-}
-
-/// Segments that follow each other and become one.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Group {
-    /// Their numbers.
-    pub(crate) segments: Range<usize>,
-    pub(crate) base: Offset,
-    pub(crate) end: Offset,
-    /// Bytes of the result, about.
-    pub(crate) expected_bytes: u64,
-    /// Why, for each of them.
-    pub(crate) reasons: Vec<Reason>,
 }
 
 /// What is to be done.

@@ -10,9 +10,9 @@ use std::ops::{Range, RangeInclusive};
 
 use super::merge::{Found, Merge, Source, offset};
 use super::offsets::{OffsetMemory, OffsetReader, OffsetSet};
-use super::plan::SegmentFacts;
 use super::spill::{Pages, Streams, TempFiles};
 use super::tombstones::{TombstoneRule, Verdict};
+use crate::counted::SegmentFacts;
 use crate::error::Result;
 use crate::format::digest::DigestEntry;
 use crate::offset::Offset;

@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::merge::Source;
-use super::plan::SegmentFacts;
+use crate::counted::SegmentFacts;
 use crate::format::digest::{DigestAnnex, DigestCounts, DigestEntry, DigestSubject, Horizon, KeyHasher};
 use crate::offset::{Offset, Timestamp};
 use crate::segment::digest::{DigestWriter, Tally};

@@ -1,7 +1,10 @@
 //! Opening a partition: look, decide ([`plan`]), act, look again; then scan the tail, cut what is torn, make durable
 //! what is left, report.
 
+mod aside;
 pub(crate) mod plan;
+mod read_only;
+mod report;
 mod tail;
 
 use std::ops::Range;
@@ -10,13 +13,11 @@ use std::time::{Duration, Instant};
 
 use crate::active::Active;
 use crate::config::{RecoveryMode, TopicConfig};
-use crate::epochs::Epochs;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::file_name::{self, SegmentFileKind, Suffix, segment_file};
+use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::format::{Pending, SegmentState, State};
 use crate::offset::{Offset, Timestamp};
 use crate::pending::{self, Holders};
-use crate::replay::Replay;
 use crate::segment::index::{SegmentIndex, Sums};
 use crate::segment::{Facts, Place, Segment};
 use crate::shared::{Budgets, Parts, Shared, store_whole_index};
@@ -25,8 +26,10 @@ use crate::storage::{OpenMode, files};
 use crate::survey::{self, Files, LogFile, look};
 use crate::view::{View, ViewCell};
 
-use self::plan::{Known, Origin, Refusal, Seen, Step, plan};
+use self::plan::{Known, Origin, Seen, Step, plan};
 use self::tail::Tail;
+
+pub use self::report::{Cut, PartitionReport};
 
 /// What recovery knows of a partition before it looks at its files.
 pub(crate) struct Request {
@@ -53,52 +56,6 @@ pub(crate) struct KafkaCheckpoints {
     pub(crate) cleaned_to: Option<Offset>,
     /// Closed in good order.
     pub(crate) clean: bool,
-}
-
-/// What opening one partition found and did.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct PartitionReport {
-    /// The topic.
-    pub topic: String,
-    /// The partition.
-    pub partition: u32,
-    /// The log end after recovery.
-    pub end: Offset,
-    /// Bytes that were scanned because they were not known to be durable.
-    pub scanned_bytes: u64,
-    /// What was cut from the tail, if anything; of a log that is open for reading only, what is left out.
-    pub cut: Option<Cut>,
-    /// Files put aside whole, under their new names.
-    pub put_aside: Vec<String>,
-    /// Compactions that a crash interrupted after their commit, and that were completed.
-    pub swaps_finished: usize,
-    /// Whether a truncation or reset that a crash interrupted was completed.
-    pub redone: bool,
-    /// Gaps between segments that were there when the directory was taken over.
-    pub adopted_gaps: Vec<Range<Offset>>,
-    /// Why the partition takes no writes: damage that recovery did not touch.
-    pub error: Option<Error>,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// Bytes that recovery cut off the end of a segment.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Cut {
-    /// The segment's file name.
-    pub file: String,
-    /// Where the bytes began.
-    pub position: u64,
-    /// How many.
-    pub bytes: u64,
-    /// The log end offset from there on.
-    pub offset: Offset,
-    /// Whether whole, valid batches were among them: more was lost than one torn write.
-    pub valid_batches_followed: bool,
-    /// The file that they are kept in; empty where nothing was cut because the log is open for reading only.
-    pub kept_in: String,
 }
 
 /// A partition being opened.
@@ -238,76 +195,6 @@ impl Opening {
         }
     }
 
-    /// Renames a `.log` out of the way; its indexes go, they are caches.
-    fn put_aside(&mut self, base: Offset, suffix: Suffix) -> Result<()> {
-        let place = &self.request.place;
-        let from = place.segment_path(base, SegmentFileKind::Log, suffix);
-        let (name, to) = unused_broken_name(place, base)?;
-        place.storage.rename(&from, &to).map_err(|e| Error::io(e, &from))?;
-        for kind in SegmentFileKind::ALL.into_iter().filter(|kind| *kind != SegmentFileKind::Log) {
-            files::remove(&*place.storage, &place.segment_path(base, kind, suffix))?;
-        }
-        self.report.put_aside.push(name);
-        place.sync_dir()
-    }
-
-    /// Goes on past damage, because the caller asked for it: what is in the way is put aside.
-    fn salvage(&mut self, files: &Files, refusal: Refusal) -> Result<()> {
-        let error = self.refused(refusal.clone());
-        let from = match refusal {
-            Refusal::BrokenSwap(base) => return self.put_aside(base, Suffix::Swap),
-            Refusal::Missing(range) | Refusal::Overlap(range) => range.start,
-        };
-        self.salvaged = true;
-        let in_the_way: Vec<Offset> = files.logs.iter().map(|log| log.base).filter(|base| *base >= from).collect();
-        let head_is_missing = files.logs.first().is_none_or(|first| first.base > from);
-        if head_is_missing || in_the_way.is_empty() {
-            let start = files.logs.first().map_or(from, |first| first.base);
-            let end = files.logs.last().map_or(start, |last| last.end);
-            let base = files.logs.last().map_or(start, |last| last.base);
-            self.rewrite_ends(start.max(self.store().get().log_start), base, end)?;
-            if files.logs.is_empty() {
-                return Err(error);
-            }
-            return Ok(());
-        }
-        in_the_way.iter().rev().try_for_each(|base| self.put_aside(*base, Suffix::None))?;
-        let Some(last) = files.logs.iter().rev().find(|log| log.base < from) else { return Err(error) };
-        self.rewrite_ends(self.store().get().log_start, last.base, last.end)
-    }
-
-    /// Has `state` tell of what is left after a salvage.
-    fn rewrite_ends(&mut self, log_start: Offset, active_base: Offset, end: Offset) -> Result<()> {
-        if self.request.adopt {
-            return Ok(());
-        }
-        self.store().update(|state| {
-            state.log_start = log_start;
-            state.active_base = active_base;
-            state.durable_end = state.durable_end.min(end);
-            state.durable_position = 0;
-            state.pending = Pending::None;
-        })?;
-        self.state = FoundState::Good(self.store().get());
-        Ok(())
-    }
-
-    fn refused(&self, refusal: Refusal) -> Error {
-        let dir = &self.request.place.dir;
-        match refusal {
-            Refusal::Missing(range) => Error::from(ErrorKind::MissingSegment(range)).at_path(dir),
-            Refusal::Overlap(range) => Error::from(ErrorKind::Overlap(range)).at_path(dir),
-            Refusal::BrokenSwap(base) => {
-                let path = self.request.place.segment_path(base, SegmentFileKind::Log, Suffix::Swap);
-                Error::corrupt(
-                    &path,
-                    0,
-                    "a committed compaction whose output cannot be read, or does not hold what it replaces",
-                )
-            }
-        }
-    }
-
     /// Scans the tail, puts the partition together, and records what has changed.
     fn finish(
         mut self,
@@ -419,152 +306,6 @@ impl Opening {
             read_only: request.read_only,
         })
     }
-
-    /// Opens what lies below the damage, for reading only.
-    fn degrade(mut self, error: Error) -> Result<(Arc<Shared>, PartitionReport)> {
-        let log_start = match self.known_state() {
-            Some(state) => state.log_start,
-            None => self.request.kafka.log_start.unwrap_or_default(),
-        };
-        let segments = self.readable_prefix(log_start, &error)?;
-        let replay = Replay::new(Epochs::default());
-        let tail = Tail { segments, replay, no_room: None };
-        let start = tail.segments.first().map_or(log_start, |first| first.base()).max(log_start).min(tail.end());
-        let shared = self.assemble(tail, start);
-        shared.refuse(error);
-        Ok((shared, self.report))
-    }
-
-    /// The segments below the damage; the one that holds it ends there.
-    fn readable_prefix(&self, log_start: Offset, error: &Error) -> Result<Vec<Arc<Segment>>> {
-        let place = &self.request.place;
-        let mut segments: Vec<Arc<Segment>> = Vec::new();
-        let logs = self.bare_logs()?;
-        for (at, log) in logs.iter().enumerate() {
-            let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
-            if segments.last().is_some_and(|last| last.end() != log.base) {
-                break;
-            }
-            let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
-            let damaged = error.path() == Some(path.as_path());
-            let len = if damaged { error.position().unwrap_or(0).min(log.len) } else { log.len };
-            // A batch that reaches into the next file has left its place.
-            let next = logs.get(at + 1).map_or(Offset::MAX, |next| next.base);
-            let mut sound = (log.base, 0);
-            let walk =
-                survey::walk(&*file, log.base, (0, len), log.base, crate::segment::scan::Check::Header, |found| {
-                    let header = found.batch.header();
-                    if header.next_offset() <= next {
-                        sound = (header.next_offset(), found.position + header.size as u64);
-                    }
-                    Ok(())
-                })?;
-            let whole = matches!(walk.stop, survey::Stop::End) && sound.1 == walk.position && !damaged;
-            let log = LogFile { end: sound.0, valid: sound.1, ..*log };
-            segments.push(segment(place, &log, None, whole));
-            if !whole {
-                break;
-            }
-        }
-        match segments.pop() {
-            // Nothing can be read: an empty end stands for the log, so that it can be asked about.
-            None => {
-                let log = LogFile {
-                    base: log_start,
-                    len: 0,
-                    id: 0,
-                    end: log_start,
-                    valid: 0,
-                    known: false,
-                    suffix: Suffix::None,
-                };
-                segments.push(segment(place, &log, None, false));
-            }
-            // The last one is the end of what can be read; it is never written.
-            Some(last) => {
-                let log = LogFile {
-                    base: last.base(),
-                    len: last.len(),
-                    id: last.facts().id,
-                    end: last.end(),
-                    valid: last.len(),
-                    known: false,
-                    suffix: Suffix::None,
-                };
-                segments.push(segment(place, &log, None, false));
-            }
-        }
-        Ok(segments)
-    }
-
-    /// The `.log` files, whatever is in them.
-    fn bare_logs(&self) -> Result<Vec<LogFile>> {
-        let place = &self.request.place;
-        let mut logs = Vec::new();
-        for entry in place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))? {
-            if let Some(file_name::ParsedName::Segment { base, kind: SegmentFileKind::Log, suffix: Suffix::None }) =
-                file_name::parse(&entry.name)
-            {
-                let path = place.path(&entry.name);
-                let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
-                logs.push(LogFile {
-                    base,
-                    len: info.len,
-                    id: info.id,
-                    end: base,
-                    valid: 0,
-                    known: false,
-                    suffix: Suffix::None,
-                });
-            }
-        }
-        logs.sort_by_key(|log| log.base);
-        Ok(logs)
-    }
-
-    /// What a read-only open makes of the directory, without a change to it.
-    fn settle_in_memory(&mut self, mut files: Files) -> Result<(Files, Offset, Vec<Range<Offset>>)> {
-        loop {
-            let mut seen = self.seen(&files);
-            if let Origin::State(known) = &mut seen.origin {
-                if let Pending::Truncate(to) | Pending::Reset(to) = known.pending {
-                    files.logs.retain(|log| log.base < to || log.base == to && log.len == 0);
-                    known.durable_end = known.durable_end.min(files.logs.last().map_or(to, |last| last.end));
-                }
-                known.pending = Pending::None;
-                known.active_base =
-                    known.active_base.min(files.logs.last().map_or(known.active_base, |last| last.base));
-            }
-            seen.leftovers = false;
-            seen.logs = files.logs.iter().map(LogFile::seen).collect();
-            match plan(&seen) {
-                Ok(Step::FinishSwap { swap, replaced }) => {
-                    files.swaps.retain(|seen| seen.base != swap);
-                    files.logs.retain(|log| !replaced.contains(&log.base));
-                    let path = self.request.place.segment_path(swap, SegmentFileKind::Log, Suffix::Swap);
-                    let info = self.request.place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
-                    let end =
-                        seen.swaps.iter().find(|seen| seen.base == swap).and_then(|seen| seen.end).unwrap_or(swap);
-                    files.logs.push(LogFile {
-                        base: swap,
-                        len: info.len,
-                        id: info.id,
-                        end,
-                        valid: info.len,
-                        known: false,
-                        suffix: Suffix::Swap,
-                    });
-                    files.logs.sort_by_key(|log| log.base);
-                }
-                Ok(Step::DropSwap(base)) => files.swaps.retain(|seen| seen.base != base),
-                Ok(Step::RemoveHead(bases)) => files.logs.retain(|log| !bases.contains(&log.base)),
-                Ok(Step::Open { log_start, adopted_gaps }) => return Ok((files, log_start, adopted_gaps)),
-                Ok(Step::Create(base)) => return Err(self.refused(Refusal::Missing(base..base + 1))),
-                Ok(Step::Redo(_) | Step::RemoveLeftovers) => unreachable!("nothing pending, no leftovers"),
-                Err(refusal) => return Err(self.refused(refusal)),
-            }
-        }
-    }
 }
 
 /// A segment as it was found.
@@ -587,19 +328,4 @@ fn segment(place: &Arc<Place>, log: &LogFile, known: Option<&SegmentState>, seal
         segment.rename(log.suffix, || Ok(())).expect("nothing is renamed on disk");
     }
     segment
-}
-
-/// A name for bytes that are put aside, which no file has.
-fn unused_broken_name(place: &Place, base: Offset) -> Result<(String, std::path::PathBuf)> {
-    let plain = segment_file(base, SegmentFileKind::Log, Suffix::Broken);
-    let numbered = (1..).map(|n| file_name::numbered_segment_file(base, SegmentFileKind::Log, Suffix::Broken, n));
-    for name in std::iter::once(plain).chain(numbered) {
-        let path = place.path(&name);
-        match place.storage.info(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((name, path)),
-            Err(e) => return Err(Error::io(e, &path)),
-            Ok(_) => {}
-        }
-    }
-    unreachable!("there are more numbers than files")
 }

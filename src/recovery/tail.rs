@@ -19,7 +19,8 @@ use crate::state::Found as FoundState;
 use crate::storage::{File, OpenMode, files};
 use crate::survey::{Files, LogFile, Stop, Walk, valid_batch_follows, walk};
 
-use super::{Cut, Opening, segment, unused_broken_name};
+use super::aside::unused_broken_name;
+use super::{Cut, Opening, segment};
 
 /// A larger checkpoint of epochs is not read.
 const EPOCHS_MAX: u64 = 64 << 20;

@@ -1,6 +1,5 @@
 //! Writing and reading the `.digest` of a segment.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
@@ -17,9 +16,6 @@ use crate::offset::Offset;
 use crate::storage::{File, OpenMode, Storage, files};
 
 use super::Place;
-
-/// A lookup guesses so often by the value of the hash; it bisects after that, so that no file makes it long.
-const GUESSES: u32 = 4;
 
 /// What is known of a segment when its digest is written, beside the entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -144,15 +140,6 @@ pub(crate) struct Expected {
     pub(crate) log_len: u64,
 }
 
-/// What became of opening a digest.
-#[derive(Debug)]
-pub(crate) enum Opened {
-    /// It fits its segment.
-    Valid(DigestReader),
-    /// It is missing, damaged, or of another segment: it has to be built, for this reason.
-    Rebuild(Cow<'static, str>),
-}
-
 /// An open digest that fits its segment. Its blocks are checked as they are read.
 #[derive(Debug)]
 pub(crate) struct DigestReader {
@@ -163,25 +150,18 @@ pub(crate) struct DigestReader {
 }
 
 impl DigestReader {
-    /// Opens the digest of a segment. An error is one of the storage, not of the digest.
-    pub(crate) fn open(storage: &dyn Storage, path: &Path, expected: &Expected) -> Result<Opened> {
+    /// Opens the digest of a segment; `None` when it is missing, damaged, or of another segment, and has to be built. An
+    /// error is one of the storage, not of the digest.
+    pub(crate) fn open(storage: &dyn Storage, path: &Path, expected: &Expected) -> Result<Option<DigestReader>> {
         let file = match storage.open(path, OpenMode::Read) {
             Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Opened::Rebuild("it is missing".into())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(e, path)),
         };
-        let footer = match read_footer(&*file).map_err(|e| Error::io(e, path))? {
-            Ok(footer) => footer,
-            Err(why) => return Ok(Opened::Rebuild(why.to_string().into())),
-        };
+        let Ok(footer) = read_footer(&*file).map_err(|e| Error::io(e, path))? else { return Ok(None) };
         let DigestSubject { key_id, base, end, log_len, .. } = footer.subject;
-        if key_id != expected.key_id {
-            return Ok(Opened::Rebuild("it was made with another secret".into()));
-        }
-        if *expected != (Expected { key_id, base, end, log_len }) {
-            return Ok(Opened::Rebuild("it is of another segment".into()));
-        }
-        Ok(Opened::Valid(DigestReader::new(file, path, footer)))
+        let fits = *expected == Expected { key_id, base, end, log_len };
+        Ok(fits.then(|| DigestReader::new(file, path, footer)))
     }
 
     /// Opens a digest again, which must be the same still.
@@ -234,40 +214,6 @@ impl DigestReader {
         self.blocks.check(number, block).map_err(|why| self.corrupt(number * DigestBlocks::LEN as u64, &why))
     }
 
-    /// The last record of a key in the segment. Reads two or three blocks.
-    pub(crate) fn find(&self, hash: KeyHash) -> Result<Option<DigestEntry>> {
-        let mut blocks = 0..self.block_count();
-        let mut hashes = (0, u64::MAX);
-        let mut buffer = Vec::with_capacity(DigestBlocks::LEN);
-        let mut probes = 0;
-        while !blocks.is_empty() {
-            let number =
-                if probes < GUESSES { guess(&blocks, hashes, hash.high) } else { blocks.start.midpoint(blocks.end) };
-            probes += 1;
-            self.read_blocks(number..number + 1, &mut buffer)?;
-            let (entries, _) = self.check_block(number, &buffer)?.as_chunks();
-            let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(None) };
-            let (first, last) = (DigestEntry::decode(first).hash(), DigestEntry::decode(last).hash());
-            if hash < first {
-                blocks.end = number;
-                hashes.1 = first.high;
-            } else if hash > last {
-                blocks.start = number + 1;
-                hashes.0 = last.high;
-            } else {
-                let found = entries.binary_search_by_key(&hash, |entry| DigestEntry::decode(entry).hash());
-                return Ok(found.ok().and_then(|at| entries.get(at)).map(DigestEntry::decode));
-            }
-        }
-        Ok(None)
-    }
-
-    /// All entries in the order of their hashes, read `memory` bytes at a time.
-    pub(crate) fn entries(&self, memory: usize) -> Entries<'_> {
-        let piece = (memory / DigestBlocks::LEN).max(1) as u64;
-        Entries { digest: self, piece, next_block: 0, buffer: Vec::new(), at: 0 }
-    }
-
     fn read_exact(&self, buffer: &mut [u8], position: u64) -> Result<()> {
         let read = self.file.read_at(buffer, position).map_err(|e| Error::io(e, &self.path).at_position(position))?;
         if read == buffer.len() {
@@ -310,52 +256,6 @@ fn stored_annex(storage: &dyn Storage, path: &Path) -> Result<Option<DigestAnnex
         Err(error) if !error.is_corruption() => Err(error),
         annex => Ok(annex.ok()),
     }
-}
-
-/// Goes through the entries of a digest.
-#[derive(Debug)]
-pub(crate) struct Entries<'d> {
-    digest: &'d DigestReader,
-    /// Blocks that are read at a time.
-    piece: u64,
-    /// The next block to be read.
-    next_block: u64,
-    buffer: Vec<u8>,
-    /// The next block or entry in the buffer.
-    at: usize,
-}
-
-impl Entries<'_> {
-    /// The next entry; `None` at the end.
-    pub(crate) fn next(&mut self) -> Result<Option<DigestEntry>> {
-        if self.at == self.buffer.len() {
-            let end = self.digest.block_count().min(self.next_block + self.piece);
-            self.digest.read_blocks(self.next_block..end, &mut self.buffer)?;
-            (self.next_block, self.at) = (end, 0);
-        }
-        let block_start = self.at - self.at % DigestBlocks::LEN;
-        let block_end = self.buffer.len().min(block_start + DigestBlocks::LEN);
-        if self.at == block_start && block_start < block_end {
-            let behind = (self.buffer.len() - block_start).div_ceil(DigestBlocks::LEN) as u64;
-            let block = self.buffer.get(block_start..block_end).unwrap_or_default();
-            self.digest.check_block(self.next_block - behind, block)?;
-        }
-        let Some(bytes) = self.buffer.get(self.at..).and_then(|rest| rest.first_chunk()) else { return Ok(None) };
-        let entry = DigestEntry::decode(bytes);
-        self.at += DigestEntry::LEN;
-        if block_end - self.at < DigestEntry::LEN {
-            self.at = block_end;
-        }
-        Ok(Some(entry))
-    }
-}
-
-/// Where a hash lies among these blocks, if hashes are spread evenly between those at the ends.
-fn guess(blocks: &Range<u64>, hashes: (u64, u64), hash: u64) -> u64 {
-    let above = u128::from(hash.saturating_sub(hashes.0));
-    let width = u128::from(hashes.1.saturating_sub(hashes.0)) + 1;
-    let at = above * u128::from(blocks.end - blocks.start) / width;
-    (blocks.start + at as u64).min(blocks.end - 1)
 }
 
 /// Reads the footer of a file that is as long as it says.

@@ -1,8 +1,8 @@
 //! A segment: one `.log` file with its indexes. This is the read face, shared by the active and the sealed ones.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "lookups of single keys have no caller yet"))]
 pub(crate) mod digest;
 pub(crate) mod index;
+mod place;
 pub(crate) mod scan;
 pub(crate) mod sidecar;
 pub(crate) mod writer;
@@ -17,69 +17,20 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockEr
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
-use crate::format::file_name::{SegmentFileKind, Suffix, segment_file};
+use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::format::{BATCH_HEADER_LEN, BatchHeader, BatchView, FormatError};
 use crate::offset::{Offset, Timestamp};
-use crate::storage::handles::{Evict, Handles, MappedTicket, OpenTicket};
-use crate::storage::{File, OpenMode, Storage};
+use crate::storage::handles::{Evict, MappedTicket, OpenTicket};
+use crate::storage::{File, OpenMode};
 
 use self::index::SegmentIndex;
+pub(crate) use self::place::{Owner, Place};
 
 /// Mappings are read in by pieces of this size before they are touched.
 const POPULATE: u64 = 1 << 18;
 
 /// About how far apart index entries lie: what a lookup reads beyond what it was asked for.
 const LOOKUP: usize = 8192;
-
-/// Where the files of a partition are, and the budgets that they share.
-pub(crate) struct Place {
-    pub(crate) dir: PathBuf,
-    pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) handles: Arc<Handles>,
-    pub(crate) mapped_reads: AtomicBool,
-    owner: OnceLock<Weak<dyn Owner>>,
-}
-
-/// Who writes the segments of a partition. Asked for help when a file is to be closed that has unsynced bytes: a file is
-/// never closed before they are synced, because an error would get lost with it.
-pub(crate) trait Owner: Send + Sync {
-    /// Syncs the active segment and closes its file; `false` when its writer is busy or the sync failed.
-    fn close_active(&self) -> bool;
-    /// Syncs the segment that was sealed last; `false` when that failed.
-    fn sync_sealed(&self) -> bool;
-}
-
-impl Place {
-    pub(crate) fn new(dir: PathBuf, storage: Arc<dyn Storage>, handles: Arc<Handles>) -> Place {
-        Place { dir, storage, handles, mapped_reads: AtomicBool::new(true), owner: OnceLock::new() }
-    }
-
-    /// Names the owner, once.
-    pub(crate) fn set_owner(&self, owner: Weak<dyn Owner>) {
-        assert!(self.owner.set(owner).is_ok(), "a partition directory has one owner");
-    }
-
-    /// The path of a file in the directory.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
-    /// The path of a segment's file.
-    pub(crate) fn segment_path(&self, base: Offset, kind: SegmentFileKind, suffix: Suffix) -> PathBuf {
-        self.dir.join(segment_file(base, kind, suffix))
-    }
-
-    /// Makes the names in the directory durable.
-    pub(crate) fn sync_dir(&self) -> Result<()> {
-        self.storage.sync_dir(&self.dir).map_err(|e| Error::io(e, &self.dir))
-    }
-}
-
-impl fmt::Debug for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("dir", &self.dir).finish_non_exhaustive()
-    }
-}
 
 /// What is known of a segment beside its extent. All but the id may be lost: it is found again, or counted anew.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -443,7 +394,7 @@ impl Evict for Segment {
     }
 
     fn evict(&self) -> bool {
-        let owner = || self.place.owner.get().and_then(Weak::upgrade);
+        let owner = || self.place.owner();
         if !self.is_sealed() {
             return owner().is_some_and(|owner| owner.close_active());
         }

@@ -2,10 +2,12 @@
 //! costs a look at the digests, or a count.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::{Cleanup, TopicConfig};
 use crate::error::Error;
+use crate::format::digest::{DigestCounts, Horizon};
 use crate::format::{Planned, State};
 use crate::isolation;
 use crate::offset::{Offset, Timestamp};
@@ -14,7 +16,71 @@ use crate::shared::Shared;
 use crate::stats::{CompactionReport, PinnedBy};
 use crate::view::View;
 
-use super::plan::{Garbage, Group, SegmentFacts};
+/// What a plan knows of a sealed segment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentFacts {
+    pub(crate) base: Offset,
+    pub(crate) end: Offset,
+    /// Bytes of its `.log`.
+    pub(crate) bytes: u64,
+    /// Bytes of its larger index.
+    pub(crate) index_bytes: u64,
+    /// The wall time of its first append; [`Timestamp::NONE`] where nobody knows, which counts as long ago.
+    pub(crate) first_append_at: Timestamp,
+    /// What its digest counts; `None` while it has no valid one.
+    pub(crate) counts: Option<DigestCounts>,
+    /// The horizons of its tombstones.
+    pub(crate) horizons: Vec<Horizon>,
+}
+
+/// The garbage of a segment that no one sees who looks at it alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Garbage {
+    /// Records whose keys have a newer one in a later segment; of each key the last one in this segment counts.
+    pub(crate) dead_records: u64,
+    /// Their bytes, uncompressed.
+    pub(crate) dead_bytes: u64,
+    /// The earliest time at which one of the newer records may have come.
+    pub(crate) since: Option<Timestamp>,
+    /// Tombstones that may go now.
+    pub(crate) expired: u64,
+    /// Whether it has older records of keys whose tombstones may go now.
+    pub(crate) joins: bool,
+    /// The earliest time at which other tombstones may go.
+    pub(crate) next_horizon: Option<Timestamp>,
+    /// Tombstones that could go, but for a reader that has not passed them.
+    pub(crate) held: u64,
+    /// Tombstones that could go, but for a segment without a digest.
+    pub(crate) pinned: u64,
+}
+
+/// Why a segment is rewritten: the first that applies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Reason {
+    /// Too much of it is garbage.
+    Garbage,
+    /// Some of its garbage is too old.
+    Lag,
+    /// It has tombstones that may go.
+    Tombstones,
+    /// It has older records of keys whose tombstones may go.
+    Joins,
+    /// It is small beside its neighbours.
+    Small,
+}
+
+/// Segments that follow each other and become one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Group {
+    /// Their numbers.
+    pub(crate) segments: Range<usize>,
+    pub(crate) base: Offset,
+    pub(crate) end: Offset,
+    /// Bytes of the result, about.
+    pub(crate) expected_bytes: u64,
+    /// Why, for each of them.
+    pub(crate) reasons: Vec<Reason>,
+}
 
 /// What is remembered of a partition.
 #[derive(Debug, Default)]
@@ -27,7 +93,7 @@ pub(crate) struct Counted {
     /// The end of the first segment with a tombstone that only a reader keeps from going.
     held_below: Option<Offset>,
     /// Segments whose log is damaged, by their bases.
-    pub(super) damaged: BTreeMap<Offset, Error>,
+    pub(crate) damaged: BTreeMap<Offset, Error>,
     /// Tombstones in all digests, as of the last look.
     pub(crate) tombstones: Option<u64>,
 }
@@ -67,23 +133,23 @@ impl Counted {
     }
 
     /// When the last plan has more to do.
-    pub(super) fn due(&self) -> Option<Timestamp> {
+    pub(crate) fn due(&self) -> Option<Timestamp> {
         self.planned.and_then(|planned| planned.due)
     }
 
     /// Whether whoever kept tombstones from going has passed some of them: all below `floor` was read.
-    pub(super) fn is_passed(&self, floor: Offset) -> bool {
+    pub(crate) fn is_passed(&self, floor: Offset) -> bool {
         self.held_below.is_some_and(|below| floor >= below)
     }
 
     /// Forgets the plan: the next pass makes another.
-    pub(super) fn forget_plan(&mut self) {
+    pub(crate) fn forget_plan(&mut self) {
         self.planned = None;
         self.rest.clear();
     }
 
     /// What the last count said of a segment; `None` when it was not counted.
-    pub(super) fn garbage_of(&self, facts: &SegmentFacts, segment: &Segment) -> Option<Garbage> {
+    pub(crate) fn garbage_of(&self, facts: &SegmentFacts, segment: &Segment) -> Option<Garbage> {
         if let Some(garbage) = self.garbage.get(&(facts.base, facts.end)) {
             return Some(*garbage);
         }
@@ -96,12 +162,12 @@ impl Counted {
     }
 
     /// Takes note of a count.
-    pub(super) fn set_garbage(&mut self, garbage: BTreeMap<(Offset, Offset), Garbage>, held_below: Option<Offset>) {
+    pub(crate) fn set_garbage(&mut self, garbage: BTreeMap<(Offset, Offset), Garbage>, held_below: Option<Offset>) {
         (self.garbage, self.held_below) = (garbage, held_below);
     }
 
     /// A segment took the place of others, and has no garbage that is known.
-    pub(super) fn replaced(&mut self, olds: &[Arc<Segment>], base: Offset, end: Offset) {
+    pub(crate) fn replaced(&mut self, olds: &[Arc<Segment>], base: Offset, end: Offset) {
         for old in olds {
             self.garbage.remove(&(old.base(), old.end()));
         }
@@ -110,17 +176,17 @@ impl Counted {
     }
 
     /// Takes note of a plan; `counted` says that it went by a count.
-    pub(super) fn set_plan(&mut self, config: &TopicConfig, to: Offset, counted: bool, due: Option<Timestamp>) {
+    pub(crate) fn set_plan(&mut self, config: &TopicConfig, to: Offset, counted: bool, due: Option<Timestamp>) {
         let counted_to = if counted { to } else { self.counted_to() };
         self.planned = Some(Planned { to, counted_to, due, rules: rules_sum(config) });
     }
 
-    pub(super) fn set_rest(&mut self, rest: &[Group]) {
+    pub(crate) fn set_rest(&mut self, rest: &[Group]) {
         self.rest = rest.to_vec();
     }
 
     /// What is left to be carried out, where its segments are still there.
-    pub(super) fn rest(&self, facts: &[SegmentFacts]) -> Vec<Group> {
+    pub(crate) fn rest(&self, facts: &[SegmentFacts]) -> Vec<Group> {
         let place = |group: &Group| {
             let first = facts.binary_search_by_key(&group.base, |facts| facts.base).ok()?;
             let segments = first..first + group.segments.len();
@@ -133,7 +199,7 @@ impl Counted {
 }
 
 /// The sealed segments that may be compacted: those that end below everything that must not be relied on yet.
-pub(super) fn eligible<'v>(
+pub(crate) fn eligible<'v>(
     shared: &Shared,
     view: &'v View,
     config: &TopicConfig,

@@ -1,0 +1,67 @@
+//! Where the files of a partition are.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock, Weak};
+
+use crate::error::{Error, Result};
+use crate::format::file_name::{SegmentFileKind, Suffix, segment_file};
+use crate::offset::Offset;
+use crate::storage::Storage;
+use crate::storage::handles::Handles;
+
+/// Where the files of a partition are, and the budgets that they share.
+pub(crate) struct Place {
+    pub(crate) dir: PathBuf,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) handles: Arc<Handles>,
+    pub(crate) mapped_reads: AtomicBool,
+    owner: OnceLock<Weak<dyn Owner>>,
+}
+
+/// Who writes the segments of a partition. Asked for help when a file is to be closed that has unsynced bytes: a file is
+/// never closed before they are synced, because an error would get lost with it.
+pub(crate) trait Owner: Send + Sync {
+    /// Syncs the active segment and closes its file; `false` when its writer is busy or the sync failed.
+    fn close_active(&self) -> bool;
+    /// Syncs the segment that was sealed last; `false` when that failed.
+    fn sync_sealed(&self) -> bool;
+}
+
+impl Place {
+    pub(crate) fn new(dir: PathBuf, storage: Arc<dyn Storage>, handles: Arc<Handles>) -> Place {
+        Place { dir, storage, handles, mapped_reads: AtomicBool::new(true), owner: OnceLock::new() }
+    }
+
+    /// Names the owner, once.
+    pub(crate) fn set_owner(&self, owner: Weak<dyn Owner>) {
+        assert!(self.owner.set(owner).is_ok(), "a partition directory has one owner");
+    }
+
+    /// Who writes here, while there is somebody.
+    pub(super) fn owner(&self) -> Option<Arc<dyn Owner>> {
+        self.owner.get().and_then(Weak::upgrade)
+    }
+
+    /// The path of a file in the directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The path of a segment's file.
+    pub(crate) fn segment_path(&self, base: Offset, kind: SegmentFileKind, suffix: Suffix) -> PathBuf {
+        self.dir.join(segment_file(base, kind, suffix))
+    }
+
+    /// Makes the names in the directory durable.
+    pub(crate) fn sync_dir(&self) -> Result<()> {
+        self.storage.sync_dir(&self.dir).map_err(|e| Error::io(e, &self.dir))
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}

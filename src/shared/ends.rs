@@ -1,0 +1,178 @@
+//! The offsets of a partition, and who waits for them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::isolation::Isolation;
+use crate::offset::Offset;
+use crate::tail::{Reached, Tail, WaitOutcome};
+
+use super::Shared;
+
+/// The offsets between which a partition is read, beside the log end (the view's) and the durable end.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    log_start: AtomicU64,
+    log_end: AtomicU64,
+    high_watermark: AtomicU64,
+    /// The first offset of a transaction that is open, or ended above the high watermark; `u64::MAX` for none.
+    first_unstable: AtomicU64,
+}
+
+impl Ends {
+    pub(super) fn new(log_start: Offset, high_watermark: Offset, log_end: Offset) -> Ends {
+        Ends {
+            log_start: AtomicU64::new(log_start.get()),
+            log_end: AtomicU64::new(log_end.get()),
+            high_watermark: AtomicU64::new(high_watermark.get()),
+            first_unstable: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// The first offset that may be read.
+    #[inline]
+    pub(crate) fn log_start(&self) -> Offset {
+        Offset::new(self.log_start.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_log_start(&self, offset: Offset) {
+        self.log_start.store(offset.get(), Ordering::Release);
+    }
+
+    /// The log end offset: stored after the bytes and the end of the active segment.
+    #[inline]
+    pub(crate) fn log_end(&self) -> Offset {
+        Offset::new(self.log_end.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    pub(crate) fn set_log_end(&self, offset: Offset) {
+        self.log_end.store(offset.get(), Ordering::Release);
+    }
+
+    pub(crate) fn raise_log_start(&self, offset: Offset) {
+        self.log_start.fetch_max(offset.get(), Ordering::AcqRel);
+    }
+
+    pub(crate) fn set_high_watermark(&self, offset: Offset) {
+        self.high_watermark.store(offset.get(), Ordering::Release);
+    }
+
+    pub(crate) fn lower_first_unstable(&self, offset: Option<Offset>) {
+        self.first_unstable.fetch_min(offset.map_or(u64::MAX, Offset::get), Ordering::AcqRel);
+    }
+
+    pub(crate) fn set_first_unstable(&self, offset: Option<Offset>) {
+        self.first_unstable.store(offset.map_or(u64::MAX, Offset::get), Ordering::Release);
+    }
+}
+
+/// Who waits for which end.
+#[derive(Debug, Default)]
+pub(crate) struct Tails {
+    pub(crate) end: Arc<Tail>,
+    pub(crate) durable: Arc<Tail>,
+    pub(crate) high_watermark: Arc<Tail>,
+    pub(crate) stable: Arc<Tail>,
+}
+
+impl Tails {
+    fn of(&self, isolation: Isolation) -> &Arc<Tail> {
+        match isolation {
+            Isolation::End => &self.end,
+            Isolation::Durable => &self.durable,
+            Isolation::HighWatermark => &self.high_watermark,
+            Isolation::Committed => &self.stable,
+        }
+    }
+
+    /// Ends all waiting with this error.
+    pub(crate) fn close(&self, error: &Error) {
+        for tail in [&self.end, &self.durable, &self.high_watermark, &self.stable] {
+            tail.close(error.clone());
+        }
+    }
+
+    /// Ends waiting for offsets that a truncation has taken away.
+    pub(crate) fn truncated(&self, to: Offset) {
+        for tail in [&self.end, &self.durable, &self.high_watermark, &self.stable] {
+            tail.fail_above(to.get(), Error::new(ErrorKind::Truncated));
+        }
+    }
+}
+
+impl Shared {
+    /// The log end offset.
+    #[inline]
+    pub(crate) fn end(&self) -> Offset {
+        self.ends.log_end()
+    }
+
+    /// The high watermark: the owner's, or the log end where nobody manages one.
+    #[inline]
+    pub(crate) fn high_watermark(&self) -> Offset {
+        let end = self.end();
+        if self.hot.managed.load(Ordering::Acquire) {
+            Offset::new(self.ends.high_watermark.load(Ordering::Acquire)).min(end)
+        } else {
+            end
+        }
+    }
+
+    /// The last stable offset: no open transaction below it, and at most the high watermark.
+    #[inline]
+    pub(crate) fn last_stable(&self) -> Offset {
+        // The end first: it is stored after the transaction that it ends in.
+        let high_watermark = self.high_watermark();
+        high_watermark.min(Offset::new(self.ends.first_unstable.load(Ordering::Acquire)).max(self.ends.log_start()))
+    }
+
+    /// What the high watermark is once the log ends at `end`.
+    pub(crate) fn high_watermark_at(&self, end: Offset) -> Offset {
+        if self.hot.managed.load(Ordering::Acquire) { self.high_watermark() } else { end }
+    }
+
+    /// Wakes who waits for what was appended. Called without the appender: a waker is foreign code, and may append.
+    #[inline]
+    pub(crate) fn announce(&self) {
+        let end = self.end().get();
+        self.tails.end.notify_fenced(end);
+        if !self.hot.managed.load(Ordering::Relaxed) {
+            self.tails.high_watermark.notify_fenced(end);
+        }
+        if self.tails.stable.has_waiters() {
+            self.tails.stable.notify_fenced(self.last_stable().get());
+        }
+    }
+
+    /// Waits until readers of this isolation see up to `target`.
+    pub(crate) fn wait(&self, isolation: Isolation, target: Offset, timeout: Option<Duration>) -> Result<WaitOutcome> {
+        // A time that the clock cannot tell never comes.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.tails.of(isolation).wait(target.get(), || self.waited_for(isolation), deadline)
+    }
+
+    /// The same as a future. It does not keep the partition.
+    pub(crate) fn future(
+        &self,
+        isolation: Isolation,
+        target: Offset,
+    ) -> Reached<impl Fn() -> Result<u64> + Send + Unpin + 'static> {
+        let me = self.weak();
+        let current = move || me.upgrade().ok_or(ErrorKind::Closed)?.waited_for(isolation);
+        Reached::new(Arc::clone(self.tails.of(isolation)), target.get(), current)
+    }
+
+    fn waited_for(&self, isolation: Isolation) -> Result<u64> {
+        self.check_open()?;
+        Ok(match isolation {
+            Isolation::End => self.end(),
+            Isolation::Durable => self.durability.end(),
+            Isolation::HighWatermark => self.high_watermark(),
+            Isolation::Committed => self.last_stable(),
+        }
+        .get())
+    }
+}

@@ -1,0 +1,401 @@
+//! What the workers of a partition share: its place, its view, its ends, and the services around them.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
+use std::time::Duration;
+
+use crate::active::Active;
+use crate::budget::{SpaceWatch, SyncQueue, SyncTarget, Unsynced};
+use crate::combiner::Combiner;
+use crate::config::{Durability as DurabilityConfig, TopicConfig};
+use crate::counted::Counted;
+use crate::durability::{Durability, Health};
+use crate::epochs::Epochs;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::KeyHasher;
+use crate::offset::{Offset, Timestamp};
+use crate::pins::Pins;
+use crate::segment::{Owner, Place, Segment};
+use crate::state::StateStore;
+use crate::stats::{Counters, Upkeep};
+use crate::storage::Storage;
+use crate::storage::handles::Handles;
+use crate::storage::paced::Throttle;
+use crate::view::ViewCell;
+
+mod ends;
+mod hot;
+mod stored;
+mod upkeep;
+
+pub(crate) use ends::{Ends, Tails};
+pub(crate) use stored::store_whole_index;
+
+use hot::Hot;
+
+/// What found no room on a full disk is tried again after this time.
+const NO_ROOM_RETRY: Duration = Duration::from_secs(1);
+
+/// What all partitions of a log share.
+#[derive(Debug)]
+pub(crate) struct Budgets {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) handles: Arc<Handles>,
+    pub(crate) unsynced: Unsynced,
+    pub(crate) space: SpaceWatch,
+    pub(crate) sync_queue: SyncQueue,
+    pub(crate) checkpoint_bytes: u64,
+    /// Of one compaction, in bytes.
+    pub(crate) compaction_memory: usize,
+    /// Files that one compaction has open, at most.
+    pub(crate) compaction_files: usize,
+    /// The rate of all compactions together.
+    pub(crate) throttle: Arc<Throttle>,
+    /// Set once the log's secret is known.
+    pub(crate) hasher: OnceLock<KeyHasher>,
+}
+
+/// One partition, as its workers see it.
+///
+/// Locks, in rank order: `maintenance`, `active` (the appender's), the view's, the waiters'. Readers take none of the
+/// first two.
+pub(crate) struct Shared {
+    pub(crate) topic: Arc<str>,
+    pub(crate) id: u32,
+    pub(crate) place: Arc<Place>,
+    pub(crate) budgets: Arc<Budgets>,
+    pub(crate) view: ViewCell,
+    pub(crate) ends: Ends,
+    pub(crate) tails: Tails,
+    pub(crate) durability: Durability,
+    pub(crate) health: Health,
+    pub(crate) pins: Pins,
+    pub(crate) counters: Counters,
+    pub(crate) combiner: Combiner,
+    pub(crate) read_only: bool,
+    /// A whole pass, truncation, deletion. Waiting for it is told by `cancel`, which passes look at now and then.
+    pub(crate) maintenance: Mutex<()>,
+    cancel: Arc<AtomicU64>,
+    pauses: AtomicUsize,
+    upkeep: Mutex<Upkeep>,
+    /// Counts truncations: before a file is cut and after. A read that saw it change is done again.
+    pub(crate) cuts: AtomicU64,
+    config: RwLock<Arc<TopicConfig>>,
+    hot: Hot,
+    active: Mutex<Active>,
+    epochs: Mutex<Epochs>,
+    graveyard: Mutex<Vec<Arc<Segment>>>,
+    /// Numbers of temporary files that were used.
+    pub(crate) temporaries: AtomicU64,
+    counted: Mutex<Counted>,
+    state: StateStore,
+    me: Weak<Shared>,
+}
+
+/// What [`Shared::new`] puts together.
+pub(crate) struct Parts {
+    pub(crate) topic: Arc<str>,
+    pub(crate) id: u32,
+    pub(crate) place: Arc<Place>,
+    pub(crate) budgets: Arc<Budgets>,
+    pub(crate) config: Arc<TopicConfig>,
+    pub(crate) view: ViewCell,
+    pub(crate) log_start: Offset,
+    pub(crate) durable_end: Offset,
+    pub(crate) high_watermark: Offset,
+    pub(crate) active: Active,
+    pub(crate) epochs: Epochs,
+    pub(crate) state: StateStore,
+    pub(crate) read_only: bool,
+}
+
+impl Shared {
+    /// Puts a partition together.
+    pub(crate) fn new(parts: Parts) -> Arc<Shared> {
+        let counted = Counted::restored(&parts.state.get(), &parts.view.load());
+        let shared = Arc::new_cyclic(|me| Shared {
+            topic: parts.topic,
+            id: parts.id,
+            place: parts.place,
+            budgets: parts.budgets,
+            ends: Ends::new(parts.log_start, parts.high_watermark, parts.view.load().end()),
+            view: parts.view,
+            tails: Tails::default(),
+            durability: Durability::new(parts.durable_end),
+            health: Health::default(),
+            pins: Pins::default(),
+            counters: Counters::default(),
+            combiner: Combiner::default(),
+            read_only: parts.read_only,
+            maintenance: Mutex::new(()),
+            cancel: Arc::default(),
+            pauses: AtomicUsize::new(0),
+            upkeep: Mutex::new(Upkeep::default()),
+            cuts: AtomicU64::new(0),
+            hot: Hot::new(&parts.config),
+            config: RwLock::new(parts.config),
+            active: Mutex::new(parts.active),
+            epochs: Mutex::new(parts.epochs),
+            graveyard: Mutex::new(Vec::new()),
+            temporaries: AtomicU64::new(0),
+            counted: Mutex::new(counted),
+            state: parts.state,
+            me: Weak::clone(me),
+        });
+        let owner: Weak<dyn Owner> = shared.me.clone();
+        shared.place.set_owner(owner);
+        shared.lock_active().refresh_unstable(&shared);
+        shared
+    }
+
+    /// The appender's lock: one write, never a sync.
+    pub(crate) fn lock_active(&self) -> MutexGuard<'_, Active> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The appender's lock, when nobody has it.
+    pub(crate) fn try_lock_active(&self) -> Option<MutexGuard<'_, Active>> {
+        match self.active.try_lock() {
+            Ok(active) => Some(active),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    pub(crate) fn lock_epochs(&self) -> MutexGuard<'_, Epochs> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn config(&self) -> Arc<TopicConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes another configuration into use.
+    pub(crate) fn set_config(&self, config: Arc<TopicConfig>) {
+        let mut active = self.lock_active();
+        self.hot.set(&config);
+        self.place.mapped_reads.store(config.mapped_reads, Ordering::Relaxed);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&config);
+        active.set_config(config);
+        active.refresh_unstable(self);
+        drop(active);
+        fence(Ordering::SeqCst);
+        self.announce();
+        if self.durability.unsynced() > 0 {
+            // What waits may be in no queue yet, or wait for too long by the new configuration.
+            self.sync_soon();
+        }
+    }
+
+    /// Fails when the partition takes no writes.
+    #[inline]
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.read_only {
+            return Err(Error::new(ErrorKind::ReadOnly));
+        }
+        self.health.check()
+    }
+
+    /// Takes no writes for this reason from the start: what is not there never comes.
+    pub(crate) fn refuse(&self, reason: Error) {
+        self.health.fail(reason.clone());
+        self.tails.close(&reason);
+    }
+
+    /// A sync failed: no more writes, and only what was durable is read.
+    pub(crate) fn poison(&self, cause: &Error) {
+        let mut error = Error::new(ErrorKind::Poisoned);
+        if let Some(path) = cause.path() {
+            error = error.at_path(path);
+        }
+        self.health.fail(error.clone());
+        // An append that does not see this yet has added its bytes before: see `accepted`.
+        fence(Ordering::SeqCst);
+        self.durability.give_up(self);
+        self.tails.close(&error);
+    }
+
+    /// A write of `state` failed: on a full disk the old one holds; after anything else nothing is known of the disk.
+    pub(crate) fn fail_state(&self, cause: &Error) {
+        if *cause.kind() != ErrorKind::DiskFull {
+            self.poison(cause);
+        }
+    }
+
+    /// What compaction remembers between passes.
+    pub(crate) fn lock_counted(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What maintenance remembers.
+    pub(crate) fn lock_upkeep(&self) -> MutexGuard<'_, Upkeep> {
+        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Accounts for bytes that were appended; the caller has the appender's lock. It calls [`announce`](Self::announce)
+    /// when it has let go of that.
+    #[inline]
+    pub(crate) fn accepted(&self, bytes: u64, config: &TopicConfig) {
+        let before = self.budgets.unsynced.add(bytes);
+        self.budgets.space.appended(before, bytes);
+        let unsynced = self.durability.accept(bytes);
+        // Orders the bytes and the new end before the looks at the queue, at the partition's health, at the waiters.
+        fence(Ordering::SeqCst);
+        if let DurabilityConfig::Buffered { interval, bytes: bound } = config.durability {
+            if unsynced >= bound && unsynced - bytes < bound {
+                self.sync_soon();
+            } else if self.durability.enqueue() {
+                let me: Weak<dyn SyncTarget> = self.me.clone();
+                self.budgets.sync_queue.push(me, interval);
+            }
+        }
+        if self.health.is_unwell() {
+            // A sync has failed meanwhile: nobody syncs these any more.
+            self.durability.give_up(self);
+        }
+    }
+
+    /// Has a syncing thread sync this partition next.
+    pub(crate) fn sync_soon(&self) {
+        if self.durability.enqueue_urgent() {
+            let me: Weak<dyn SyncTarget> = self.me.clone();
+            self.budgets.sync_queue.push_urgent(me);
+        }
+    }
+
+    /// A file is cut, or replaced, from now on: a read that is under way is done again.
+    pub(crate) fn begin_cut(&self) {
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+        // Whoever takes a lease after this sees the count changed (fetch).
+        fence(Ordering::SeqCst);
+    }
+
+    /// What was cut is cut.
+    pub(crate) fn end_cut(&self) {
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Who stands for this partition without keeping it.
+    pub(crate) fn weak(&self) -> Weak<Shared> {
+        Weak::clone(&self.me)
+    }
+
+    /// Fails once the log is closed, or the topic deleted.
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if !self.health.is_unwell() {
+            return Ok(());
+        }
+        match self.health.reason() {
+            Some(reason) if *reason.kind() == ErrorKind::Closed => Err(reason),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives back what is reserved ahead by a partition that nothing is appended to.
+    pub(crate) fn release_idle(&self, now: Timestamp) -> Result<()> {
+        self.lock_active().release_idle(now)
+    }
+
+    /// The topic is deleted, or the log dropped: whoever holds a handle is told, and nothing is written any more.
+    pub(crate) fn abandon(&self) {
+        let _pass = self.lock_maintenance();
+        let mut active = self.lock_active();
+        let closed = Error::new(ErrorKind::Closed);
+        self.health.replace(closed.clone());
+        self.durability.stop();
+        self.durability.give_up(self);
+        active.let_go();
+        drop(active);
+        self.tails.close(&closed);
+        self.view.load().segments().iter().for_each(|segment| segment.close_file());
+    }
+
+    /// Makes everything durable, so that the next open has nothing to scan.
+    pub(crate) fn close(&self) -> Result<()> {
+        let _pass = self.lock_maintenance();
+        let failed = self.health.reason();
+        let mut active = self.lock_active();
+        let closed = if failed.is_some() || self.read_only { Ok(()) } else { self.settle(&mut active) };
+        active.let_go();
+        self.health.replace(Error::new(ErrorKind::Closed));
+        drop(active);
+        self.tails.close(&Error::new(ErrorKind::Closed));
+        self.view.load().segments().iter().for_each(|segment| segment.close_file());
+        match failed {
+            // Damage that was there before is told at open, not here.
+            Some(error) if *error.kind() == ErrorKind::Poisoned => Err(error),
+            _ => closed,
+        }
+    }
+
+    fn settle(&self, active: &mut Active) -> Result<()> {
+        self.durability.finish_roll(self)?;
+        active.trim()?;
+        let segment = Arc::clone(active.segment());
+        let end = segment.end();
+        self.durability.sync_to(self, end)?;
+        let producers = active.snapshot(end);
+        let old = self.state.get();
+        let unchanged = old.active_base == segment.base()
+            && old.durable_position == segment.len()
+            && old.durable_end == end
+            && old.log_start == self.ends.log_start()
+            && old.high_watermark == self.high_watermark()
+            && old.planned == self.lock_counted().planned()
+            // Without it the next open reads all of the segment.
+            && old.segments.iter().any(|known| known.base == segment.base() && known.id == segment.facts().id);
+        if !unchanged {
+            active.complete_times();
+            segment.update_facts(|facts| facts.max_timestamp = facts.max_timestamp.max(active.max_timestamp()));
+            self.store_recovered(&segment, &producers)?;
+            self.update_state(|state| {
+                state.active_base = segment.base();
+                state.durable_end = end;
+                state.durable_position = segment.len();
+                state.producers_at = producers.snapshot.as_ref().map(|_| producers.at);
+            })?;
+            self.remove_old_snapshots();
+        }
+        self.store_epochs()?;
+        self.sync_state()?;
+        self.reap().map(|_| ())
+    }
+}
+
+impl SyncTarget for Shared {
+    fn sync_now(&self) {
+        self.durability.unqueue();
+        let synced = self.durability.sync_to(self, self.end());
+        // Who synced before may have been in no place to call wakers.
+        self.tails.durable.notify(self.durability.end().get());
+        // Any other failure poisons the partition: the next append tells it.
+        if synced.is_err_and(|error| *error.kind() == ErrorKind::DiskFull) {
+            self.budgets.sync_queue.push(self.me.clone(), NO_ROOM_RETRY);
+        }
+    }
+}
+
+impl Owner for Shared {
+    fn close_active(&self) -> bool {
+        if !self.durability.try_sync(self, self.end()) {
+            return false;
+        }
+        let Some(mut active) = self.try_lock_active() else { return false };
+        if self.durability.end() < active.segment().end() {
+            return false;
+        }
+        active.let_go();
+        active.segment().try_close_file()
+    }
+
+    fn sync_sealed(&self) -> bool {
+        self.durability.try_sync(self, self.durability.end())
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.topic, self.id)
+    }
+}

@@ -1,0 +1,164 @@
+//! What a partition stores beside its logs: `state`, and all that can be derived.
+
+use std::path::PathBuf;
+
+use crate::durability::{Capture, Producers};
+use crate::epochs::Epochs;
+use crate::error::{ErrorKind, Result};
+use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
+use crate::format::{Pending, SegmentState, State};
+use crate::offset::Offset;
+use crate::pending::{self, Holders};
+use crate::replay::Replay;
+use crate::segment::Segment;
+use crate::storage::files;
+use crate::survey::{self, LogFile};
+use crate::view::View;
+
+use super::Shared;
+
+impl Shared {
+    /// What the `state` file says.
+    pub(crate) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// Changes the `state` file, durably, and refreshes what it caches of the segments.
+    pub(crate) fn update_state(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+        let (view, planned) = (self.view.load(), self.lock_counted().planned());
+        self.state.update(|state| {
+            state.log_start = self.ends.log_start();
+            // Not beyond what a power cut leaves: else what is appended there afterwards would count as replicated.
+            state.high_watermark = self.high_watermark().min(self.durability.end()).max(state.log_start);
+            state.planned = planned;
+            change(state);
+            state.segments = view.segments().iter().map(|segment| self.segment_state(segment, state)).collect();
+        })
+    }
+
+    /// Makes the `state` that was read at open durable.
+    pub(crate) fn settle_state(&self) -> Result<()> {
+        self.state.settle()
+    }
+
+    /// Makes both copies of the `state` file durable.
+    pub(crate) fn sync_state(&self) -> Result<()> {
+        self.state.sync()
+    }
+
+    /// Carries out what `state` says is pending.
+    pub(crate) fn redo(&self, pending: Pending, holders: Holders) -> Result<()> {
+        pending::redo(&self.place, &self.state, pending, holders)
+    }
+
+    /// Stores everything derived from a sealed segment beside it, durably but for the directory.
+    pub(crate) fn store_sidecars(&self, segment: &Segment, producers: &Producers) -> Result<()> {
+        self.store_snapshot(producers)?;
+        self.store_epochs()?;
+        store_whole_index(segment)
+    }
+
+    /// Stores what recovery derived from the active segment.
+    pub(crate) fn store_recovered(&self, active: &Segment, producers: &Producers) -> Result<()> {
+        self.store_snapshot(producers)?;
+        self.store_epochs()?;
+        store_whole_index(active)?;
+        self.place.sync_dir()
+    }
+
+    /// Stores what was derived from the active segment up to a checkpoint.
+    pub(crate) fn store_checkpoint(&self, capture: &Capture) -> Result<()> {
+        self.store_snapshot(&capture.producers)?;
+        self.store_epochs()?;
+        capture.segment.store_index(Some(capture.index_entries))?;
+        capture.segment.update_facts(|facts| facts.max_timestamp = capture.max_timestamp);
+        self.place.sync_dir()
+    }
+
+    /// The path of the producer snapshot at an offset.
+    pub(crate) fn snapshot_path(&self, at: Offset) -> PathBuf {
+        self.place.segment_path(at, SegmentFileKind::Snapshot, Suffix::None)
+    }
+
+    /// Finds the aborted transactions of a segment again: its index file is not what it should be.
+    pub(crate) fn rebuild_aborted(&self, view: &View, segment: &Segment) -> Result<()> {
+        let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
+        let found = survey::look(&self.place, Some(&self.state.get()), false)?;
+        let mut replay = Replay::new(Epochs::default());
+        replay.producers_before(&self.place, &logs, &found.snapshots, segment.base(), segment.base(), None)?;
+        let mut aborted = Vec::new();
+        replay
+            .replay(&self.place, &LogFile::of(segment), segment.base(), segment.end(), |entry| aborted.push(entry))?;
+        segment.set_aborted(aborted);
+        Ok(())
+    }
+
+    fn store_snapshot(&self, producers: &Producers) -> Result<()> {
+        let Some(bytes) = &producers.snapshot else { return Ok(()) };
+        let path = self.snapshot_path(producers.at);
+        files::write_new(&*self.place.storage, &path, bytes)
+    }
+
+    /// Stores the leader epochs when they have changed. They cover everything up to the log end, so also what is durable.
+    pub(crate) fn store_epochs(&self) -> Result<()> {
+        let Some(text) = self.lock_epochs().take_changed() else { return Ok(()) };
+        let path = self.place.path(file_name::LEADER_EPOCHS);
+        let temporary = self.place.path(&file_name::temporary(file_name::LEADER_EPOCHS));
+        files::replace(&*self.place.storage, &self.place.dir, &path, &temporary, text.as_bytes())
+            .inspect_err(|_| self.lock_epochs().mark_changed())
+    }
+
+    /// Removes producer snapshots that no recovery needs: all but those at a segment's base and the one that `state` names.
+    pub(crate) fn remove_old_snapshots(&self) {
+        let keep = self.state.get().producers_at;
+        let bases: Vec<Offset> = self.view.load().segments().iter().map(|segment| segment.base()).collect();
+        // A leftover costs a little space: the next one tries again.
+        let Ok(entries) = self.place.storage.list(&self.place.dir) else { return };
+        for entry in entries {
+            if let Some(ParsedName::Segment { base, kind: SegmentFileKind::Snapshot, suffix: Suffix::None }) =
+                file_name::parse(&entry.name)
+                && Some(base) != keep
+                && bases.binary_search(&base).is_err()
+            {
+                let _ = files::remove(&*self.place.storage, &self.place.path(&entry.name));
+            }
+        }
+    }
+
+    fn segment_state(&self, segment: &Segment, state: &State) -> SegmentState {
+        let facts = segment.facts();
+        let active = segment.base() == state.active_base;
+        // Entries that were found again and not stored are only in memory: the files are still not to be trusted.
+        let all = !active || state.durable_position == segment.len();
+        let sums = if all { segment.whole_sums() } else { segment.sums_below(state.durable_end) };
+        // Of the active segment only what is durable is told.
+        let (end, len) = if active {
+            (state.durable_end.max(segment.base()), state.durable_position)
+        } else {
+            (segment.end(), segment.len())
+        };
+        SegmentState {
+            base: segment.base(),
+            end,
+            len,
+            id: facts.id,
+            max_timestamp: facts.max_timestamp,
+            first_append_at: facts.first_append_at,
+            sealed_at: facts.sealed_at,
+            tombstone_horizon: facts.tombstone_horizon,
+            dead_records: facts.dead_records,
+            dead_bytes: facts.dead_bytes,
+            offsets: sums.offsets,
+            times: sums.times,
+            aborted: sums.aborted,
+        }
+    }
+}
+
+/// Stores all of a segment's index. It is a cache: on a full disk `state` does not vouch for files that are not whole.
+pub(crate) fn store_whole_index(segment: &Segment) -> Result<()> {
+    match segment.store_index(None) {
+        Err(error) if *error.kind() == ErrorKind::DiskFull => Ok(()),
+        stored => stored,
+    }
+}
