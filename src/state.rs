@@ -42,7 +42,7 @@ pub(crate) struct StateStore {
 struct Inner {
     /// The sequence number of the newest slot.
     sequence: u64,
-    /// The size of a slot; 0 while there is no file.
+    /// The size of a slot; 0 while there is no file, or one of another size.
     slot: usize,
     /// The slot that the next update writes first.
     first: u64,
@@ -62,8 +62,9 @@ impl StateStore {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(Error::io(e, &path)),
         };
-        let (left, right) = bytes.split_at(bytes.len() / 2);
-        let slots = [decode_slot(left), decode_slot(right)];
+        let half = bytes.len() / 2;
+        // Of a file whose length has changed a slot may be left at either end.
+        let slots = [decode_slot(&bytes), decode_slot(&bytes[bytes.len() - half..])];
         let newer = |error: &&FormatError| matches!(error, FormatError::BadVersion { .. });
         if let Some(error) = slots.iter().filter_map(|slot| slot.as_ref().err()).find(newer) {
             return Err(Error::bad_file(&path, error));
@@ -74,7 +75,8 @@ impl StateStore {
             [Err(_), Ok(_)] => Some(1),
             [Err(_), Err(_)] => None,
         };
-        let agreed = matches!(&slots, [Ok(left), Ok(right)] if left == right);
+        let is_sized = bytes.len() == 2 * half && half.is_power_of_two();
+        let agreed = is_sized && matches!(&slots, [Ok(left), Ok(right)] if left == right);
         // Which slot is durable is not known after a crash; the one that is not the newest is written first.
         let (found, sequence, first) = match newest {
             Some(at) => {
@@ -84,7 +86,7 @@ impl StateStore {
             None if bytes.is_empty() => (Found::Missing, 0, 0),
             None => (Found::Bad, 0, 0),
         };
-        let slot = if matches!(found, Found::Good(_)) { left.len() } else { 0 };
+        let slot = if is_sized && matches!(found, Found::Good(_)) { half } else { 0 };
         let state = if let Found::Good(state) = &found { state.clone() } else { State::default() };
         let inner = Inner { sequence, slot, first, settled: false, agreed, state };
         Ok((found, StateStore { place: Arc::clone(place), inner: Mutex::new(inner) }))
@@ -137,7 +139,7 @@ impl StateStore {
     /// before this.
     pub(crate) fn settle(&self) -> Result<()> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.slot == 0 { Ok(()) } else { self.settle_slot(&mut inner) }
+        self.settle_slot(&mut inner)
     }
 
     /// Makes what was read durable, unless a crash surely leaves it: nobody is shown what may not last.
@@ -147,10 +149,15 @@ impl StateStore {
     }
 
     fn settle_slot(&self, inner: &mut Inner) -> Result<()> {
-        if inner.settled {
+        if inner.settled || inner.sequence == 0 {
             return Ok(());
         }
         let path = self.place.path(file_name::STATE);
+        if inner.slot == 0 {
+            let slot = self.replace(&path, inner.sequence, &inner.state)?;
+            (inner.slot, inner.first, inner.settled, inner.agreed) = (slot, 0, true, true);
+            return Ok(());
+        }
         let io = |e| Error::io(e, &path);
         let file = self.place.storage.open(&path, OpenMode::Write).map_err(io)?;
         // It may be in the page cache only, even after a sync that succeeds (I8): write it again.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use exploration::explore::quietly;
 use stratalog::format::{Marker, end_marker};
 use stratalog::sim::SimStorage;
+use stratalog::storage::Storage;
 use stratalog::{
     Cleanup, CompactMode, Durability, FetchOptions, Isolation, Log, LogConfig, ManualClock, Offset, Record,
     RecordBatch, Timestamp, TopicConfig,
@@ -129,6 +130,8 @@ fn kind(path: &Path) -> String {
 const EPOCHS: &str = "epochs differ in";
 /// Kafka's checksum of a batch leaves out its base offset, which may move within a gap that compaction made.
 const MOVED: &str = "a batch moved within a gap in";
+/// A log that was not closed, and ends between two batches, looks like one that ended there.
+const SHORT: &str = "whole batches are gone from the end of";
 
 fn difference(now: &Shown, before: &Shown) -> &'static str {
     let values =
@@ -136,11 +139,18 @@ fn difference(now: &Shown, before: &Shown) -> &'static str {
     if (now.0, now.1, now.2, &now.3, &now.4, &now.6) == (before.0, before.1, before.2, &before.3, &before.4, &before.6)
     {
         EPOCHS
-    } else if (now.0, now.1) == (before.0, before.1) && values(now) == values(before) {
+    } else if now.0 == before.0 && now.1 >= before.1 && values(now) == values(before) {
         MOVED
+    } else if is_shorter(now, before) {
+        SHORT
     } else {
         "records differ in"
     }
+}
+
+/// Whether what is left is a beginning of what was.
+fn is_shorter(now: &Shown, before: &Shown) -> bool {
+    now.0 == before.0 && now.1 < before.1 && before.3.starts_with(&now.3) && before.4.starts_with(&now.4)
 }
 
 #[derive(Default)]
@@ -154,18 +164,26 @@ fn look(damaged: &SimStorage, path: &Path, before: &BTreeMap<&str, Shown>) -> Re
         Ok(log) => log,
         Err(_) => return Ok(true),
     };
-    let mut told = !log.recovery_report().failed.is_empty();
+    let report = log.recovery_report();
+    let mut told = !report.failed.is_empty() || report.partitions.iter().any(|partition| partition.state_lost);
     for (topic, shown) in before {
         let own = path.to_str().is_some_and(|path| path.contains(&format!("/{topic}-")));
         let others = path.components().count() > 3 && !own;
         match show(&log, topic) {
             Ok(now) if now == *shown => {}
+            Ok(now) if own && is_shorter(&now, shown) && is_cut(&log, topic) => told = true,
+            Ok(_) if own && told && path.ends_with("state") => {}
             Ok(now) => return Err(format!("{} {topic}:\n{now:?}\n{shown:?}", difference(&now, shown))),
             Err(why) if others => return Err(format!("{topic} is harmed: {why}")),
             Err(_) => told = true,
         }
     }
     Ok(told)
+}
+
+/// Whether the open has told that it cut a torn tail.
+fn is_cut(log: &Log, topic: &str) -> bool {
+    log.recovery_report().partitions.iter().any(|report| report.topic == topic && report.cut.is_some())
 }
 
 fn matrix(storage: &SimStorage) -> (u64, Vec<String>) {
@@ -211,13 +229,43 @@ fn no_damaged_byte_is_read_as_if_it_were_whole() {
     for close in [true, false] {
         let (looked_at, wrong) = matrix(&small_log(close).kill());
         let of = |what: &str| wrong.iter().filter(|why| why.contains(what)).count();
-        let (epochs, moved) = (of(EPOCHS), of(MOVED));
+        let (epochs, moved, short) = (of(EPOCHS), of(MOVED), of(SHORT));
         println!(
             "{looked_at} damaged logs, closed before: {close}; read wrong and not told: {}, of them {epochs} leader epochs \
-             and {moved} base offsets, which Kafka's format does not protect",
+             and {moved} base offsets, which Kafka's format does not protect, and {short} cut between two batches",
             wrong.len()
         );
-        let other: Vec<&String> = wrong.iter().filter(|why| !why.contains(EPOCHS) && !why.contains(MOVED)).collect();
+        assert!(short == 0 || !close, "a log that was closed knows its end");
+        let known = |why: &&String| [EPOCHS, MOVED, SHORT].iter().any(|known| why.contains(known));
+        let other: Vec<&String> = wrong.iter().filter(|why| !known(why)).collect();
         assert!(other.is_empty(), "{} were read wrong: {other:#?}", other.len());
     }
+}
+
+#[test]
+fn a_state_file_that_was_cut_or_grew_still_counts_and_a_lost_one_is_told() {
+    let clean = small_log(false).kill();
+    let path = Path::new("/log/plain-0/state");
+    let bytes = clean.contents(path).unwrap();
+    let open = |damaged: Option<&[u8]>| {
+        let image = clean.kill();
+        match damaged {
+            Some(damaged) => image.overwrite(path, damaged).unwrap(),
+            None => image.remove_file(path).unwrap(),
+        }
+        let log = Log::open("/log", config(&image)).unwrap();
+        let lost = log.recovery_report().partitions.iter().any(|partition| partition.state_lost);
+        let start = log.partition("plain", 0).unwrap().offsets().start;
+        log.close().unwrap();
+        let again = Log::open("/log", config(&image)).unwrap();
+        assert!(!again.recovery_report().partitions.iter().any(|partition| partition.state_lost), "it is made again");
+        (lost, start)
+    };
+    for damaged in [&bytes[..bytes.len() - 1], &bytes[..bytes.len() / 2], &[&bytes[..], b"?"].concat()] {
+        assert_eq!(open(Some(damaged)), (false, Offset::new(3)));
+    }
+    let inserted = [&bytes[..9], b"?", &bytes[9..]].concat();
+    assert_eq!(open(Some(&inserted)), (false, Offset::new(3)), "the second slot is whole");
+    assert_eq!(open(Some(&[])), (true, Offset::ZERO));
+    assert_eq!(open(None), (true, Offset::ZERO));
 }

@@ -78,6 +78,7 @@ pub(crate) fn open(request: Request) -> Result<(Arc<Shared>, PartitionReport)> {
         topic: request.topic.to_string(),
         partition: request.id,
         end: Offset::ZERO,
+        state_lost: !request.adopt && !matches!(state, FoundState::Good(_)),
         scanned_bytes: 0,
         cut: None,
         put_aside: Vec::new(),

@@ -16,6 +16,9 @@ pub struct PartitionReport {
     pub partition: u32,
     /// The log end after recovery.
     pub end: Offset,
+    /// The partition's `state` file was missing or damaged, and all of the log was scanned. What
+    /// [`delete_before`](crate::Partition::delete_before) had removed from view may be back.
+    pub state_lost: bool,
     /// Bytes that were scanned because they were not known to be durable.
     pub scanned_bytes: u64,
     /// What was cut from the tail, if anything; of a log that is open for reading only, what is left out.
