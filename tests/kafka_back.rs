@@ -326,7 +326,13 @@ fn append_as_kafka(dir: &Path, offset: Offset, close: bool) {
     let (name, mut bytes) = files_ending(&dir.join("mixed-0"), ".log").pop().unwrap();
     bytes.extend_from_slice(batch.as_bytes());
     fs::write(dir.join("mixed-0").join(name), bytes).unwrap();
+    end_as_kafka(dir, offset + 1, close);
+}
+
+/// What Kafka leaves beside the logs when it is closed, with the log's end as its recovery point, or killed.
+fn end_as_kafka(dir: &Path, end: Offset, close: bool) {
     if close {
+        fs::write(dir.join("recovery-point-offset-checkpoint"), format!("0\n1\nmixed 0 {end}\n")).unwrap();
         fs::write(dir.join(MARKER), KAFKAS_MARKER).unwrap();
     } else {
         fs::remove_file(dir.join(MARKER)).unwrap();
@@ -346,11 +352,7 @@ fn a_segment_that_kafka_added_after_us_is_taken_into_the_chain() {
         batch.push(&Record::new("kafka", "rolled"), Timestamp::from_millis(BEGIN)).unwrap();
         fs::write(copy.path().join(format!("mixed-0/{:020}.log", end.get())), batch.build().unwrap().as_bytes())
             .unwrap();
-        if close {
-            fs::write(copy.path().join(MARKER), KAFKAS_MARKER).unwrap();
-        } else {
-            fs::remove_file(copy.path().join(MARKER)).unwrap();
-        }
+        end_as_kafka(copy.path(), end + 1, close);
         let (_log, partition) = open(copy.path());
         let shown = dump(&partition, Offset::ZERO, 1 << 20).0;
         assert_eq!(shown.len(), bytes.len() + 1);
