@@ -81,6 +81,8 @@ pub enum ErrorKind {
     Closed,
     /// The log was opened read-only.
     ReadOnly,
+    /// The owner has removed or replaced what this read-only log was opened on: open it again.
+    Outdated,
     /// Another process, or another handle in this one, has the directory open.
     Locked,
     /// A directory that is neither empty nor a log. It was not touched.
@@ -266,6 +268,7 @@ impl fmt::Display for ErrorKind {
             Poisoned => f.write_str("a sync failed: no more writes until the log is opened anew"),
             Closed => f.write_str("closed or deleted"),
             ReadOnly => f.write_str("opened read-only"),
+            Outdated => f.write_str("the owner of the log has changed what is read here: open it again"),
             Locked => f.write_str("in use by another process, or by another handle in this one"),
             NotALog => f.write_str("not an empty directory and not a log"),
             UnsupportedVersion { found, supported } => {

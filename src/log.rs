@@ -114,7 +114,8 @@ impl Log {
     }
 
     /// Opens the log in a directory for reading only. Nothing is written and nothing is locked: it works beside a running
-    /// owner, and on a medium that cannot be written. What it shows is what it finds now: whole, valid batches.
+    /// owner, and on a medium that cannot be written. What it shows is what it finds now: whole, valid batches. What the
+    /// owner removes or replaces after that is [`ErrorKind::Outdated`] when it is read: open again.
     pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Log> {
         Log::open_read_only_with(dir, LogConfig::default())
     }

@@ -144,7 +144,7 @@ fn fetch_from(
         fence(Ordering::SeqCst);
         if shared.cuts.load(Ordering::Acquire) == cuts {
             // The files may be gone, or another's, once the log is closed or the topic deleted.
-            return shared.check_open().and(fetched);
+            return shared.check_open().and(fetched).map_err(|error| shared.blame(error));
         }
     }
 }

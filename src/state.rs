@@ -54,6 +54,11 @@ struct Inner {
 }
 
 impl StateStore {
+    /// Whether the file says something else by now, because of another process.
+    pub(crate) fn is_outdated(&self) -> bool {
+        StateStore::load(&self.place).map_or(true, |(_, now)| now.get() != self.get())
+    }
+
     /// Reads the file.
     pub(crate) fn load(place: &Arc<Place>) -> Result<(Found, StateStore)> {
         let path = place.path(file_name::STATE);

@@ -59,6 +59,11 @@ pub(crate) struct LogFile {
 }
 
 impl LogFile {
+    /// One with nothing in it.
+    pub(crate) fn empty(base: Offset) -> LogFile {
+        LogFile { base, len: 0, id: 0, end: base, valid: 0, known: false, suffix: Suffix::None }
+    }
+
     /// A segment of the view.
     pub(crate) fn of(segment: &Segment) -> LogFile {
         LogFile {
@@ -257,7 +262,8 @@ fn swap_end(place: &Place, base: Offset) -> Option<Offset> {
     matches!(walk.stop, Stop::End).then_some(walk.end)
 }
 
-fn find_ends(place: &Place, logs: &mut [LogFile], state: Option<&State>, trust_index: bool) -> Result<()> {
+/// Finds where the files end: from `state` where it knows them, else by walking their batches.
+pub(crate) fn find_ends(place: &Place, logs: &mut [LogFile], state: Option<&State>, trust_index: bool) -> Result<()> {
     let last = logs.len().saturating_sub(1);
     for (at, log) in logs.iter_mut().enumerate() {
         if let Some(state) = state {

@@ -9,6 +9,7 @@ mod tail;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::active::Active;
@@ -32,6 +33,7 @@ use self::tail::Tail;
 pub use self::report::{Cut, PartitionReport};
 
 /// What recovery knows of a partition before it looks at its files.
+#[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) topic: Arc<str>,
     pub(crate) id: u32,
@@ -72,6 +74,11 @@ struct Opening {
 /// Opens a partition. Damage is no error here: the partition is then open for what can be read, takes no writes, and
 /// says so in the report.
 pub(crate) fn open(request: Request) -> Result<(Arc<Shared>, PartitionReport)> {
+    request.place.mapped_reads.store(request.config.mapped_reads, Ordering::Relaxed);
+    if request.read_only { read_only::open(&request) } else { open_as_found(request) }
+}
+
+fn open_as_found(request: Request) -> Result<(Arc<Shared>, PartitionReport)> {
     let began = Instant::now();
     let (state, store) = StateStore::load(&request.place)?;
     let report = PartitionReport {
@@ -109,10 +116,11 @@ impl Opening {
     /// Carries out steps until the chain can be opened.
     fn settle(&mut self) -> Result<(Files, Offset, Vec<Range<Offset>>)> {
         loop {
-            let mut files = look(&self.request.place, self.known_state(), self.is_clean_kafka())?;
             if self.request.read_only {
+                let files = self.look_beside()?;
                 return self.settle_in_memory(files);
             }
+            let mut files = look(&self.request.place, self.known_state(), self.is_clean_kafka())?;
             match plan(&self.seen(&files)) {
                 Ok(Step::Open { log_start, adopted_gaps }) => {
                     let believed = self.known_state().filter(|_| !self.salvaged);

@@ -1,27 +1,72 @@
 //! What is shown of a partition that nothing is written to: one that is damaged, and one in a log that is open for
 //! reading only.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::epochs::Epochs;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::Pending;
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::offset::Offset;
 use crate::replay::Replay;
-use crate::segment::Segment;
 use crate::segment::scan::Check;
+use crate::segment::{Place, Segment};
 use crate::shared::Shared;
+use crate::state::{Found as FoundState, StateStore};
 use crate::storage::OpenMode;
 use crate::survey::{self, Files, LogFile};
 
-use super::plan::{Origin, Refusal, Step, plan};
+use super::plan::{Refusal, Seen, Step, plan};
 use super::report::PartitionReport;
 use super::tail::Tail;
-use super::{Opening, segment};
+use super::{Opening, Request, open_as_found, segment};
+
+/// So often a directory is looked at whose owner keeps changing it.
+const LOOKS: u32 = 1000;
+
+/// Opens a partition that its owner may be changing: what it has changed meanwhile is looked at again, and is no damage.
+pub(super) fn open(request: &Request) -> Result<(Arc<Shared>, PartitionReport)> {
+    for _ in 1..LOOKS {
+        let place = Place::reading_only(&request.place);
+        let opened = open_as_found(Request { place: Arc::new(place), ..request.clone() });
+        let in_doubt = match &opened {
+            Ok((shared, report)) => report.error.is_some() && shared.is_outdated(),
+            Err(error) => matches!(error.kind(), ErrorKind::Outdated | ErrorKind::Io(io::ErrorKind::NotFound)),
+        };
+        let is_there = request.place.storage.info(&request.place.dir).is_ok();
+        if !in_doubt || !is_there {
+            return opened;
+        }
+    }
+    open_as_found(request.clone())
+}
 
 impl Opening {
+    /// What is in the directory, together with the `state` that goes with it.
+    pub(super) fn look_beside(&mut self) -> Result<Files> {
+        for _ in 0..LOOKS {
+            let names = self.names()?;
+            let files = survey::look(&self.request.place, self.known_state(), self.is_clean_kafka());
+            let (state, store) = StateStore::load(&self.request.place)?;
+            if state == self.state && names == self.names()? {
+                return files;
+            }
+            (self.state, self.store) = (state, Some(store));
+            self.report.state_lost = !self.request.adopt && !matches!(self.state, FoundState::Good(_));
+        }
+        Err(Error::from(ErrorKind::Outdated).at_path(&self.request.place.dir))
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        let place = &self.request.place;
+        let listed = place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))?;
+        let mut names: Vec<String> = listed.into_iter().map(|entry| entry.name).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// Opens what lies below the damage, for reading only.
     pub(super) fn degrade(mut self, error: Error) -> Result<(Arc<Shared>, PartitionReport)> {
         let log_start = match self.known_state() {
@@ -69,29 +114,10 @@ impl Opening {
         }
         match segments.pop() {
             // Nothing can be read: an empty end stands for the log, so that it can be asked about.
-            None => {
-                let log = LogFile {
-                    base: log_start,
-                    len: 0,
-                    id: 0,
-                    end: log_start,
-                    valid: 0,
-                    known: false,
-                    suffix: Suffix::None,
-                };
-                segments.push(segment(place, &log, None, false));
-            }
+            None => segments.push(segment(place, &LogFile::empty(log_start), None, false)),
             // The last one is the end of what can be read; it is never written.
             Some(last) => {
-                let log = LogFile {
-                    base: last.base(),
-                    len: last.len(),
-                    id: last.facts().id,
-                    end: last.end(),
-                    valid: last.len(),
-                    known: false,
-                    suffix: Suffix::None,
-                };
+                let log = LogFile { known: false, suffix: Suffix::None, ..LogFile::of(&last) };
                 segments.push(segment(place, &log, None, false));
             }
         }
@@ -108,15 +134,7 @@ impl Opening {
             {
                 let path = place.path(&entry.name);
                 let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
-                logs.push(LogFile {
-                    base,
-                    len: info.len,
-                    id: info.id,
-                    end: base,
-                    valid: 0,
-                    known: false,
-                    suffix: Suffix::None,
-                });
+                logs.push(LogFile { len: info.len, id: info.id, ..LogFile::empty(base) });
             }
         }
         logs.sort_by_key(|log| log.base);
@@ -125,19 +143,9 @@ impl Opening {
 
     /// What a read-only open makes of the directory, without a change to it.
     pub(super) fn settle_in_memory(&mut self, mut files: Files) -> Result<(Files, Offset, Vec<Range<Offset>>)> {
+        self.redo_in_memory(&mut files)?;
         loop {
-            let mut seen = self.seen(&files);
-            if let Origin::State(known) = &mut seen.origin {
-                if let Pending::Truncate(to) | Pending::Reset(to) = known.pending {
-                    files.logs.retain(|log| log.base < to || log.base == to && log.len == 0);
-                    known.durable_end = known.durable_end.min(files.logs.last().map_or(to, |last| last.end));
-                }
-                known.pending = Pending::None;
-                known.active_base =
-                    known.active_base.min(files.logs.last().map_or(known.active_base, |last| last.base));
-            }
-            seen.leftovers = false;
-            seen.logs = files.logs.iter().map(LogFile::seen).collect();
+            let seen = Seen { leftovers: false, ..self.seen(&files) };
             match plan(&seen) {
                 Ok(Step::FinishSwap { swap, replaced }) => {
                     files.swaps.retain(|seen| seen.base != swap);
@@ -166,4 +174,46 @@ impl Opening {
             }
         }
     }
+
+    /// Shows the log as it is once what `state` says is pending has been done.
+    fn redo_in_memory(&mut self, files: &mut Files) -> Result<()> {
+        let FoundState::Good(state) = &mut self.state else { return Ok(()) };
+        match std::mem::replace(&mut state.pending, Pending::None) {
+            _ if self.request.adopt => return Ok(()),
+            Pending::None => return Ok(()),
+            Pending::Truncate(to) => {
+                files.logs.retain(|log| log.base <= to);
+                if let Some(last) = files.logs.last_mut() {
+                    cut_in_memory(&self.request.place, last, to)?;
+                    // All of it is scanned again: where its durable part ends is not known any more.
+                    (state.active_base, state.durable_end) = (last.base, last.base);
+                }
+            }
+            Pending::Reset(to) => {
+                files.logs = vec![LogFile::empty(to)];
+                (state.log_start, state.active_base, state.durable_end) = (to, to, to);
+                state.high_watermark = to;
+                state.adopted_gaps.clear();
+            }
+        }
+        state.durable_position = 0;
+        survey::find_ends(&self.request.place, &mut files.logs, Some(state), false)
+    }
+}
+
+/// Has a file end before the batch that reaches beyond `to`.
+fn cut_in_memory(place: &Place, log: &mut LogFile, to: Offset) -> Result<()> {
+    let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
+    let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
+    let (mut end, mut valid) = (log.base, 0);
+    survey::walk(&*file, log.base, (0, log.len), log.base, Check::Header, |found| {
+        let header = found.batch.header();
+        if header.next_offset() <= to {
+            (end, valid) = (header.next_offset(), found.position + header.size as u64);
+        }
+        Ok(())
+    })
+    .map_err(|e| e.at_path(&path))?;
+    (log.end, log.len, log.valid, log.known) = (end, valid, valid, false);
+    Ok(())
 }

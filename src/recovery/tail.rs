@@ -49,6 +49,14 @@ impl Tail {
 
     pub(super) fn scan(opening: &mut Opening, mut files: Files) -> Result<Tail> {
         let place = Arc::clone(&opening.request.place);
+        if opening.request.read_only
+            && let [log] = &files.logs[..]
+            && log.id == 0
+        {
+            // Its file may not be there yet: a crash came before a new start had made it.
+            let replay = Replay::new(Epochs::default());
+            return Ok(Tail { segments: vec![segment(&place, log, None, false)], replay, no_room: None });
+        }
         let start = opening.scan_start(&files.logs);
         let mut tail = Tail { segments: Vec::new(), replay: Replay::new(load_epochs(&place)?), no_room: None };
         let exact = opening.known_state().filter(|_| start.at > 0 || start.position > 0 || files.logs.len() == 1);

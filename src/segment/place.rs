@@ -34,6 +34,12 @@ impl Place {
         Place { dir, storage, handles, mapped_reads: AtomicBool::new(true), owner: OnceLock::new() }
     }
 
+    /// The same directory, for somebody who reads beside its owner. Nothing is mapped that another process may cut.
+    pub(crate) fn reading_only(other: &Place) -> Place {
+        let (dir, storage, handles) = (other.dir.clone(), Arc::clone(&other.storage), Arc::clone(&other.handles));
+        Place { mapped_reads: AtomicBool::new(false), ..Place::new(dir, storage, handles) }
+    }
+
     /// Names the owner, once.
     pub(crate) fn set_owner(&self, owner: Weak<dyn Owner>) {
         assert!(self.owner.set(owner).is_ok(), "a partition directory has one owner");

@@ -1,10 +1,12 @@
 //! What a partition stores beside its logs: `state`, and all that can be derived.
 
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::durability::{Capture, Producers};
 use crate::epochs::Epochs;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::format::{Pending, SegmentState, State};
 use crate::offset::Offset;
@@ -34,6 +36,23 @@ impl Shared {
             change(state);
             state.segments = view.segments().iter().map(|segment| self.segment_state(segment, state)).collect();
         })
+    }
+
+    /// Whether the owner has changed what this partition was opened on for reading only.
+    #[cold]
+    pub(crate) fn is_outdated(&self) -> bool {
+        let is_same = |segment: &Arc<Segment>| {
+            let info = self.place.storage.info(&segment.path());
+            info.is_ok_and(|info| info.id == segment.facts().id && info.len >= segment.len())
+        };
+        self.read_only && (self.state.is_outdated() || !self.view.load().segments().iter().all(is_same))
+    }
+
+    /// What an error of a read says: damage, or a file that is gone, may be the owner's doing.
+    #[cold]
+    pub(crate) fn blame(&self, error: Error) -> Error {
+        let may_be = error.is_corruption() || *error.kind() == ErrorKind::Io(io::ErrorKind::NotFound);
+        if may_be && self.is_outdated() { Error::from(ErrorKind::Outdated).at_path(&self.place.dir) } else { error }
     }
 
     /// Makes the `state` that was read at open durable.
