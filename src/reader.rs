@@ -135,16 +135,19 @@ fn fetch_from(
     from: Offset,
     options: FetchOptions,
 ) -> Result<Fetch> {
+    undisturbed(shared, || fetch_view(shared, &*load()?, from, options))
+}
+
+/// Reads again what a truncation has come in between of: it may have shown bytes that are gone, or shown them as damage.
+fn undisturbed<T>(shared: &Shared, mut read: impl FnMut() -> Result<T>) -> Result<T> {
     loop {
         let cuts = shared.cuts.load(Ordering::Acquire);
-        let view = load()?;
-        let fetched = fetch_view(shared, &view, from, options);
-        // A truncation in between may have shown bytes that are gone, or shown them as damage. It looks for leases
-        // after it has changed the count (begin_cut).
+        let done = read();
+        // It looks for leases after it has changed the count (begin_cut).
         fence(Ordering::SeqCst);
         if shared.cuts.load(Ordering::Acquire) == cuts {
             // The files may be gone, or another's, once the log is closed or the topic deleted.
-            return shared.check_open().and(fetched).map_err(|error| shared.blame(error));
+            return shared.check_open().and(done).map_err(|error| shared.blame(error));
         }
     }
 }
@@ -238,7 +241,10 @@ fn region(segment: &Segment, slice: &crate::segment::Slice) -> Result<Option<Fil
 
 /// The first offset at or after which every record is at least as late as `at`: the offset of the first such record.
 pub(crate) fn offset_for(shared: &Shared, at: Timestamp) -> Result<Option<Offset>> {
-    let view = shared.view.load();
+    undisturbed(shared, || offset_in(shared, &shared.view.load(), at))
+}
+
+fn offset_in(shared: &Shared, view: &View, at: Timestamp) -> Result<Option<Offset>> {
     let start = shared.ends.log_start();
     let end = offsets(shared).end;
     let mut scratch = Scratch::default();
@@ -285,6 +291,8 @@ pub struct Reader {
     aborted: Vec<AbortedRange>,
     /// Where the fetch ends.
     fetched_to: Offset,
+    /// Up to where there was nothing to read when it was looked at: what is visible may end inside a batch.
+    empty_to: Offset,
     /// The batch that was read last, and those of its records that were not.
     batch: Bytes,
     records: Option<SuspendedRecords>,
@@ -306,6 +314,7 @@ impl Reader {
             more: Vec::new(),
             aborted: Vec::new(),
             fetched_to: from,
+            empty_to: from,
             batch: Bytes::new(),
             records: None,
             compressed: false,
@@ -326,7 +335,7 @@ impl Reader {
         self.more.clear();
         self.records = None;
         self.failed = None;
-        (self.next, self.fetched_to) = (offset, offset);
+        (self.next, self.fetched_to, self.empty_to) = (offset, offset, offset);
     }
 
     /// The next batch, its CRC checked, or `None` at the end for now. Control batches and aborted ones are among them.
@@ -374,7 +383,7 @@ impl Reader {
 
     /// Waits until there is something to read behind [`offset`](Reader::offset), or for `timeout`.
     pub fn wait(&self, timeout: Duration) -> Result<WaitOutcome> {
-        self.shared.wait(self.options.isolation, self.next + 1, Some(timeout))
+        self.shared.wait(self.options.isolation, self.next.max(self.empty_to) + 1, Some(timeout))
     }
 
     /// Prepares the records of the next batch; `false` at the end.
@@ -426,6 +435,7 @@ impl Reader {
             let load = || pin.view_at(*next, || shared.view.load());
             let fetched = fetch_from(shared, load, *next, self.options)?;
             if fetched.is_empty() && fetched.next_offset <= self.next {
+                self.empty_to = fetched.offsets.visible(self.options.isolation);
                 return Ok(false);
             }
             self.fetched_to = fetched.next_offset;

@@ -165,6 +165,10 @@ fn drop_head(shared: &Shared) -> Result<usize> {
 
 /// `written` is the largest timestamp known beside those that the segment knows of.
 fn aged(segment: &Segment, written: Timestamp, now: Timestamp) -> Result<Aged> {
+    if segment.facts().sealed_at > now {
+        // The clock was ahead when it was sealed: its age counts from here on.
+        segment.update_facts(|facts| facts.sealed_at = now);
+    }
     let facts = segment.facts();
     let known_at = if segment.is_sealed() && facts.sealed_at != Timestamp::NONE { facts.sealed_at } else { now };
     let newest = if segment.is_empty() { known_at } else { segment.max_timestamp()?.max(written) };

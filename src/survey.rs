@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
-use crate::format::{BATCH_HEADER_LEN, BatchHeader, FormatError, OffsetIndexEntry, Pending, SegmentState, State};
+use crate::format::{
+    BATCH_HEADER_LEN, BatchHeader, BatchView, FormatError, OffsetIndexEntry, Pending, SegmentState, State,
+};
 use crate::offset::Offset;
 use crate::segment::digest;
 use crate::segment::scan::{Check, Found, OFFSETS_MAX, Scan, ScanError, zeros_follow};
@@ -154,16 +156,23 @@ fn is_astray(file: &dyn File, walk: &Walk, found: &Found<'_>, end: u64) -> Resul
     Ok(next.is_ok_and(|next| (walk.end..header.next_offset()).contains(&next.base_offset)))
 }
 
-/// Whether a whole, valid batch lies anywhere in `[from, len)`: data behind damage, not just garbage.
+/// Whether a whole, valid batch lies anywhere in `[from, len)`: data behind damage, not just garbage. Bytes that were made
+/// to look like batches, each reaching over the next, are taken for data before long.
 pub(crate) fn valid_batch_follows(file: &dyn File, from: u64, len: u64) -> Result<bool> {
     let mut bytes = vec![0; (len - from).min(64 << 20) as usize];
     let read = file.read_at(&mut bytes, from).map_err(|e| Error::io(e, std::path::Path::new("")))?;
     bytes.truncate(read);
-    Ok((1..bytes.len()).any(|at| {
+    let mut left = 16 * bytes.len();
+    for at in 1..bytes.len() {
         let rest = bytes.get(at..).unwrap_or_default();
         // The magic is looked at first: nearly every position fails there.
-        rest.get(16) == Some(&2) && crate::format::BatchView::parse(rest).is_ok_and(|batch| batch.check_crc().is_ok())
-    }))
+        let Some(batch) = (rest.get(16) == Some(&2)).then(|| BatchView::parse(rest).ok()).flatten() else { continue };
+        left = left.saturating_sub(batch.header().size);
+        if left == 0 || batch.check_crc().is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Lists a partition directory and finds out where each segment ends: from `state` where the file is the one that it

@@ -416,3 +416,18 @@ fn a_log_without_threads_keeps_no_list_of_those_who_were_refused() {
     log.maintain(Timestamp::from_millis(0), Budget::default()).unwrap();
     partition.append_records([Record::new("k", "v")]).unwrap();
 }
+
+#[test]
+fn a_high_watermark_inside_a_batch_does_not_end_a_wait_for_that_batch() {
+    let managed = small().watermark(stratalog::WatermarkMode::Managed);
+    let (_dir, _log, partition) = one(quiet(), managed);
+    partition.append_records(["a", "b", "c"].map(|value| Record::new("k", value))).unwrap();
+    let options = FetchOptions { isolation: Isolation::HighWatermark, ..FetchOptions::default() };
+    let mut reader = partition.reader_with(Offset::ZERO, options).unwrap();
+    partition.set_high_watermark(Offset::new(1)).unwrap();
+    assert!(reader.next_record().unwrap().is_none(), "a batch is seen whole or not at all");
+    assert_eq!(reader.wait(Duration::from_millis(5)).unwrap(), WaitOutcome::TimedOut(Offset::new(1)));
+    partition.set_high_watermark(Offset::new(3)).unwrap();
+    assert_eq!(reader.wait(LONG).unwrap(), WaitOutcome::Reached(Offset::new(3)));
+    assert_eq!(reader.next_record().unwrap().unwrap().value, Some(&b"a"[..]));
+}

@@ -68,6 +68,22 @@ fn a_timestamp_in_the_future_pins_nothing() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_pins_nothing_for_longer_than_the_age() {
+    with(small().retention_age(Some(HOUR)), |_, partition, clock, pass| {
+        let right = clock.now();
+        clock.set(right.plus_millis(1 << 50));
+        append(partition, 50);
+        partition.roll().unwrap();
+        clock.set(right);
+        pass();
+        assert_eq!(partition.offsets().start, Offset::ZERO);
+        clock.advance(HOUR * 2);
+        pass();
+        assert_eq!(partition.offsets().start, Offset::new(50));
+    });
+}
+
+#[test]
 fn the_head_goes_while_enough_is_left_without_it() {
     with(small().retention_bytes(Some(4096)), |_, partition, _, pass| {
         append(partition, 500);

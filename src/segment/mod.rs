@@ -323,8 +323,9 @@ impl Segment {
                 }
                 Ok(Walk::PastLimit) => return Ok(None),
                 Ok(Walk::End) if window.len() as u64 == readable - position => return Ok(None),
-                Ok(Walk::End) => want = window.len() + LOOKUP,
-                Ok(Walk::More(needed)) if needed as u64 <= readable - position => want = needed.max(want),
+                // In growing steps: the index may have few entries.
+                Ok(Walk::End) => want = 2 * window.len() + LOOKUP,
+                Ok(Walk::More(needed)) if needed as u64 <= readable - position => want = needed.max(2 * want),
                 // An index that leads astray is rebuilt; what is then still no batch is damage.
                 Ok(Walk::More(_)) | Err(_) if !trusted => {
                     self.rebuild_index(&data)?;
