@@ -55,6 +55,11 @@ impl Partition {
     ///
     /// When this returns, the batch can be read and survives a kill of the process; under [`Durability::Sync`](crate::Durability::Sync) it
     /// survives a power cut as well, else after at most the configured interval, or [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// Nothing was appended, with one exception: under [`Durability::Sync`](crate::Durability::Sync) an error of the sync
+    /// ([`ErrorKind::Poisoned`], [`ErrorKind::DiskFull`]) comes after the write. The batch is then in the log, not
+    /// acknowledged, and may be there after a crash or not.
     pub fn append(&self, batch: &RecordBatch) -> Result<Appended> {
         self.append_input(Input { bytes: batch.as_bytes(), header: batch.header() }, None)
     }
