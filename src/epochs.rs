@@ -65,11 +65,13 @@ impl Epochs {
         }
     }
 
-    /// The log now ends at `end`: epochs that start there or behind are forgotten.
-    pub(crate) fn truncate_from_end(&mut self, end: Offset) {
+    /// The log now ends at `end`: epochs that start there or behind are forgotten. Whether there were any.
+    pub(crate) fn truncate_from_end(&mut self, end: Offset) -> bool {
         let keep = self.entries.partition_point(|entry| entry.start < end);
-        self.changed |= keep < self.entries.len();
+        let forgotten = keep < self.entries.len();
+        self.changed |= forgotten;
         self.entries.truncate(keep);
+        forgotten
     }
 
     /// The log now starts at `start`: epochs that end before it are forgotten, and the one that covers it starts there.

@@ -138,3 +138,39 @@ fn nothing_is_scanned_after_a_truncation_and_a_close() {
     let log = Log::open("/log", config(&storage)).unwrap();
     assert_eq!(log.recovery_report().partitions[0].scanned_bytes, 0);
 }
+
+#[test]
+fn the_leader_epoch_of_a_lost_tail_does_not_come_back() {
+    for stop in 0.. {
+        let storage = SimStorage::new();
+        let log = Log::open("/log", config(&storage)).unwrap();
+        log.create_topic("t", 1, topic()).unwrap();
+        let partition = log.partition("t", 0).unwrap();
+        let lead = |epoch| {
+            partition.set_leader_epoch(epoch)?;
+            partition.append_records([Record::new("key", "value")])
+        };
+        lead(1).unwrap();
+        partition.roll().unwrap();
+        lead(2).unwrap();
+        storage.stop_after(stop);
+        let done = partition.flush().is_ok();
+        // The next process serves what is left, appends without an epoch, and is killed.
+        let left = storage.crash(&NOTHING);
+        let log = Log::open("/log", config(&left)).unwrap();
+        let partition = log.partition("t", 0).unwrap();
+        let end = partition.offsets().end;
+        partition.append_records([Record::new("key", "later")]).unwrap();
+        let log = Log::open("/log", config(&left.kill())).unwrap();
+        let partition = log.partition("t", 0).unwrap();
+        let expected = match end.get() {
+            0 => None,
+            1 => Some((1, Offset::new(2))),
+            _ => Some((1, Offset::new(1))),
+        };
+        assert_eq!(partition.end_offset_for_epoch(1), expected, "stopped after {stop}, at {end}");
+        if done {
+            return;
+        }
+    }
+}
