@@ -36,6 +36,12 @@ impl Epochs {
         self.entries.last().map(|entry| entry.epoch)
     }
 
+    /// The epoch that covers `offset`.
+    pub(crate) fn at(&self, offset: Offset) -> Option<i32> {
+        let next = self.entries.partition_point(|entry| entry.start <= offset);
+        next.checked_sub(1).and_then(|covering| self.entries.get(covering)).map(|entry| entry.epoch)
+    }
+
     /// A batch of `epoch` is at `start`, or the leader of that epoch begins there. A negative epoch is none.
     ///
     /// What is known and contradicts it gives way: epochs from `epoch` on, and those that start at `start` or behind.
