@@ -159,8 +159,7 @@ pub struct LogConfig {
     /// beyond it are read.
     pub max_mapped_bytes: u64,
     /// Bytes accepted but not yet durable, of all partitions; each thread that appends may pass it by one batch. Default
-    /// 256 MiB. Too few make appends wait for syncs; too
-    /// many make a power cut costly under [`Durability::Buffered`].
+    /// 256 MiB. Too few make appends wait for syncs; too many make a power cut costly under [`Durability::Buffered`].
     pub max_unsynced_bytes: u64,
     /// What an append does at that bound. Default: waits up to 30 s.
     pub backpressure: Backpressure,

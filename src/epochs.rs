@@ -36,6 +36,12 @@ impl Epochs {
         self.entries.last().map(|entry| entry.epoch)
     }
 
+    /// The epoch that covers `offset`.
+    pub(crate) fn at(&self, offset: Offset) -> Option<i32> {
+        let next = self.entries.partition_point(|entry| entry.start <= offset);
+        next.checked_sub(1).and_then(|covering| self.entries.get(covering)).map(|entry| entry.epoch)
+    }
+
     /// A batch of `epoch` is at `start`, or the leader of that epoch begins there. A negative epoch is none.
     ///
     /// What is known and contradicts it gives way: epochs from `epoch` on, and those that start at `start` or behind.
@@ -65,11 +71,13 @@ impl Epochs {
         }
     }
 
-    /// The log now ends at `end`: epochs that start there or behind are forgotten.
-    pub(crate) fn truncate_from_end(&mut self, end: Offset) {
+    /// The log now ends at `end`: epochs that start there or behind are forgotten. Whether there were any.
+    pub(crate) fn truncate_from_end(&mut self, end: Offset) -> bool {
         let keep = self.entries.partition_point(|entry| entry.start < end);
-        self.changed |= keep < self.entries.len();
+        let forgotten = keep < self.entries.len();
+        self.changed |= forgotten;
         self.entries.truncate(keep);
+        forgotten
     }
 
     /// The log now starts at `start`: epochs that end before it are forgotten, and the one that covers it starts there.

@@ -32,7 +32,8 @@ impl Replay {
     /// Takes note of a batch. Returns the transaction that it aborts.
     pub(crate) fn note(&mut self, batch: &BatchView<'_>) -> Option<AbortedTxn> {
         let header = batch.header();
-        if header.leader_epoch >= 0 {
+        // The checkpoint may know of later epochs already, which are not forgotten for a batch that it covers.
+        if header.leader_epoch >= 0 && self.epochs.at(header.base_offset) != Some(header.leader_epoch) {
             self.epochs.assign(header.leader_epoch, header.base_offset);
         }
         if !header.has_producer() {

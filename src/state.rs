@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::state::decode_slot;
 use crate::format::{FormatError, State, file_name};
 use crate::segment::Place;
@@ -120,24 +120,25 @@ impl StateStore {
                     return Ok(());
                 }
                 // No room for larger slots: what does not fit is only a cache.
-                Err(e) if inner.slot != 0 && *e.kind() == crate::error::ErrorKind::DiskFull => {}
+                Err(e) if inner.slot != 0 && *e.kind() == ErrorKind::DiskFull => {}
                 Err(e) => return Err(e),
             }
         }
         let slot = inner.slot;
-        let bytes = state
-            .encode(sequence, slot)
-            .ok_or_else(|| Error::from(crate::error::ErrorKind::DiskFull).at_path(&path))?;
+        let bytes = state.encode(sequence, slot).ok_or_else(|| Error::from(ErrorKind::DiskFull).at_path(&path))?;
         let io = |e| Error::io(e, &path);
         self.settle_slot(&mut inner)?;
         let file = self.place.storage.open(&path, OpenMode::Write).map_err(io)?;
-        file.write_at(&bytes, inner.first * slot as u64).map_err(io)?;
-        file.sync().map_err(io)?;
-        file.write_at(&bytes, (1 - inner.first) * slot as u64).map_err(io)?;
+        if let Err(error) = file.write_at(&bytes, inner.first * slot as u64) {
+            return Err(inner.undo(&*file, &path, error));
+        }
+        file.sync().map_err(|e| fatal(e, &path))?;
+        // The new state is durable, whatever becomes of its twin, which the next update writes first.
+        let twin = file.write_at(&bytes, (1 - inner.first) * slot as u64).map_err(io);
         inner.first = 1 - inner.first;
         inner.sequence = sequence;
         inner.state = state;
-        Ok(())
+        twin.or_else(|error| if *error.kind() == ErrorKind::DiskFull { Ok(()) } else { Err(error) })
     }
 
     /// Makes what was read durable: whoever wrote it may have been killed before the sync. Nothing is done on its word
@@ -168,7 +169,7 @@ impl StateStore {
         // It may be in the page cache only, even after a sync that succeeds (I8): write it again.
         let read = inner.state.encode(inner.sequence, inner.slot).unwrap_or_default();
         file.write_at(&read, (1 - inner.first) * inner.slot as u64).map_err(io)?;
-        file.sync().map_err(io)?;
+        file.sync().map_err(|e| fatal(e, &path))?;
         inner.settled = true;
         Ok(())
     }
@@ -181,7 +182,7 @@ impl StateStore {
         }
         let path = self.place.path(file_name::STATE);
         let io = |e| Error::io(e, &path);
-        self.place.storage.open(&path, OpenMode::Write).map_err(io)?.sync().map_err(io)
+        self.place.storage.open(&path, OpenMode::Write).map_err(io)?.sync().map_err(|e| fatal(e, &path))
     }
 
     /// Writes a new file with larger slots and puts it in the place of the old one.
@@ -198,9 +199,24 @@ impl StateStore {
         file.write_at(&[&bytes[..], &bytes[..]].concat(), 0).map_err(io)?;
         file.sync().map_err(io)?;
         self.place.storage.rename(&temporary, path).map_err(io)?;
-        self.place.sync_dir()?;
+        self.place.storage.sync_dir(&self.place.dir).map_err(|e| fatal(e, &self.place.dir))?;
         Ok(slot)
     }
+}
+
+impl Inner {
+    /// Gives the slot that a write has failed on what its twin holds, durably: of what failed the slot may hold all, and a
+    /// crash would bring it back.
+    fn undo(&self, file: &dyn File, path: &Path, error: io::Error) -> Error {
+        let old = self.state.encode(self.sequence, self.slot).unwrap_or_default();
+        let undone = file.write_at(&old, self.first * self.slot as u64).and_then(|()| file.sync());
+        undone.err().map_or(Error::io(error, path), |error| fatal(error, path))
+    }
+}
+
+/// An error after which it is not known what the disk holds: no full disk, whatever it says, which one could go on after.
+fn fatal(error: io::Error, path: &Path) -> Error {
+    Error::io(io::Error::other(error), path)
 }
 
 fn read_all(file: &dyn File) -> io::Result<Vec<u8>> {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stratalog::sim::{Crash, Order, SimStorage};
+use stratalog::sim::{Call, Calls, Crash, Failure, Injection, Order, SimStorage};
 use stratalog::{
     Cleanup, CompactMode, Durability, ErrorKind, Log, LogConfig, ManualClock, Offset, Record, Timestamp, TopicConfig,
 };
@@ -137,4 +137,100 @@ fn nothing_is_scanned_after_a_truncation_and_a_close() {
     log.close().unwrap();
     let log = Log::open("/log", config(&storage)).unwrap();
     assert_eq!(log.recovery_report().partitions[0].scanned_bytes, 0);
+}
+
+#[test]
+fn the_leader_epoch_of_a_lost_tail_does_not_come_back() {
+    for stop in 0.. {
+        let storage = SimStorage::new();
+        let log = Log::open("/log", config(&storage)).unwrap();
+        log.create_topic("t", 1, topic()).unwrap();
+        let partition = log.partition("t", 0).unwrap();
+        let lead = |epoch| {
+            partition.set_leader_epoch(epoch)?;
+            partition.append_records([Record::new("key", "value")])
+        };
+        lead(1).unwrap();
+        partition.roll().unwrap();
+        lead(2).unwrap();
+        storage.stop_after(stop);
+        let done = partition.flush().is_ok();
+        // The next process serves what is left, appends without an epoch, and is killed.
+        let left = storage.crash(&NOTHING);
+        let log = Log::open("/log", config(&left)).unwrap();
+        let partition = log.partition("t", 0).unwrap();
+        let end = partition.offsets().end;
+        partition.append_records([Record::new("key", "later")]).unwrap();
+        let log = Log::open("/log", config(&left.kill())).unwrap();
+        let partition = log.partition("t", 0).unwrap();
+        let expected = match end.get() {
+            0 => None,
+            1 => Some((1, Offset::new(2))),
+            _ => Some((1, Offset::new(1))),
+        };
+        assert_eq!(partition.end_offset_for_epoch(1), expected, "stopped after {stop}, at {end}");
+        if done {
+            return;
+        }
+    }
+}
+
+#[test]
+fn batches_that_are_scanned_again_do_not_move_the_start_of_their_leader_epoch() {
+    for stop in 0.. {
+        let storage = SimStorage::new();
+        let log = Log::open("/log", config(&storage)).unwrap();
+        log.create_topic("t", 1, topic()).unwrap();
+        let partition = log.partition("t", 0).unwrap();
+        let lead = |epoch| {
+            partition.set_leader_epoch(epoch).unwrap();
+            partition.append_records([Record::new("key", "value")])
+        };
+        lead(1).unwrap();
+        lead(2).unwrap();
+        partition.roll().unwrap();
+        lead(2).unwrap();
+        lead(3).unwrap();
+        storage.stop_after(stop);
+        let done = partition.flush().is_ok();
+        // What is in the page cache is scanned once, then again with the checkpoint that the first scan has led to.
+        for again in [storage.kill(), storage.crash(&Crash { order: Order::Strict, seed: 1 })] {
+            for _ in 0..2 {
+                let log = Log::open("/log", config(&again)).unwrap();
+                let partition = log.partition("t", 0).unwrap();
+                let ends = [1, 2, 3].map(|epoch| partition.end_offset_for_epoch(epoch).unwrap().1.get());
+                assert_eq!(ends, [1, 3, 4], "stopped after {stop}");
+            }
+        }
+        if done {
+            return;
+        }
+    }
+}
+
+#[test]
+fn what_is_stored_after_a_write_of_the_state_found_no_room_lasts() {
+    for after in 0..8 {
+        let storage = SimStorage::new();
+        let log = Log::open("/log", config(&storage)).unwrap();
+        log.create_topic("t", 1, topic()).unwrap();
+        let partition = log.partition("t", 0).unwrap();
+        let append = || partition.append_records([Record::new("key", "value")]).unwrap();
+        append();
+        append();
+        partition.flush().unwrap();
+        let calls = Calls::Only(Call::Write);
+        storage.inject(Injection { calls, after, failure: Failure::NoSpace, forever: false, seed: 0 });
+        let start = |seed| {
+            let left = storage.crash(&Crash { order: Order::Strict, seed });
+            Log::open("/log", config(&left)).unwrap().partition("t", 0).unwrap().offsets().start.get()
+        };
+        let mut stored = 0;
+        for to in [1, 2, 2] {
+            let deleted = partition.delete_before(Offset::new(to));
+            stored = if deleted.is_ok() { to } else { stored };
+            assert!((0..40).all(|seed| start(seed) == stored), "write {after}, up to {to}: {deleted:?}");
+        }
+        assert_eq!(stored, 2);
+    }
 }

@@ -221,8 +221,10 @@ impl Opening {
         };
         let log_start = log_start.min(tail.end());
         self.report.adopted_gaps = gaps.clone();
-        let no_room = tail.no_room.clone();
+        let (no_room, lost_epochs) = (tail.no_room.clone(), tail.lost_epochs && !self.request.read_only);
         let shared = self.assemble(tail, log_start);
+        // Else a crash would give the epochs that were lost with the tail to what is appended in its place.
+        let no_room = no_room.or(if lost_epochs { unless_full(shared.store_epochs())? } else { None });
         if let Some(error) = no_room {
             shared.refuse(error);
         }
@@ -314,6 +316,14 @@ impl Opening {
             state: self.store.take().expect("a partition is put together once"),
             read_only: request.read_only,
         })
+    }
+}
+
+/// The error of a disk that has no room; every other one is passed on.
+fn unless_full(stored: Result<()>) -> Result<Option<Error>> {
+    match stored {
+        Err(error) if *error.kind() == ErrorKind::DiskFull => Ok(Some(error)),
+        stored => stored.map(|()| None),
     }
 }
 

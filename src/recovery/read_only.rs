@@ -75,7 +75,7 @@ impl Opening {
         };
         let segments = self.readable_prefix(log_start, &error)?;
         let replay = Replay::new(Epochs::default());
-        let tail = Tail { segments, replay, no_room: None };
+        let tail = Tail { segments, replay, lost_epochs: false, no_room: None };
         let start = tail.segments.first().map_or(log_start, |first| first.base()).max(log_start).min(tail.end());
         let shared = self.assemble(tail, start);
         shared.refuse(error);

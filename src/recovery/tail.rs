@@ -29,6 +29,8 @@ const EPOCHS_MAX: u64 = 64 << 20;
 pub(super) struct Tail {
     pub(super) segments: Vec<Arc<Segment>>,
     pub(super) replay: Replay,
+    /// Whether the checkpoint of leader epochs has some that start behind the end.
+    pub(super) lost_epochs: bool,
     /// The disk is too full to keep torn bytes aside: they stay, and nothing is appended behind them.
     pub(super) no_room: Option<Error>,
 }
@@ -55,10 +57,16 @@ impl Tail {
         {
             // Its file may not be there yet: a crash came before a new start had made it.
             let replay = Replay::new(Epochs::default());
-            return Ok(Tail { segments: vec![segment(&place, log, None, false)], replay, no_room: None });
+            return Ok(Tail {
+                segments: vec![segment(&place, log, None, false)],
+                replay,
+                lost_epochs: false,
+                no_room: None,
+            });
         }
         let start = opening.scan_start(&files.logs);
-        let mut tail = Tail { segments: Vec::new(), replay: Replay::new(load_epochs(&place)?), no_room: None };
+        let replay = Replay::new(load_epochs(&place)?);
+        let mut tail = Tail { segments: Vec::new(), replay, lost_epochs: false, no_room: None };
         let exact = opening.known_state().filter(|_| start.at > 0 || start.position > 0 || files.logs.len() == 1);
         let exact = exact.filter(|state| state.durable_end == start.offset).map(|state| state.producers_at);
         tail.replay.producers_before(&place, &files.logs, &files.snapshots, start.offset, opening.settled(), exact)?;
@@ -78,7 +86,7 @@ impl Tail {
                 break;
             }
         }
-        tail.replay.epochs.truncate_from_end(tail.end());
+        tail.lost_epochs = tail.replay.epochs.truncate_from_end(tail.end());
         let config = &opening.request.config;
         tail.replay.producers.set_max(config.max_producers);
         tail.replay.producers.remove_expired(opening.request.now, config.producer_expiration);

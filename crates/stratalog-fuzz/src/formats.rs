@@ -100,8 +100,11 @@ pub fn indexes(data: &[u8]) {
 
 /// Snapshots, checkpoints, metadata, and names of files.
 pub fn small_files(data: &[u8]) {
-    if let Ok(entries) = snapshot::decode(data) {
-        assert_eq!(snapshot::decode(&snapshot::encode(&entries)).expect("it was just encoded"), entries);
+    snapshot_file(data);
+    if let Some((head, rest)) = data.split_first_chunk::<6>() {
+        // What is behind the checksum is reached by mutation only where the checksum is right.
+        let checksum = crc_fast::crc32_iscsi(rest);
+        snapshot_file(&[&head[..2], &checksum.to_be_bytes(), rest].concat());
     }
     if let Ok(entries) = checkpoint::parse_offsets(data) {
         let text = checkpoint::write_offsets(&entries);
@@ -116,26 +119,60 @@ pub fn small_files(data: &[u8]) {
         assert_eq!(partition_metadata::parse(text.as_bytes()).expect("it was just written"), id);
     }
     if let Ok(meta) = Meta::decode(data) {
-        assert_eq!(meta.encode().as_slice(), data.get(..Meta::LEN).unwrap_or(data));
+        assert_eq!(meta.encode().as_slice(), data);
     }
     if let Ok(name) = std::str::from_utf8(data) {
         let _ = (file_name::parse(name), file_name::parse_dir(name), file_name::check_topic(name));
     }
 }
 
-/// The `state` of a partition.
+fn snapshot_file(data: &[u8]) {
+    if let Ok(entries) = snapshot::decode(data) {
+        assert_eq!(snapshot::decode(&snapshot::encode(&entries)).expect("it was just encoded"), entries);
+    }
+}
+
+/// The `state` of a partition, also with its length and checksum put right.
 pub fn state(data: &[u8]) {
+    state_slot(data);
+    if let Some((content, _)) = data.split_last_chunk::<4>().filter(|(content, _)| content.len() >= 18) {
+        let mut sealed = content.to_vec();
+        sealed[..6].copy_from_slice(b"STLS\0\x01");
+        sealed[6..10].copy_from_slice(&(data.len() as u32).to_be_bytes());
+        sealed.extend_from_slice(&crc32fast::hash(&sealed).to_be_bytes());
+        assert_eq!(sealed.len(), data.len());
+        state_slot(&sealed);
+    }
+}
+
+fn state_slot(data: &[u8]) {
     if let Ok((sequence, state)) = decode_slot(data) {
         let slot = state.encode(sequence, state.needed_size()).expect("a slot of the needed size holds it");
         assert_eq!(decode_slot(&slot).expect("it was just encoded"), (sequence, state));
     }
 }
 
-/// The foot of a digest, and what it says of the rest.
+/// The foot of a digest, and what it says of the rest; also with their checksums put right.
 pub fn digest(data: &[u8]) {
     let Some((footer, annex)) = data.split_first_chunk::<{ DigestFooter::LEN }>() else { return };
-    if let Ok(footer) = DigestFooter::decode(footer) {
-        let _ = footer.subject.blocks();
-        let _ = DigestAnnex::decode(&footer, annex);
+    digest_of(footer, annex);
+    let mut footer = *footer;
+    let at = DigestFooter::LEN - 10;
+    footer[at - 4..at].copy_from_slice(&crc32fast::hash(annex).to_be_bytes());
+    footer[at + 4..].copy_from_slice(b"\0\x01STLD");
+    let mut checked = crc32fast::Hasher::new();
+    checked.update(&footer[..at]);
+    checked.update(&footer[at + 4..at + 6]);
+    footer[at..at + 4].copy_from_slice(&checked.finalize().to_be_bytes());
+    digest_of(&footer, annex);
+}
+
+fn digest_of(footer: &[u8; DigestFooter::LEN], annex: &[u8]) {
+    if let Ok(decoded) = DigestFooter::decode(footer) {
+        assert_eq!(decoded.encode(), *footer);
+        let _ = decoded.subject.blocks();
+        if let Ok(read) = DigestAnnex::decode(&decoded, annex) {
+            assert_eq!(read.encode(), annex);
+        }
     }
 }

@@ -8,7 +8,7 @@ mod operations;
 
 pub use directory::{hostile_directory, seeds as directory_seeds};
 pub use formats::{batch, compression, digest, filter, indexes, records, small_files, state};
-pub use operations::operations;
+pub use operations::{operations, seeds as operation_seeds};
 
 /// A target: its name and its body.
 pub type Target = (&'static str, fn(&[u8]));

@@ -110,3 +110,20 @@ fn settle(known: &mut Known, durable: u64) {
     }
     known.durable = known.durable.max(durable);
 }
+
+/// Inputs to begin with: appends that are flushed, rolled and deleted, then each failure at some of the calls that follow,
+/// then a kill or a power cut.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for after in [0, 3, 9] {
+        // Whatever failure a number stands for, it is among eight.
+        for fault in after * 8..after * 8 + 8 {
+            for end in [8, 9] {
+                seeds.push(vec![
+                    0, 40, 1, 90, 4, 0, 5, 0, 7, fault, 0, 200, 4, 0, 6, 2, 2, 40, end, 3, 0, 40, 4, 0, 9, 0,
+                ]);
+            }
+        }
+    }
+    seeds
+}

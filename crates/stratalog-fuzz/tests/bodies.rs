@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
-use stratalog_fuzz::{TARGETS, directory_seeds, operations};
+use stratalog_fuzz::{TARGETS, operations};
 
 fn files(dir: &Path, found: &mut Vec<Vec<u8>>) {
     let mut entries: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -25,9 +25,20 @@ fn seeds() -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     files(&root.join("tests/data/client-batches"), &mut found);
     files(&root.join("tests/data/kafka-golden"), &mut found);
+    files(&root.join("fuzz/seeds"), &mut found);
     assert!(found.len() > 50, "the seeds were found");
-    found.extend(directory_seeds());
+    found.sort();
+    found.dedup();
     found
+}
+
+#[test]
+fn every_target_has_seeds_of_its_own() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+    for (name, _) in TARGETS {
+        assert!(fs::read_dir(root.join("seeds").join(name)).unwrap().count() > 0, "{name}");
+        assert!(root.join("fuzz_targets").join(format!("{name}.rs")).is_file(), "{name}");
+    }
 }
 
 #[test]
