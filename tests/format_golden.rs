@@ -1,17 +1,20 @@
 //! Directories that Kafka itself wrote, each with a listing of its records as Kafka decodes them. A few lie beside the
 //! tests; all are read where the larger collection is at hand.
 
+#[path = "kafka_samples/describe.rs"]
+mod describe;
+
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use stratalog::Offset;
 use stratalog::format::file_name::{self, ParsedName, SegmentFileKind};
 use stratalog::format::{
-    AbortedTxn, BatchBuilder, BatchHeader, BatchView, Batches, Codec, Header, Marker, OffsetIndexEntry, Record,
-    RecordView, Scratch, TimeIndexEntry, TimestampType, checkpoint, empty_batch, end_marker, partition_metadata,
-    patch_leader_epoch, patch_offset, snapshot,
+    AbortedTxn, BatchBuilder, BatchHeader, BatchView, Batches, Codec, Header, OffsetIndexEntry, Record, Scratch,
+    TimeIndexEntry, TimestampType, checkpoint, empty_batch, end_marker, partition_metadata, patch_leader_epoch,
+    patch_offset, snapshot,
 };
 
 /// The directories: those beside the tests, and the larger collection where it is at hand.
@@ -79,7 +82,8 @@ fn every_record_is_what_kafka_says_it_is() {
                 let Some(batch) = batches.next() else { break };
                 let batch = batch.unwrap();
                 batch.check_crc().unwrap();
-                let mut in_batch = describe(&batch, &name, position);
+                let mut in_batch = describe::describe_header(&batch);
+                (in_batch["segment"], in_batch["position"]) = (name.clone().into(), position.into());
                 if batch.header().count == 0 {
                     in_batch["emptyBatch"] = true.into();
                     assert_eq!(expected.pop_front(), Some(in_batch));
@@ -90,7 +94,7 @@ fn every_record_is_what_kafka_says_it_is() {
                     continue;
                 }
                 for record in batch.records(&mut scratch).unwrap() {
-                    let record = describe_record(&record.unwrap(), &in_batch);
+                    let record = describe::describe_record(&record.unwrap(), &in_batch);
                     assert_eq!(expected.pop_front(), Some(record), "{}", dir.display());
                 }
             }
@@ -98,66 +102,6 @@ fn every_record_is_what_kafka_says_it_is() {
         }
         assert!(expected.is_empty(), "{}", dir.display());
     }
-}
-
-fn describe(batch: &BatchView<'_>, segment: &str, position: usize) -> Value {
-    let header = batch.header();
-    let mut out = json!({
-        "segment": segment,
-        "position": position,
-        "batchBaseOffset": header.base_offset.get(),
-        "batchLastOffset": header.last_offset().get(),
-        "batchCount": header.count,
-        "magic": 2,
-        "producerId": header.producer_id,
-        "producerEpoch": header.producer_epoch,
-        "baseSequence": header.base_sequence,
-        "leaderEpoch": header.leader_epoch,
-        "transactional": header.attributes.is_transactional(),
-        "control": header.attributes.is_control(),
-        "compression": header.attributes.codec().unwrap().name(),
-        "timestampType": match header.attributes.timestamp_type() {
-            TimestampType::CreateTime => "CreateTime",
-            TimestampType::LogAppendTime => "LogAppendTime",
-        },
-        "maxTimestamp": header.max_timestamp.as_millis(),
-        "deleteHorizonMs": header.delete_horizon().map(|horizon| horizon.as_millis()),
-        "crc": header.crc,
-    });
-    if let Some(control) = batch.control(&mut Scratch::default()).unwrap() {
-        out["coordinatorEpoch"] = control.coordinator_epoch.into();
-        out["controlType"] = match control.marker {
-            Marker::Abort => "ABORT".into(),
-            Marker::Commit => "COMMIT".into(),
-            Marker::Other(_) => Value::Null,
-        };
-    }
-    out
-}
-
-fn describe_record(record: &RecordView<'_>, batch: &Value) -> Value {
-    let mut out = batch.clone();
-    out["offset"] = record.offset.get().into();
-    out["timestamp"] = record.timestamp.as_millis().into();
-    out["key"] = record.key.map(base64).into();
-    out["value"] = record.value.map(base64).into();
-    out["sequence"] = record.sequence.into();
-    out["headers"] =
-        record.headers().map(|header| json!([String::from_utf8_lossy(header.key), header.value.map(base64)])).collect();
-    out
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0, |bits, byte| bits << 8 | usize::from(*byte)) << (8 * (3 - chunk.len()));
-        for i in 0..4 {
-            let digit = char::from(DIGITS[bits >> (18 - 6 * i) & 63]);
-            out.push(if i > chunk.len() { '=' } else { digit });
-        }
-    }
-    out
 }
 
 #[test]
