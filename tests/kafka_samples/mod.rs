@@ -5,6 +5,7 @@
 pub mod check;
 pub mod describe;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -124,7 +125,9 @@ pub fn dump(partition: &Partition, from: Offset, max_bytes: usize) -> (Vec<Value
 
 /// A checksum of a listing, and how many lines it has: enough to compare with.
 pub fn digest(listing: &[Value]) -> String {
-    let text: String = listing.iter().map(|line| format!("{line}\n")).collect();
+    // By name: in which order an object has its fields depends on how the whole workspace builds `serde_json`.
+    let sorted = |line: &Value| -> BTreeMap<String, Value> { line.as_object().unwrap().clone().into_iter().collect() };
+    let text: String = listing.iter().map(|line| serde_json::to_string(&sorted(line)).unwrap() + "\n").collect();
     format!("{} {:08x}", listing.len(), crc32fast::hash(text.as_bytes()))
 }
 
