@@ -1,7 +1,9 @@
-//! Real SIGKILLs at every step of compactions: what is left verifies, and reads the same latest values.
+//! Real SIGKILLs at every step: what is left verifies, and reads the same latest values.
 //!
-//! A child process appends and compacts; its storage raises the signal on itself at a chosen operation of a chosen
-//! phase. Some children are killed by their parent, at any time. What was acknowledged comes through a pipe.
+//! A child process opens the log, appends, flushes, rolls and compacts; its storage raises the signal on itself at a chosen
+//! operation of a chosen phase. Some children, with the storage as it is, are killed by their parent, at any time. What was
+//! acknowledged comes through a pipe. `STRATALOG_KILLS` says how often, 240 times if it does not, and
+//! `STRATALOG_KILLS_IN` in which directory.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -13,7 +15,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,19 +25,26 @@ use stratalog::{
 };
 use watched::{Call, Watched, name};
 
-const TEST: &str = "a_killed_compaction_leaves_a_log_that_verifies_and_reads_the_same";
+const TEST: &str = "a_killed_process_leaves_a_log_that_verifies_and_reads_the_same";
 /// Set for a child: the directory, the number to go on from, and where it is to be killed.
 const DIR: &str = "STRATALOG_KILLS_DIR";
 const FROM: &str = "STRATALOG_KILLS_FROM";
 const WHERE: &str = "STRATALOG_KILLS_WHERE";
 
-const KILLS: usize = 200;
+const COUNT: &str = "STRATALOG_KILLS";
+/// Above the log.
+const ABOVE: &str = "STRATALOG_KILLS_IN";
+const KILLS: usize = 240;
 /// One kill of so many is the parent's.
 const BY_PARENT: usize = 8;
 const KEYS: u64 = 13;
 /// Appends, then compactions, so often: a child that is not killed by then ends.
 const ROUNDS: u64 = 12;
-const PHASES: [&str; 12] = [
+const PHASES: [&str; 16] = [
+    "recovery",
+    "append",
+    "flush",
+    "roll",
     "digest",
     "plan",
     "rewrite",
@@ -51,15 +59,40 @@ const PHASES: [&str; 12] = [
     "unlink",
 ];
 
-/// Tells the phase of each operation within a compaction.
+/// What a child does.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Doing {
+    #[default]
+    Recovery,
+    Append,
+    Flush,
+    Roll,
+    Compaction,
+    /// Nothing that it is killed in.
+    Else,
+}
+
+/// Tells the phase of each operation.
 #[derive(Default)]
 struct Phases {
+    doing: Doing,
     /// What the last rename of a swap was: nothing, to `.swap`, to `.deleted`, to the final name.
     step: usize,
 }
 
 impl Phases {
     fn of(&mut self, call: Call, path: &Path) -> Option<&'static str> {
+        match self.doing {
+            Doing::Recovery => (call != Call::Read).then_some("recovery"),
+            Doing::Append => (call == Call::Write && name(path).ends_with(".log")).then_some("append"),
+            Doing::Flush => (call != Call::Read).then_some("flush"),
+            Doing::Roll => (call != Call::Read).then_some("roll"),
+            Doing::Compaction => self.of_compaction(call, path),
+            Doing::Else => None,
+        }
+    }
+
+    fn of_compaction(&mut self, call: Call, path: &Path) -> Option<&'static str> {
         let name = name(path);
         let ends = |end: &str| name.ends_with(end);
         match call {
@@ -112,23 +145,14 @@ fn tell(line: &str) {
 fn child(dir: &Path) {
     let from: u64 = std::env::var(FROM).unwrap().parse().unwrap();
     let place = std::env::var(WHERE).unwrap();
-    let (phase, nth) = place.rsplit_once('/').unwrap();
-    let (phase, left) = (phase.to_owned(), Mutex::new(nth.parse::<u64>().unwrap()));
-    let compacts = Arc::new(AtomicBool::new(false));
-    let (watched, phases) = (Arc::clone(&compacts), Mutex::new(Phases::default()));
-    let storage = Watched::new(move |call, path| {
-        if watched.load(Ordering::SeqCst) && phases.lock().unwrap().of(call, path) == Some(phase.as_str()) {
-            let mut left = left.lock().unwrap();
-            if *left == 0 {
-                kill_process(getpid(), Signal::KILL).unwrap();
-                std::thread::sleep(Duration::MAX);
-            }
-            *left -= 1;
-        }
-        Ok(())
-    });
+    let phases: Arc<Mutex<Phases>> = Arc::default();
     let clock = clock(from);
-    let config = config().storage(storage).clock(clock.clone()).compaction_memory(1 << 10);
+    let mut config = config().clock(clock.clone()).compaction_memory(1 << 10);
+    // Who is killed from outside writes into its windows, as any process does.
+    if let Some((phase, nth)) = place.rsplit_once('/') {
+        config = config.storage(Watched::new(killer(Arc::clone(&phases), phase.to_owned(), nth.parse().unwrap())));
+    }
+    let doing = |doing| phases.lock().unwrap().doing = doing;
     let log = Log::open(dir, config).unwrap();
     let partition = log.partition("t", 0).unwrap();
     let mut n = from;
@@ -139,15 +163,38 @@ fn child(dir: &Path) {
             tell(&format!("\ntry {n} {key} {deletes}\n"));
             let (name, value) = (format!("key-{key}"), format!("{n}-").repeat(1 + n as usize % 40));
             let record = if deletes { Record::tombstone(&name) } else { Record::new(&name, &value) };
+            doing(Doing::Append);
             partition.append_records([record]).unwrap();
             tell(&format!("\ndone {n}\n"));
+            if n.is_multiple_of(6) {
+                doing(Doing::Flush);
+                partition.flush().unwrap();
+            }
         }
         clock.set(Timestamp::from_millis(1_700_000_000_000 + (from + (round + 1) * 10) as i64 * 1000));
+        doing(Doing::Roll);
         partition.roll().unwrap();
-        compacts.store(true, Ordering::SeqCst);
+        partition.flush().unwrap();
+        doing(Doing::Compaction);
         let report = log.maintain(stratalog::Clock::now(&*clock), Budget::default()).unwrap();
-        compacts.store(false, Ordering::SeqCst);
+        doing(Doing::Else);
         assert!(report.passes[0].2.errors.is_empty(), "{report:?}");
+    }
+}
+
+/// Kills this process at the nth operation of a phase.
+fn killer(phases: Arc<Mutex<Phases>>, phase: String, nth: u64) -> impl Fn(Call, &Path) -> std::io::Result<()> {
+    let left = Mutex::new(nth);
+    move |call, path| {
+        if phases.lock().unwrap().of(call, path) == Some(phase.as_str()) {
+            let mut left = left.lock().unwrap();
+            if *left == 0 {
+                kill_process(getpid(), Signal::KILL).unwrap();
+                std::thread::sleep(Duration::MAX);
+            }
+            *left -= 1;
+        }
+        Ok(())
     }
 }
 
@@ -247,36 +294,39 @@ fn run(dir: &Path, model: &mut Model, place: &str, lines: usize) -> bool {
 }
 
 #[test]
-fn a_killed_compaction_leaves_a_log_that_verifies_and_reads_the_same() {
+fn a_killed_process_leaves_a_log_that_verifies_and_reads_the_same() {
     if let Some(dir) = std::env::var_os(DIR) {
         return child(Path::new(&dir));
     }
     let began = Instant::now();
-    let shm = PathBuf::from("/dev/shm");
-    let dir = tempfile::tempdir_in(if shm.is_dir() { shm } else { std::env::temp_dir() }).unwrap();
+    let shm = Some(PathBuf::from("/dev/shm")).filter(|shm| shm.is_dir());
+    let above = std::env::var_os(ABOVE).map(PathBuf::from).or(shm).unwrap_or_else(std::env::temp_dir);
+    let dir = tempfile::tempdir_in(above).unwrap();
     let log = Log::open(dir.path(), config().clock(clock(0))).unwrap();
     log.create_topic("t", 1, topic()).unwrap();
     log.close().unwrap();
     let mut model = Model::default();
     let mut kills: BTreeMap<&str, usize> = BTreeMap::new();
+    let wanted = std::env::var(COUNT).ok().and_then(|count| count.parse().ok()).unwrap_or(KILLS);
     let (mut total, mut tries) = (0, 0);
-    while total < KILLS {
+    while total < wanted {
         tries += 1;
-        assert!(tries < 2 * KILLS, "children that end unkilled: {kills:?}");
+        assert!(tries < 2 * wanted + 20, "children that end unkilled: {kills:?}");
         let by_parent = tries % BY_PARENT == 0;
-        let phase = PHASES[tries % PHASES.len()];
+        let phase = PHASES[(tries - tries / BY_PARENT) % PHASES.len()];
         // Of a phase with many operations not always the first ones.
-        let place = if by_parent { "never/0".to_owned() } else { format!("{phase}/{}", tries * 31 % 11) };
+        let nth = tries * 31 % if phase == "recovery" { 4 } else { 11 };
+        let place = if by_parent { "any time".to_owned() } else { format!("{phase}/{nth}") };
         let lines = if by_parent { 100 + tries * 37 % 900 } else { usize::MAX };
         let killed = run(dir.path(), &mut model, &place, lines);
         model.check(dir.path(), &format!("kill {total}, {place}"));
         if killed {
             total += 1;
-            *kills.entry(if by_parent { "at any time" } else { phase }).or_default() += 1;
+            *kills.entry(if by_parent { "any time" } else { phase }).or_default() += 1;
         }
     }
-    println!("{total} kills in {:?}, up to record {}: {kills:#?}", began.elapsed(), model.next);
-    for phase in PHASES.iter().chain(&["at any time"]) {
+    println!("{total} kills in {:?}, up to record {}, 0 bad: {kills:#?}", began.elapsed(), model.next);
+    for phase in PHASES.iter().chain(&["any time"]) {
         assert!(kills.contains_key(phase), "no kill in {phase}: {kills:?}");
     }
 }
