@@ -36,6 +36,7 @@ mod digest;
 mod entries;
 mod locate;
 mod segments;
+mod shares;
 
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,7 @@ pub use self::digest::{DigestFile, digest};
 pub use self::entries::{IndexEntries, aborted_transactions, offset_index, time_index};
 pub use self::locate::{Content, Located, locate};
 pub use self::segments::{Damage, Deadline, Depth, Due, SegmentInfo, segments};
+pub use self::shares::{Count, ScanBudget, Shares, shares};
 
 /// A larger file that is read whole is none of ours, nor Kafka's.
 const WHOLE_MAX: u64 = 1 << 30;

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     append, cat, compact, completions, delete_records, demo, dump, export, export_kafka, get, import, import_kafka,
-    info, repair, retain, segments, tail, topics, truncate, verify,
+    info, inspect, repair, retain, segments, tail, topics, truncate, verify,
 };
 
 /// Looks inside log directories of stratalog and of Kafka, checks, repairs, moves and measures them.
@@ -34,6 +34,9 @@ pub enum Command {
     /// Lists the segments of partitions, each with what is in it.
     #[command(after_help = segments::EXAMPLES)]
     Segments(segments::Args),
+    /// Makes a page to look at: segments, shares, indexes, growth.
+    #[command(after_help = inspect::EXAMPLES)]
+    Inspect(inspect::Args),
     /// Shows batches, records and the entries of every other file, as they are.
     #[command(after_help = dump::EXAMPLES)]
     Dump(dump::Args),

@@ -44,6 +44,11 @@ fn look(dir: &Path, expected: impl Fn(&[&str]) -> i32) {
             serde_json::from_str::<serde_json::Value>(line).expect("each line is one value");
         }
     }
+    let page = tempfile::NamedTempFile::new().unwrap();
+    expect(expected(&["inspect"]), &["inspect", text(dir), "--html", text(page.path())]);
+    let output = run(&["--json", "inspect", text(dir)]);
+    assert_eq!(output.status.code(), Some(expected(&["inspect"])));
+    serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("it is one value");
     assert_eq!(listing(dir), before, "{}", dir.display());
 }
 
@@ -140,6 +145,7 @@ fn what_is_no_log_directory_is_wrong_use() {
         for command in LOOKING.iter().chain(WRITING) {
             expect(2, &on(command, path));
         }
+        expect(2, &["inspect", text(path), "--html", text(&dir.path().join("page.html"))]);
     }
     assert!(!absent.exists());
     let log = dir.path().join("log");

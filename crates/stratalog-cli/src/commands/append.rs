@@ -20,7 +20,7 @@ With neither --value nor --tombstone every line of standard input is a record, a
 durable when the command ends. No other process may have the log open.";
 
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = text::FORMATS)]
+#[command(after_long_help = text::with_formats(EXAMPLES))]
 pub struct Args {
     #[command(flatten)]
     to: DestinationArgs,

@@ -21,7 +21,7 @@ Each line has the partition and offset, the time, the key and the value. With --
 as by export. Nothing is locked or written: it works beside a running owner.";
 
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = text::FORMATS)]
+#[command(after_long_help = text::with_formats(EXAMPLES))]
 pub struct Args {
     #[command(flatten)]
     from: FromArgs,

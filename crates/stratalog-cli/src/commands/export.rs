@@ -24,7 +24,7 @@ whole is removed; --format json holds everything but offsets, which an import gi
 written: it works beside a running owner, and shows what is there when it begins.";
 
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = text::FORMATS)]
+#[command(after_long_help = text::with_formats(EXAMPLES))]
 pub struct Args {
     #[command(flatten)]
     from: FromArgs,

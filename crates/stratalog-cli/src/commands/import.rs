@@ -23,7 +23,7 @@ All that went in is durable when it ends. A line that is no record ends it with 
 in, and are counted in what it says; what is behind it is not.";
 
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = text::FORMATS)]
+#[command(after_long_help = text::with_formats(EXAMPLES))]
 pub struct Args {
     #[command(flatten)]
     to: DestinationArgs,

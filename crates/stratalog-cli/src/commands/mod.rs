@@ -14,6 +14,7 @@ pub mod get;
 pub mod import;
 pub mod import_kafka;
 pub mod info;
+pub mod inspect;
 pub mod repair;
 pub mod retain;
 pub mod segments;
@@ -49,6 +50,7 @@ pub fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Get(args) => get::run(&args, ui),
         Command::ImportKafka(args) => import_kafka::run(&args, ui),
         Command::ExportKafka(args) => export_kafka::run(&args, ui),
+        Command::Inspect(args) => inspect::run(&args, ui),
         Command::Demo(args) => demo::run(&args, ui),
     }
 }

@@ -27,7 +27,7 @@ With -f it goes on as records come, beside the owner that appends them, until it
 output goes away. It looks at the files ten times a second; it locks and writes nothing.";
 
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = text::FORMATS)]
+#[command(after_long_help = text::with_formats(EXAMPLES))]
 pub struct Args {
     #[command(flatten)]
     from: FromArgs,

@@ -11,8 +11,12 @@ use clap::ValueEnum;
 
 use crate::outcome::Failure;
 
-/// What the formats are, for the help of whoever takes [`FormatArgs`].
-pub const FORMATS: &str = "\
+/// The help of whoever takes [`FormatArgs`]: examples, and what the formats are.
+pub fn with_formats(examples: &str) -> String {
+    format!("{examples}\n\n{FORMATS}")
+}
+
+const FORMATS: &str = "\
 Formats:
   lines  a value a line; with --key-separator, a key before it
   json   an object a line: timestamp (ms), key, value (base64 or null), headers (pairs of a name and base64 or null);
