@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    append, cat, compact, completions, delete_records, demo, dump, export, export_kafka, get, import, import_kafka,
-    info, inspect, repair, retain, segments, tail, topics, truncate, verify,
+    append, bench, cat, compact, completions, delete_records, demo, dump, export, export_kafka, get, import,
+    import_kafka, info, inspect, repair, retain, segments, tail, topics, truncate, verify,
 };
 
 /// Looks inside log directories of stratalog and of Kafka, checks, repairs, moves and measures them.
@@ -88,6 +88,9 @@ pub enum Command {
     /// Hands a log to Kafka, as a directory with nothing but Kafka's files.
     #[command(after_help = export_kafka::EXAMPLES)]
     ExportKafka(export_kafka::Args),
+    /// Measures the engine on a disk. Writes.
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(bench::Args),
     /// Replays a change stream with a kill and a compaction, and checks the result.
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::Args),

@@ -178,3 +178,22 @@ fn shells_and_manuals_get_what_they_need() {
     run(&["man", "--dir", text(dir.path())]);
     assert!(dir.path().join("stratalog-verify.1").exists(), "{:?}", files(dir.path()));
 }
+
+#[test]
+fn bench_measures_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let html = dir.path().join("bench.html");
+    let found = json(0, &["bench", "--size", "8", text(place.path()), "--html", text(&html)]);
+    let rows = found["rows"].as_array().unwrap();
+    assert_eq!((rows.len(), found["limits"].as_array().unwrap().len()), (7, 5));
+    let page = std::fs::read_to_string(&html).unwrap();
+    for row in rows {
+        assert!(row["value"].as_f64() > Some(0.0) && row["ofLimit"].as_f64() > Some(0.0), "{row}");
+        assert!(page.contains(row["name"].as_str().unwrap()), "{row}");
+    }
+    assert_eq!(common::listing(place.path()).len(), 0);
+    expect(2, &["bench", "--size", "65536", "/dev/shm"]);
+    expect(2, &["bench", text(&html)]);
+    expect(2, &["bench", text(&dir.path().join("absent"))]);
+}

@@ -1,6 +1,7 @@
 //! One module for each command.
 
 pub mod append;
+pub mod bench;
 pub mod cat;
 pub mod compact;
 pub mod completions;
@@ -51,6 +52,7 @@ pub fn run(command: Command, ui: &Ui) -> Outcome {
         Command::ImportKafka(args) => import_kafka::run(&args, ui),
         Command::ExportKafka(args) => export_kafka::run(&args, ui),
         Command::Inspect(args) => inspect::run(&args, ui),
+        Command::Bench(args) => bench::run(&args, ui),
         Command::Demo(args) => demo::run(&args, ui),
     }
 }

@@ -1,7 +1,7 @@
 //! `stratalog inspect`: a page to look at.
 
 mod look;
-mod page;
+pub mod page;
 mod parts;
 
 use std::fs;

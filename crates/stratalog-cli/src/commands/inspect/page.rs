@@ -35,7 +35,12 @@ impl fmt::Display for Escaped<'_> {
 pub fn page(log: &LogLook) -> String {
     let mut body = String::new();
     write(&mut body, log).expect("text can be written into memory");
-    let title = Escaped(&log.path);
+    document(&log.path, &body)
+}
+
+/// A page with this body, in the style of all.
+pub fn document(title: &str, body: &str) -> String {
+    let title = Escaped(title);
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
