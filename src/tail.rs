@@ -122,6 +122,11 @@ impl Tail {
         self.lowest.load(Ordering::Relaxed) != NOBODY
     }
 
+    /// The same as [`close`](Self::close), but calls no waker: it is closed after this, without the locks held now.
+    pub(crate) fn shut(&self, error: Error) {
+        self.lock().closed.get_or_insert(error);
+    }
+
     /// Ends all waiting, now and later, with this error.
     pub(crate) fn close(&self, error: Error) {
         let wakers = {

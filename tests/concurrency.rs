@@ -327,6 +327,43 @@ fn who_is_woken_may_append_at_once() {
     assert_eq!(partition.offsets().end, Offset::new(2));
 }
 
+/// Syncs when it is woken, and tells how that went.
+#[cfg(feature = "sim")]
+struct Flushes(Partition, std::sync::mpsc::Sender<stratalog::Result<Offset>>);
+
+#[cfg(feature = "sim")]
+impl Wake for Flushes {
+    fn wake(self: Arc<Self>) {
+        self.1.send(self.0.flush()).unwrap();
+    }
+}
+
+#[cfg(feature = "sim")]
+#[test]
+fn who_is_woken_by_a_failed_sync_may_sync_at_once() {
+    use stratalog::sim::{Call, Fault, SimStorage};
+    let storage = SimStorage::new();
+    let log = Log::open("/log", quiet().storage(Arc::new(storage.clone()))).unwrap();
+    let topic = small().durability(Durability::Buffered { interval: LONG, bytes: 1 << 30 });
+    let partition = log.create_topic("t", 1, topic).unwrap().partition(0).unwrap();
+    partition.append_records([Record::new("k", "v")]).unwrap();
+    let mut future = pin!(partition.reached(Offset::new(9)));
+    let (woken, how) = std::sync::mpsc::channel();
+    let waker = Waker::from(Arc::new(Flushes(partition.clone(), woken)));
+    assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    storage.set_fault(Some(Fault {
+        call: Some(Call::Sync),
+        after: 0,
+        error: std::io::ErrorKind::Other,
+        forever: false,
+    }));
+    let syncing = partition.clone();
+    thread::spawn(move || drop(syncing.flush().unwrap_err()));
+    let told = how.recv_timeout(Duration::from_secs(20)).expect("the waker waits for nobody who waits for it");
+    assert_eq!(*told.unwrap_err().kind(), ErrorKind::Poisoned);
+    assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+}
+
 #[test]
 fn an_iterator_of_records_may_append_itself() {
     let (_dir, log, partition) = one(quiet(), small());

@@ -88,6 +88,13 @@ impl Tails {
         }
     }
 
+    /// Lets nobody begin to wait, and ends all waiting with the next [`close`](Self::close).
+    pub(crate) fn shut(&self, error: &Error) {
+        for tail in [&self.end, &self.durable, &self.high_watermark, &self.stable] {
+            tail.shut(error.clone());
+        }
+    }
+
     /// Ends all waiting with this error.
     pub(crate) fn close(&self, error: &Error) {
         for tail in [&self.end, &self.durable, &self.high_watermark, &self.stable] {
@@ -144,6 +151,16 @@ impl Shared {
         }
         if self.tails.stable.has_waiters() {
             self.tails.stable.notify_fenced(self.last_stable().get());
+        }
+        if self.health.is_poisoned() {
+            self.tell_failure();
+        }
+    }
+
+    #[cold]
+    fn tell_failure(&self) {
+        if let Some(reason) = self.health.reason() {
+            self.tails.close(&reason);
         }
     }
 

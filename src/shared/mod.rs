@@ -212,7 +212,9 @@ impl Shared {
         // An append that does not see this yet has added its bytes before: see `accepted`.
         fence(Ordering::SeqCst);
         self.durability.give_up(self);
-        self.tails.close(&error);
+        // Wakers are foreign code: they are called without the locks held here, by a syncing thread if by nobody else.
+        self.tails.shut(&error);
+        self.sync_soon();
     }
 
     /// A write of `state` failed: on a full disk the old one holds; after anything else nothing is known of the disk.
@@ -380,8 +382,9 @@ impl SyncTarget for Shared {
     fn sync_now(&self) {
         self.durability.unqueue();
         let synced = self.durability.sync_to(self, self.end());
-        // Who synced before may have been in no place to call wakers.
+        // Who synced before, or failed, may have been in no place to call wakers.
         self.tails.durable.notify(self.durability.end().get());
+        self.announce();
         // Any other failure poisons the partition: the next append tells it.
         if synced.is_err_and(|error| *error.kind() == ErrorKind::DiskFull) {
             self.budgets.sync_queue.push(self.me.clone(), NO_ROOM_RETRY);

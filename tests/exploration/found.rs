@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use stratalog::format::{Marker, Scratch};
-use stratalog::{Cleanup, FetchOptions, Isolation, Log, Offset, Partition, Severity, Timestamp};
+use stratalog::{Cleanup, FetchOptions, Isolation, Log, Offset, Partition, Severity, Timestamp, WatermarkMode};
 
 use super::model::{Model, Part, Rec, There, TopicModel};
 
@@ -16,7 +16,8 @@ pub const DELETE_RETENTION: Duration = Duration::from_secs(60);
 pub struct FoundPart {
     pub start: u64,
     pub end: u64,
-    pub watermark: u64,
+    /// The high watermark, where the owner manages it.
+    pub watermark: Option<u64>,
     pub records: Vec<(u64, Rec)>,
     /// Base and end of each batch.
     pub batches: Vec<(u64, u64)>,
@@ -118,10 +119,11 @@ fn look_at_partition(partition: &Partition, model: &Part, after: After, now: Tim
 /// Reads everything, batch by batch.
 fn read(partition: &Partition) -> stratalog::Result<FoundPart> {
     let offsets = partition.offsets();
+    let managed = partition.config().watermark == WatermarkMode::Managed;
     let mut found = FoundPart {
         start: offsets.start.get(),
         end: offsets.end.get(),
-        watermark: offsets.high_watermark.get(),
+        watermark: managed.then(|| offsets.high_watermark.get()),
         ..FoundPart::default()
     };
     let mut open: BTreeMap<i64, Vec<u64>> = BTreeMap::new();
@@ -177,8 +179,8 @@ fn check_ends(found: &FoundPart, model: &Part, after: After) -> Result<(), Strin
     if start < model.start || start > model.start_max {
         return Err(format!("I1: starts at {start}, not in {}..={}", model.start, model.start_max));
     }
-    if found.watermark > model.watermark.max(model.end_max) {
-        return Err(format!("I6: the high watermark is {}, never set beyond {}", found.watermark, model.watermark));
+    if let Some(watermark) = found.watermark.filter(|watermark| *watermark > model.watermark.max(start)) {
+        return Err(format!("I6: the high watermark is {watermark}, never set beyond {}", model.watermark));
     }
     Ok(())
 }
@@ -321,6 +323,6 @@ impl Part {
         (self.end, self.end_max, self.durable) = (end, end, end);
         (self.start, self.start_max) = (start, start);
         (self.cut, self.reset) = (None, None);
-        self.watermark = self.watermark.min(end).max(found.watermark);
+        self.watermark = self.watermark.min(end).max(found.watermark.unwrap_or(start));
     }
 }
