@@ -1,9 +1,6 @@
 //! Appending: check, assign offsets, write, publish, account. Small appends that meet are combined by the thread that
 //! holds the appender.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, OnceLock};
-
 use bytes::Bytes;
 
 use crate::active::{Active, SPAN_MAX};
@@ -13,6 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, BATCH_HEADER_LEN, BatchHeader, BatchView, Batches, FormatError, Scratch, TimestampType};
 use crate::offset::{Offset, Timestamp};
 use crate::shared::Shared;
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, MutexGuard, OnceLock};
 
 /// Batches up to this size are combined into one write.
 const COMBINE_BATCH: usize = 32 << 10;

@@ -3,13 +3,13 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::config::Backpressure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Free space is looked at again after this many appended bytes.
 const SPACE_CHECK_BYTES: u64 = 1 << 20;

@@ -1,13 +1,12 @@
 //! Where appends that meet leave their batches for the thread that holds the appender.
 
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
 use bytes::Bytes;
 
 use crate::error::Result;
 use crate::format::BatchHeader;
 use crate::offset::{Offset, Timestamp};
+use crate::sync::atomic::AtomicUsize;
+use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Where an append went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,13 +5,13 @@ mod pairs;
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::error::{ErrorKind, Result};
 use crate::format::{Codec, TimestampType};
 use crate::offset::Timestamp;
 use crate::storage::Storage;
+use crate::sync::atomic::{AtomicI64, Ordering};
 
 /// Where a log gets the wall time from.
 pub trait Clock: Send + Sync + Debug {

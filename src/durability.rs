@@ -4,15 +4,14 @@
 //! them, then `state`, then the acknowledgement. A sync runs outside of every lock that an append or a read needs, and
 //! never takes the appender's lock: what a checkpoint needs of the appender is handed over by it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::State;
 use crate::offset::{Offset, Timestamp};
 use crate::segment::Segment;
 use crate::segment::index::Entries;
 use crate::shared::Shared;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The durable end of a partition and the syncs that move it.
 #[derive(Debug)]

@@ -67,6 +67,7 @@ mod stats;
 pub mod storage;
 mod survey;
 mod swap;
+mod sync;
 mod tail;
 mod topic;
 mod transactions;

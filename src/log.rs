@@ -5,8 +5,6 @@ mod topics;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -27,6 +25,8 @@ use crate::stats::LogStats;
 use crate::storage::handles::Handles;
 use crate::storage::paced::Throttle;
 use crate::storage::{FileSystem, LockGuard, Storage, open_files_limit};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use crate::tail::{self, Registration};
 use crate::topic::Topic;
 
@@ -302,7 +302,7 @@ impl LogInner {
         topic.insert(Partition { shared, clock: Arc::clone(&self.config.clock) });
     }
 
-    fn topics(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Topic>> {
+    fn topics(&self) -> crate::sync::RwLockReadGuard<'_, BTreeMap<String, Topic>> {
         self.topics.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crate::catalog::{Catalog, TopicEntry};
@@ -20,6 +18,8 @@ use crate::segment::Place;
 use crate::shared::{Budgets, Shared};
 use crate::state::StateStore;
 use crate::storage::{FileKind, OpenMode, Storage, files};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError};
 
 /// What opening a directory gives.
 pub(crate) struct Opened {

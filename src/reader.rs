@@ -2,7 +2,6 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use crate::offset::{Offset, Timestamp};
 use crate::pins::ReaderPin;
 use crate::segment::{OpenData, Segment};
 use crate::shared::Shared;
+use crate::sync::atomic::{Ordering, fence};
 use crate::tail::WaitOutcome;
 use crate::transactions::{self, AbortedRange};
 use crate::view::View;
@@ -141,7 +141,7 @@ fn fetch_from(
 /// Reads again what a truncation has come in between of: it may have shown bytes that are gone, or shown them as damage.
 fn undisturbed<T>(shared: &Shared, mut read: impl FnMut() -> Result<T>) -> Result<T> {
     loop {
-        let cuts = shared.cuts.load(Ordering::Acquire);
+        let cuts = shared.wait_for_cut();
         let done = read();
         // It looks for leases after it has changed the count (begin_cut).
         fence(Ordering::SeqCst);

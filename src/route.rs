@@ -1,6 +1,6 @@
 //! Which partition a record goes to: Kafka's default partitioner.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// The partition of a key, of `partitions`: `murmur2(key) & 0x7fffffff % partitions`.
 ///

@@ -6,13 +6,13 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::state::decode_slot;
 use crate::format::{FormatError, State, file_name};
 use crate::segment::Place;
 use crate::storage::{File, OpenMode};
+use crate::sync::{Arc, Mutex, PoisonError};
 
 /// The smallest slot: a sector that most disks write whole.
 const SLOT_MIN: usize = 4096;

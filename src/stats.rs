@@ -1,11 +1,11 @@
 //! Counters and what is told of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::isolation::Offsets;
 use crate::offset::{Offset, Timestamp};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter that only grows.
 #[derive(Debug, Default)]

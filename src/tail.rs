@@ -16,13 +16,13 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::offset::Offset;
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, PoisonError};
 
 use sync::{AtomicU64, Mutex, MutexGuard, Thread, fence};
 
@@ -34,11 +34,15 @@ mod sync {
         sync::{Mutex, MutexGuard},
         thread::{Thread, current, park},
     };
+    #[cfg(shuttle)]
+    pub(super) use shuttle::thread::{Thread, current, park, park_timeout};
+    #[cfg(not(any(loom, shuttle)))]
+    pub(super) use std::thread::{Thread, current, park, park_timeout};
+
     #[cfg(not(loom))]
-    pub(super) use std::{
-        sync::atomic::{AtomicU64, fence},
-        sync::{Mutex, MutexGuard},
-        thread::{Thread, current, park, park_timeout},
+    pub(super) use crate::sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, fence},
     };
 
     /// Models have no time.

@@ -1,8 +1,6 @@
 //! A topic: a named group of partitions with one configuration. Routes records.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use crate::combiner::Appended;
 use crate::config::TopicConfig;
@@ -11,6 +9,8 @@ use crate::format::Record;
 use crate::log::LogInner;
 use crate::partition::Partition;
 use crate::route::{RoundRobin, partition_for_key};
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Arc, PoisonError, RwLock, Weak};
 
 /// A named group of partitions. Cloning it is cheap, and all clones are the same topic.
 #[derive(Clone)]

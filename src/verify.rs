@@ -5,7 +5,6 @@ mod indexes;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, SegmentFileKind, Suffix, segment_file};
@@ -17,6 +16,7 @@ use crate::segment::index::Sums;
 use crate::segment::scan::OFFSETS_MAX;
 use crate::shared::Shared;
 use crate::storage::{File, OpenMode, Storage, files};
+use crate::sync::atomic::Ordering;
 
 use self::indexes::Indexes;
 
@@ -101,7 +101,7 @@ struct Check<'a> {
 /// When the directory cannot be listed, and [`ErrorKind::Truncated`] when the partition was cut meanwhile.
 pub(crate) fn verify(shared: &Shared) -> Result<VerifyReport> {
     shared.check_open()?;
-    let cuts = shared.cuts.load(Ordering::Acquire);
+    let cuts = shared.wait_for_cut();
     let place = &shared.place;
     let as_it_lies = shared.read_only || shared.health.reason().is_some();
     // A read-only open has found its reason for every gap, or the partition would be degraded.

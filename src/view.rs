@@ -1,9 +1,8 @@
 //! The published list of a partition's segments. Readers take a snapshot of it and are disturbed by nobody.
 
-use std::sync::{Arc, PoisonError, RwLock};
-
 use crate::offset::Offset;
 use crate::segment::Segment;
+use crate::sync::{Arc, PoisonError, RwLock};
 
 /// The segments at one moment, in order; the last one is the active one.
 #[derive(Debug)]

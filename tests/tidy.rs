@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors, lowest first: a module imports from floors below its own, and from its own where `siblings` says so.
 const FLOORS: &[Floor] = &[
+    Floor { modules: &["sync"], siblings: false },
     Floor { modules: &["offset", "route"], siblings: false },
     Floor { modules: &["format"], siblings: false },
     Floor { modules: &["error"], siblings: false },

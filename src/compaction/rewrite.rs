@@ -7,7 +7,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{DigestAnnex, DigestSubject, HeadersSum, KeyHasher};
@@ -26,6 +25,7 @@ use crate::shared::Shared;
 use crate::storage::paced::Paced;
 use crate::storage::{File, OpenMode, Storage, files};
 use crate::swap::Replacement;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::transactions::{AbortedRange, MarkerFate, TransactionFilter, TransactionTails};
 
 use super::Memory;

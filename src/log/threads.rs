@@ -1,10 +1,10 @@
 //! The threads of a log, and what tells them to go on or to end.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::maintenance;
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::LogInner;
 

@@ -1,13 +1,12 @@
 //! Making, configuring and deleting topics: each commits with the catalog, one at a time.
 
-use std::sync::{Arc, PoisonError};
-
 use super::LogInner;
 use crate::catalog::TopicEntry;
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name;
 use crate::opening;
+use crate::sync::{Arc, PoisonError};
 use crate::topic::Topic;
 
 /// How many partitions a topic gets in one call, at most: each is a directory.

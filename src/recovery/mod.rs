@@ -9,7 +9,6 @@ mod tail;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::active::Active;
@@ -25,6 +24,7 @@ use crate::shared::{Budgets, Parts, Shared, store_whole_index};
 use crate::state::{Found as FoundState, StateStore};
 use crate::storage::{OpenMode, files};
 use crate::survey::{self, Files, LogFile, look};
+use crate::sync::atomic::Ordering;
 use crate::view::{View, ViewCell};
 
 use self::plan::{Known, Origin, Seen, Step, plan};

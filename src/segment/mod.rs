@@ -11,8 +11,6 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
 
 use bytes::Bytes;
 
@@ -22,6 +20,8 @@ use crate::format::{BATCH_HEADER_LEN, BatchHeader, BatchView, FormatError};
 use crate::offset::{Offset, Timestamp};
 use crate::storage::handles::{Evict, MappedTicket, OpenTicket};
 use crate::storage::{File, OpenMode};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
 
 use self::index::SegmentIndex;
 pub(crate) use self::place::{Owner, Place};

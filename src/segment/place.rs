@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock, Weak};
 
 use crate::error::{Error, Result};
 use crate::format::file_name::{SegmentFileKind, Suffix, segment_file};
 use crate::offset::Offset;
 use crate::storage::Storage;
 use crate::storage::handles::Handles;
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Arc, OnceLock, Weak};
 
 /// Where the files of a partition are, and the budgets that they share.
 pub(crate) struct Place {

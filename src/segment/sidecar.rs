@@ -1,7 +1,6 @@
 //! The index files of a segment: found again, rebuilt from the `.log`, stored.
 
 use std::io;
-use std::sync::{MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
@@ -10,6 +9,7 @@ use crate::format::file_name::SegmentFileKind;
 use crate::format::{AbortedTxn, IndexSum, OffsetIndexEntry, TimeIndexEntry};
 use crate::offset::{Offset, Timestamp};
 use crate::storage::OpenMode;
+use crate::sync::{MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 use super::index::{Entries, Indexer, SegmentIndex, Sums, before_time, floor_offset};
 use super::scan::{Check, Scan, ScanError};

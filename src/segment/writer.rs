@@ -2,13 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::BatchHeader;
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::offset::{Offset, Timestamp};
 use crate::storage::{OpenMode, Reserve, Reserved, Window};
+use crate::sync::atomic::Ordering;
 
 use super::index::{Indexer, SegmentIndex};
 use super::{Facts, OpenData, Place, Segment};

@@ -1,12 +1,12 @@
 //! The offsets of a partition, and who waits for them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::Isolation;
 use crate::offset::Offset;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::tail::{Reached, Tail, WaitOutcome};
 
 use super::Shared;

@@ -1,9 +1,8 @@
 //! What the hot paths ask of the configuration, without its lock.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-
 use crate::config::{Cleanup, Durability, TopicConfig, WatermarkMode};
 use crate::format::Codec;
+use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use super::Shared;
 

@@ -1,7 +1,5 @@
 //! What the workers of a partition share: its place, its view, its ends, and the services around them.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
 use std::time::Duration;
 
 use crate::active::Active;
@@ -21,6 +19,8 @@ use crate::stats::{Counters, Upkeep};
 use crate::storage::Storage;
 use crate::storage::handles::Handles;
 use crate::storage::paced::Throttle;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
 use crate::view::ViewCell;
 
 mod ends;
@@ -270,6 +270,19 @@ impl Shared {
         self.cuts.fetch_add(1, Ordering::AcqRel);
         // Whoever takes a lease after this sees the count changed (fetch).
         fence(Ordering::SeqCst);
+    }
+
+    /// Waits until no file is being cut: a read that begins and ends meanwhile would not see the count change. Returns the
+    /// count.
+    pub(crate) fn wait_for_cut(&self) -> u64 {
+        loop {
+            let cuts = self.cuts.load(Ordering::Acquire);
+            if cuts.is_multiple_of(2) {
+                return cuts;
+            }
+            // Who cuts has the appender all the while.
+            drop(self.lock_active());
+        }
     }
 
     /// What was cut is cut.

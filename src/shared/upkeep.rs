@@ -1,12 +1,11 @@
 //! Who has a partition to itself, what keeps maintenance away, and what it has left to remove.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
-
 use crate::error::Result;
 use crate::segment::Segment;
 use crate::storage::paced::Paced;
 use crate::swap;
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 
 use super::Shared;
 

@@ -1,8 +1,9 @@
 //! The budgets of open files and of mapped bytes, shared by all partitions of a log.
 
 use std::cmp::Reverse;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Something that holds a file open and can let go of it.
 pub(crate) trait Evict: Send + Sync {
