@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(value_name = "TOPIC[-P]")]
     what: Option<String>,
     /// Write the page into this file; - is standard output.
-    #[arg(long, value_name = "FILE", required_unless_present = "json")]
+    #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Read at most so many MiB of segments that no compaction has looked at.
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
@@ -43,6 +43,11 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Outcome {
+    if args.html.is_none() && !ui.json() {
+        return Err(Failure::misuse(
+            "where is the page to go? Say --html FILE, --html - for standard output, or --json",
+        ));
+    }
     let directory = target::directory(&args.dir)?;
     let selected =
         if directory.is_empty() { Vec::new() } else { target::partitions(&directory, args.what.as_deref())? };
