@@ -74,13 +74,7 @@ pub const PLANTED: &[Planted] = &[
     plant("state before data", "I15", &[11], &[Buffered, Retained], Bug::StateBeforeData),
     plant("a failed sync is tried again", "I8", &[18], &[Synced, Buffered], Bug::RetrySync),
     plant("a failed sync is taken for done", "I8", &[18], &[Synced, Buffered], Bug::SwallowSyncError),
-    plant(
-        "a failed directory sync is taken for done",
-        "I8",
-        &[18],
-        &[Retained, Buffered, Catalog],
-        Bug::SwallowDirSyncError,
-    ),
+    plant("a failed directory sync is taken for done", "I8", &[18], &[Catalog], Bug::SwallowDirSyncError),
     plant(
         "after a failed sync and an open in the same boot nothing is written again",
         "I8",
