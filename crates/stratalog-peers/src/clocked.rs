@@ -39,6 +39,11 @@ pub fn peak_rss() -> f64 {
     status("VmHWM:")
 }
 
+/// Resident memory that is no file's.
+pub fn anonymous_rss() -> f64 {
+    status("RssAnon:")
+}
+
 pub fn reset_peak() {
     // Where that is not allowed, what is told is the peak of the whole life of the process.
     let _ = fs::write("/proc/self/clear_refs", "5");

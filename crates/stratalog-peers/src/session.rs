@@ -67,6 +67,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Of no comparison.
+    pub fn empty(scale: Scale) -> Outcome {
+        Outcome { scale, figures: BTreeMap::new(), limits: Vec::new(), failures: BTreeSet::new(), took: Duration::ZERO }
+    }
+
     pub fn median(&self, figure: &str, engine: Engine) -> Option<f64> {
         let mut values = self.figures.get(&(figure.to_owned(), engine))?.clone();
         values.sort_by(f64::total_cmp);
@@ -90,16 +95,7 @@ impl Outcome {
 /// Runs all rounds below a directory.
 pub fn run(scale: Scale, engines: &[Engine], dir: &Path) -> Outcome {
     let began = Instant::now();
-    let mut session = Session {
-        dir: dir.to_path_buf(),
-        outcome: Outcome {
-            scale,
-            figures: BTreeMap::new(),
-            limits: Vec::new(),
-            failures: BTreeSet::new(),
-            took: Duration::ZERO,
-        },
-    };
+    let mut session = Session { dir: dir.to_path_buf(), outcome: Outcome::empty(scale) };
     for round in 0..scale.rounds() {
         session.outcome.limits.push(Limits::measure(dir));
         for engine in engines {

@@ -96,7 +96,9 @@ fn single(engine: Engine, dir: &Path, amount: Amount) {
             tell("disk", blocks_in(dir) / done);
         }
         if began.elapsed() >= REPEAT || rates.len() == 5 {
-            points(&*store, amount.records);
+            points(&*store, amount.records, "point");
+            store.settle();
+            points(&*store, amount.records, "point_settled");
             store.close();
             break;
         }
@@ -118,25 +120,31 @@ fn batch(engine: Engine, dir: &Path, amount: Amount) {
     tell("cpu", used / done * 1e9);
     tell("memory", (peak_rss() - before) / MIB);
     tell("disk", blocks_in(dir) / done);
-    let before = start_of_memory();
-    let clocked = Clocked::start();
-    if let Some(seen) = store.scan() {
-        let (seconds, _) = clocked.stop();
-        let all = Seen { records: records.len() as u64, bytes: records.payload() };
-        assert!(engine != Engine::Stratalog || seen == all, "{seen:?} of {all:?}");
-        // An engine that shows less than was appended has no figure for it.
-        if seen == all {
-            tell("scan", done / seconds);
-        }
-        tell("scan_missing", (all.records - seen.records) as f64);
-        tell("scan_memory", (peak_rss() - before) / MIB);
+    for (scan, point) in [("scan", "point"), ("scan_settled", "point_settled")] {
+        scan_all(engine, &*store, &records, scan);
+        points(&*store, amount.records, point);
+        store.settle();
     }
-    points(&*store, amount.records);
     store.close();
 }
 
+fn scan_all(engine: Engine, store: &dyn Store, records: &Records, name: &str) {
+    let before = start_of_memory();
+    let clocked = Clocked::start();
+    let Some(seen) = store.scan() else { return };
+    let (seconds, _) = clocked.stop();
+    let all = Seen { records: records.len() as u64, bytes: records.payload() };
+    assert!(engine != Engine::Stratalog || seen == all, "{seen:?} of {all:?}");
+    // An engine that shows less than was appended has no figure for it.
+    if seen == all {
+        tell(name, all.records as f64 / seconds);
+    }
+    tell(&format!("{name}_missing"), (all.records - seen.records) as f64);
+    tell(&format!("{name}_memory"), (peak_rss() - before) / MIB);
+}
+
 /// Records by number, in random order.
-fn points(store: &dyn Store, records: usize) {
+fn points(store: &dyn Store, records: usize, name: &str) {
     let mut random = Random::new(7);
     let mut draw = || random.next() % records as u64;
     let Some(mut bytes) = store.point(draw()) else { return };
@@ -152,7 +160,7 @@ fn points(store: &dyn Store, records: usize) {
         }
         done += 256;
     }
-    tell("point", f64::from(done) / clocked.stop().0);
+    tell(name, f64::from(done) / clocked.stop().0);
     black_box(bytes);
 }
 

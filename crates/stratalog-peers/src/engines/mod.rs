@@ -62,6 +62,9 @@ pub trait Store: Send + Sync {
     /// Reads the record of this number and returns its size. `None`: it cannot.
     fn point(&self, number: u64) -> Option<usize>;
 
+    /// Puts what is there in the form in which it stays, if that is another than the one it was appended in.
+    fn settle(&self) {}
+
     /// Sets and removes keys, so many a call, and compacts; under [`Mode::LatestSynced`] all is durable then.
     fn put_and_compact(&mut self, _records: Run<'_>, _per_call: usize) {
         unimplemented!("it does not keep the latest value of each key")

@@ -62,6 +62,10 @@ impl Store for Opened {
         Some(record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len))
     }
 
+    fn settle(&self) {
+        self.partition.roll().expect("it can be sealed");
+    }
+
     fn put_and_compact(&mut self, records: Run<'_>, per_call: usize) {
         self.append(0, records, per_call, Stop::never());
         self.partition.roll().expect("it can be sealed");

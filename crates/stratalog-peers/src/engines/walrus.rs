@@ -1,6 +1,7 @@
 //! walrus-rust: entries of topics in blocks; read from the front on, not by number. Its directory is one of the process.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use walrus_rust::{FsyncSchedule, ReadConsistency, Walrus};
 
@@ -9,7 +10,11 @@ use crate::data::{Run, Stop};
 
 const TOPIC: &str = "peers";
 
-pub struct Opened(Walrus);
+pub struct Opened {
+    walrus: Walrus,
+    /// What was read is gone: it is read once.
+    was_read: AtomicBool,
+}
 
 impl Opened {
     /// The directory must be what the environment says: see `worker`.
@@ -19,7 +24,8 @@ impl Opened {
         let name = dir.file_name().expect("it has a name").to_str().expect("it is plain");
         let schedule = if mode == Mode::Synced { FsyncSchedule::SyncEach } else { FsyncSchedule::NoFsync };
         let consistency = ReadConsistency::AtLeastOnce { persist_every: u32::MAX };
-        Opened(Walrus::with_consistency_and_schedule_for_key(name, consistency, schedule).expect("it opens"))
+        let walrus = Walrus::with_consistency_and_schedule_for_key(name, consistency, schedule).expect("it opens");
+        Opened { walrus, was_read: AtomicBool::new(false) }
     }
 }
 
@@ -27,7 +33,7 @@ impl Store for Opened {
     fn append(&self, _lane: u64, records: Run<'_>, per_call: usize, stop: Stop) -> usize {
         if per_call == 1 {
             return in_calls(records, 1, stop, |run| {
-                run.iter().for_each(|entry| self.0.append_for_topic(TOPIC, entry.payload).expect("there is room"));
+                run.iter().for_each(|entry| self.walrus.append_for_topic(TOPIC, entry.payload).expect("there is room"));
             });
         }
         let mut batch = Vec::with_capacity(per_call);
@@ -38,16 +44,19 @@ impl Store for Opened {
             }
             batch.clear();
             batch.extend(run.iter().map(|entry| entry.payload));
-            self.0.batch_append_for_topic(TOPIC, &batch).expect("there is room");
+            self.walrus.batch_append_for_topic(TOPIC, &batch).expect("there is room");
             done += run.len();
         }
         done
     }
 
     fn scan(&self) -> Option<Seen> {
+        if self.was_read.swap(true, Ordering::Relaxed) {
+            return None;
+        }
         let mut seen = Seen::default();
         loop {
-            let entries = self.0.batch_read_for_topic(TOPIC, 1 << 20, true).expect("it is sound");
+            let entries = self.walrus.batch_read_for_topic(TOPIC, 1 << 20, true).expect("it is sound");
             if entries.is_empty() {
                 return Some(seen);
             }

@@ -53,7 +53,8 @@ fn intro(outcome: &Outcome, machine: &Machine) -> String {
          many keys. The last columns: how far we are ahead of the best other at the same guarantee, and what we reach \
          of the machine's limit, measured in the same run, for keys and values alone.\n\n\
          `(u)`: what was acknowledged is lost with the process, while ours outlives a kill; such figures are not compared. \
-         okaywal is read in order by opening it. `-`: it cannot. The bare file has a buffer of 1 MiB and no index: it is \
+         okaywal is read in order by opening it. Where it says sealed, \
+         our active segment was sealed before, and the others read the same again. `-`: it cannot. The bare file has a buffer of 1 MiB and no index: it is \
          no engine and not compared.",
         batch = outcome.scale.batch(),
         latest = outcome.scale.latest(),

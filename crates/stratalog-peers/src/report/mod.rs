@@ -10,6 +10,7 @@ use std::path::Path;
 
 use comfy_table::{Table, presets};
 
+use crate::budget::{self, Row};
 use crate::machine::Machine;
 use crate::session::Outcome;
 
@@ -68,6 +69,22 @@ pub fn write(outcome: &Outcome, machine: &Machine, out: &Path) -> io::Result<()>
     fs::create_dir_all(out)?;
     fs::write(out.join("benchmarks.svg"), svg::draw(outcome))?;
     put(&out.join("benchmarks.md"), BEGIN, END, &markdown::text(outcome, machine))
+}
+
+/// Writes the rows of the budget into the part of `benchmarks.md` that is theirs.
+pub fn write_budget(rows: &[Row], machine: &Machine, out: &Path) -> io::Result<()> {
+    fs::create_dir_all(out)?;
+    let Machine { processor, cores, kernel, file_system, load, date, command, .. } = machine;
+    let met = rows.iter().filter(|row| row.is_met == Some(true)).count();
+    let bound = rows.iter().filter(|row| row.is_met.is_some()).count();
+    let text = format!(
+        "## The budget\n\n`{command}`\n\n{date}, {cores} cores of {processor}, {kernel}, {file_system}; load at the end \
+         {load}. {met} of {bound} rows are met. Kafka's figures are those of its own log layer on the same data, one thread, \
+         warmed up, on another machine: raw figure, factor between the machines by what bounds the row, scaled figure. \
+         The last column measures one row anew.\n\n{}",
+        budget::grid(rows).markdown().trim_end()
+    );
+    put(&out.join("benchmarks.md"), "<!-- budget: begin -->", "<!-- budget: end -->", &text)
 }
 
 /// Replaces what is between two markers, which are added where there are none.

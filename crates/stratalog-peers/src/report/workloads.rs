@@ -51,6 +51,8 @@ fn scanned(limits: &Limits, log: f64) -> f64 {
 }
 
 const WRITE: &str = "64 KiB writes";
+const CHECK: &str = "mapping and CRC";
+const COPY: &str = "a random copy";
 
 pub const WORKLOADS: &[Workload] = &[
     row("append-1-100B/rate", "append 100 B, one a call", Kind::Unsynced, written, WRITE, SMALL),
@@ -59,10 +61,14 @@ pub const WORKLOADS: &[Workload] = &[
     row("append-100-1KiB/rate", "append 1 KiB, 100 a call", Kind::Unsynced, written, WRITE, LARGE),
     row("synced-1/rate", "append 100 B, each synced, 1 thread", Kind::Rate, synced, "fdatasync", SMALL),
     row("synced-8/rate", "append 100 B, each synced, 8 threads", Kind::Rate, synced, "fdatasync, one thread", SMALL),
-    row("append-100-100B/scan", "read all in order, 100 B", Kind::Rate, decoded, "mapping and CRC", SMALL),
-    row("append-100-1KiB/scan", "read all in order, 1 KiB", Kind::Rate, decoded, "mapping and CRC", LARGE),
-    row("append-1-100B/point", "read one at random, appended singly", Kind::Rate, random, "random copy", SMALL),
-    row("append-100-100B/point", "read one at random, appended by 100", Kind::Rate, random, "random copy", SMALL),
+    row("append-100-100B/scan", "read all in order, 100 B", Kind::Rate, decoded, CHECK, SMALL),
+    row("append-100-100B/scan_settled", "read all in order, 100 B, sealed", Kind::Rate, decoded, CHECK, SMALL),
+    row("append-100-1KiB/scan", "read all in order, 1 KiB", Kind::Rate, decoded, CHECK, LARGE),
+    row("append-100-1KiB/scan_settled", "read all in order, 1 KiB, sealed", Kind::Rate, decoded, CHECK, LARGE),
+    row("append-1-100B/point", "read one at random, appended singly", Kind::Rate, random, COPY, SMALL),
+    row("append-1-100B/point_settled", "read one at random, singly, sealed", Kind::Rate, random, COPY, SMALL),
+    row("append-100-100B/point", "read one at random, appended by 100", Kind::Rate, random, COPY, SMALL),
+    row("append-100-100B/point_settled", "read one at random, by 100, sealed", Kind::Rate, random, COPY, SMALL),
     row("open-clean/open", "open after a clean close", Kind::Time, |_, _| f64::NAN, "", SMALL),
     row("open-killed/open", "open after a kill", Kind::Time, scanned, "read and CRC of all", SMALL),
     row("latest/rate", "latest value per key: write, compact", Kind::Rate, written, WRITE, SMALL),
