@@ -67,12 +67,12 @@ pub trait Store: Send + Sync {
 
     /// Sets and removes keys, so many a call, and compacts; under [`Mode::LatestSynced`] all is durable then.
     fn put_and_compact(&mut self, _records: Run<'_>, _per_call: usize) {
-        unimplemented!("it does not keep the latest value of each key")
+        unreachable!("only those are asked that keep the latest value of each key")
     }
 
     /// How many keys have a value.
     fn live_keys(&self) -> usize {
-        unimplemented!("it does not keep the latest value of each key")
+        unreachable!("only those are asked that keep the latest value of each key")
     }
 
     /// Leaves it as a program would that ends in good order.
