@@ -223,7 +223,7 @@ mod tests {
     use super::*;
     use crate::inspect::{Depth, segments};
     use crate::storage::FileSystem;
-    use crate::{Cleanup, CompactMode, Log, LogConfig, Record, Timestamp, TopicConfig};
+    use crate::{Cleanup, Clock, CompactMode, Log, LogConfig, Record, SystemClock, TopicConfig};
 
     const NO_BUDGET: ScanBudget = ScanBudget { bytes: 0, records: 0 };
 
@@ -263,7 +263,7 @@ mod tests {
         assert!(newest[0].is_none() && newest[1].is_none());
         assert_eq!(records(&newest[2]), [2, 0, 0, 0]);
 
-        let report = partition.compact(Timestamp::from_millis(0), CompactMode::Due).unwrap();
+        let report = partition.compact(SystemClock.now(), CompactMode::Due).unwrap();
         assert_eq!((report.digests_built, report.segments_rewritten), (2, 0));
         let from_digests = look(dir.path(), ScanBudget::default());
         assert!(from_digests[0].unwrap().from_digest && !from_digests[2].unwrap().from_digest);
