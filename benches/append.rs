@@ -9,7 +9,7 @@ use std::thread;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use stratalog::{Partition, RecordBatch};
-use support::{Entry, batches, brief, buffered, entries, on_fresh_partition, synced};
+use support::{Entry, batches, brief, buffered, entries, on_fresh_partition, scaled, synced};
 
 /// A name, the size of a value, and how many records a measurement appends.
 const SIZES: [(&str, usize, usize); 2] = [("100B", 100, 200_000), ("1KiB", 1024, 50_000)];
@@ -32,6 +32,7 @@ fn append_records(partition: &Partition, entries: &[Entry], per_batch: usize) {
 fn ready_batches(c: &mut Criterion) {
     let mut group = c.benchmark_group("append/ready");
     for (name, size, count) in SIZES {
+        let count = scaled(count);
         let entries = entries(count, support::KEYS, size);
         for per_batch in PER_BATCH {
             let batches = batches(&entries, per_batch);
@@ -48,6 +49,7 @@ fn ready_batches(c: &mut Criterion) {
 fn records(c: &mut Criterion) {
     let mut group = c.benchmark_group("append/records");
     for (name, size, count) in SIZES {
+        let count = scaled(count);
         let entries = entries(count, support::KEYS, size);
         for per_batch in PER_BATCH {
             brief(&mut group, count);
@@ -62,6 +64,7 @@ fn records(c: &mut Criterion) {
 /// Many threads, one record a call, into one partition.
 fn threads(c: &mut Criterion) {
     let (_, size, count) = SIZES[0];
+    let count = scaled(count);
     let entries = entries(count, support::KEYS, size);
     let batches = batches(&entries, 1);
     let mut group = c.benchmark_group("append/threads");
@@ -76,11 +79,11 @@ fn threads(c: &mut Criterion) {
 
 /// Each append acknowledged after its sync, which threads share.
 fn durable(c: &mut Criterion) {
-    const COUNT: usize = 400;
-    let entries = entries(COUNT, support::KEYS, SIZES[0].1);
+    let count = scaled(400);
+    let entries = entries(count, support::KEYS, SIZES[0].1);
     let batches = batches(&entries, 1);
     let mut group = c.benchmark_group("append/synced");
-    brief(&mut group, COUNT);
+    brief(&mut group, count);
     for threads in [1, THREADS] {
         group.bench_function(BenchmarkId::new("100B", threads), |b| {
             on_fresh_partition(b, &synced(), |partition| append_from(partition, &batches, threads));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use stratalog::{FetchOptions, Offset, Partition};
-use support::{Random, Scratch, batches, brief, buffered, entries};
+use support::{Random, Scratch, batches, brief, buffered, entries, scaled};
 
 const SIZES: [(&str, usize, usize); 2] = [("100B", 100, 500_000), ("1KiB", 1024, 100_000)];
 const PER_BATCH: [usize; 2] = [1, 100];
@@ -51,6 +51,7 @@ fn read_records(partition: &Partition) -> usize {
 
 fn scans(c: &mut Criterion) {
     for (name, size, count) in SIZES {
+        let count = scaled(count);
         for per_batch in PER_BATCH {
             let (_scratch, partition) = filled(size, count, per_batch);
             let mut group = c.benchmark_group("fetch/decoded");
@@ -69,7 +70,7 @@ fn scans(c: &mut Criterion) {
 fn points(c: &mut Criterion) {
     let mut group = c.benchmark_group("fetch/point");
     for per_batch in PER_BATCH {
-        let count = 1_000_000;
+        let count = scaled(1_000_000);
         let (_scratch, partition) = filled(100, count, per_batch);
         let mut random = Random::new(7);
         brief(&mut group, 1);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use stratalog::{Log, LogConfig};
-use support::{Scratch, batches, brief, buffered, config, directory, entries};
+use support::{Scratch, batches, brief, buffered, config, directory, entries, is_quick, scaled};
 
 /// Nothing is durable but what a roll or a close makes so.
 fn lazy() -> LogConfig {
@@ -36,6 +36,7 @@ fn killed(c: &mut Criterion) {
     for (name, size, count, per_batch) in
         [("100B", 100, 1_000_000, 1), ("100B", 100, 2_000_000, 100), ("1KiB", 1024, 200_000, 100)]
     {
+        let count = scaled(count);
         let dir = directory();
         let log = Log::open(dir.path(), lazy()).expect("a fresh directory opens");
         let partition = log.create_partition("bench", 0, buffered()).expect("it is the first one");
@@ -65,7 +66,8 @@ fn killed(c: &mut Criterion) {
 fn clean(c: &mut Criterion) {
     let mut group = c.benchmark_group("open/clean");
     let batch = batches(&entries(1, 1, 100), 1).remove(0);
-    for partitions in [1, 100, 1000] {
+    let many: &[u32] = if is_quick() { &[1, 100] } else { &[1, 100, 1000] };
+    for &partitions in many {
         let scratch = Scratch::new();
         let topic = scratch.log.create_topic("bench", partitions, buffered()).expect("it is the first one");
         topic.partitions().iter().for_each(|partition| {

@@ -20,10 +20,16 @@ use crate::tail::WaitOutcome;
 use crate::transactions::{self, AbortedRange};
 use crate::view::View;
 
+/// What a reader asks for first, in bytes: who reads one record and goes elsewhere does not pay for more.
+const FIRST_FETCH: usize = 1 << 10;
+/// How much more it asks for each time it goes on from there.
+const FETCH_GROWTH: usize = 4;
+
 /// What a fetch is to return.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FetchOptions {
     /// About how many bytes: at least one batch is returned, whatever its size. Default 1 MiB.
+    /// A [`Reader`] begins with less, and comes to this while it goes on in order.
     pub max_bytes: usize,
     /// How far it may see. Default [`Isolation::End`].
     pub isolation: Isolation,
@@ -293,6 +299,8 @@ pub struct Reader {
     fetched_to: Offset,
     /// Up to where there was nothing to read when it was looked at: what is visible may end inside a batch.
     empty_to: Offset,
+    /// How much the next fetch asks for.
+    ahead: usize,
     /// The batch that was read last, and those of its records that were not.
     batch: Bytes,
     records: Option<SuspendedRecords>,
@@ -315,6 +323,7 @@ impl Reader {
             aborted: Vec::new(),
             fetched_to: from,
             empty_to: from,
+            ahead: FIRST_FETCH,
             batch: Bytes::new(),
             records: None,
             compressed: false,
@@ -335,6 +344,7 @@ impl Reader {
         self.more.clear();
         self.records = None;
         self.failed = None;
+        self.ahead = FIRST_FETCH;
         (self.next, self.fetched_to, self.empty_to) = (offset, offset, offset);
     }
 
@@ -433,11 +443,13 @@ impl Reader {
             self.next = self.next.max(self.fetched_to);
             let Reader { shared, pin, next, .. } = self;
             let load = || pin.view_at(*next, || shared.view.load());
-            let fetched = fetch_from(shared, load, *next, self.options)?;
+            let max_bytes = self.options.max_bytes.min(self.ahead);
+            let fetched = fetch_from(shared, load, *next, FetchOptions { max_bytes, ..self.options })?;
             if fetched.is_empty() && fetched.next_offset <= self.next {
                 self.empty_to = fetched.offsets.visible(self.options.isolation);
                 return Ok(false);
             }
+            self.ahead = self.ahead.saturating_mul(FETCH_GROWTH);
             self.fetched_to = fetched.next_offset;
             self.aborted = fetched.aborted;
             self.bytes = fetched.first;

@@ -145,11 +145,22 @@ pub fn on_fresh_partition(bencher: &mut Bencher<'_>, config: &TopicConfig, mut w
     });
 }
 
-/// How long a group may take: a second or two for each benchmark.
+/// How long a group may take: about three seconds for each benchmark, and half of one where `STRATALOG_BENCH` is `quick`.
 pub fn brief(group: &mut BenchmarkGroup<'_, WallTime>, records: usize) {
+    let (warm_up, measured) = if is_quick() { (50, 200) } else { (500, 2000) };
     group
         .sample_size(10)
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
+        .warm_up_time(Duration::from_millis(warm_up))
+        .measurement_time(Duration::from_millis(measured))
         .throughput(Throughput::Elements(records as u64));
+}
+
+/// Whether little is to be measured: `STRATALOG_BENCH=quick`.
+pub fn is_quick() -> bool {
+    std::env::var("STRATALOG_BENCH").is_ok_and(|mode| mode == "quick")
+}
+
+/// So many, or a tenth in quick mode.
+pub fn scaled(count: usize) -> usize {
+    if is_quick() { count / 10 } else { count }
 }

@@ -100,6 +100,26 @@ pub struct CompactionLook {
     pub next_tombstones_ms: Option<i64>,
 }
 
+impl SharesLook {
+    /// Bytes of all records.
+    pub fn bytes(&self) -> u64 {
+        self.live_bytes + self.tombstone_bytes + self.garbage_bytes
+    }
+
+    /// Of two segments.
+    pub fn plus(self, other: SharesLook) -> SharesLook {
+        SharesLook {
+            live_bytes: self.live_bytes + other.live_bytes,
+            live_records: self.live_records + other.live_records,
+            tombstone_bytes: self.tombstone_bytes + other.tombstone_bytes,
+            tombstones: self.tombstones + other.tombstones,
+            garbage_bytes: self.garbage_bytes + other.garbage_bytes,
+            garbage_records: self.garbage_records + other.garbage_records,
+            from_digest: self.from_digest && other.from_digest,
+        }
+    }
+}
+
 /// Looks at the partitions that are meant.
 pub fn log(directory: &Directory, selected: &[&PartitionDir], budget: ScanBudget, ui: &Ui) -> Result<LogLook, Failure> {
     // Kafka's directories have no secret; none is needed for keys that are hashed here alone.

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::look::{CompactionLook, LogLook, PartitionLook};
+use super::look::{CompactionLook, LogLook, PartitionLook, SharesLook};
 use super::parts;
 use crate::human;
 use stratalog::Timestamp;
@@ -63,10 +63,11 @@ fn write(out: &mut String, log: &LogLook) -> fmt::Result {
     out.push_str("<dl class=\"cards\">");
     card(out, "partitions", &log.partitions.len().to_string())?;
     card(out, "segments", &sum(|partition| partition.segments.len() as u64).to_string())?;
+    let counted = sum(|partition| partition.segments.iter().filter_map(|segment| segment.records).sum());
+    card(out, "records", &counted.to_string())?;
     card(out, "on disk", &human::size(sum(|partition| partition.bytes)))?;
     let garbage = sum(|partition| shares(partition, |shares| shares.garbage_bytes));
-    let known =
-        sum(|partition| shares(partition, |shares| shares.garbage_bytes + shares.live_bytes + shares.tombstone_bytes));
+    let known = sum(|partition| shares(partition, SharesLook::bytes));
     let at_least = if log.partitions.iter().all(|partition| partition.shares_known) { "" } else { "≥ " };
     card(out, "garbage", &format!("{at_least}{}", human::percent(garbage, known)))?;
     card(out, "dirty", &human::size(sum(|partition| partition.dirty_bytes)))?;
@@ -90,7 +91,7 @@ fn card(out: &mut String, name: &str, value: &str) -> fmt::Result {
     write!(out, "<div><dt>{name}</dt><dd>{}</dd></div>", Escaped(value))
 }
 
-fn shares(partition: &PartitionLook, of: fn(&super::look::SharesLook) -> u64) -> u64 {
+fn shares(partition: &PartitionLook, of: fn(&SharesLook) -> u64) -> u64 {
     partition.segments.iter().filter_map(|segment| segment.shares.as_ref()).map(of).sum()
 }
 
@@ -110,6 +111,7 @@ fn section(out: &mut String, partition: &PartitionLook, is_open: bool) -> fmt::R
     for damage in &partition.damage {
         writeln!(out, "<p class=\"damage\">{}</p>", Escaped(damage))?;
     }
+    parts::whole(out, partition)?;
     parts::offsets(out, partition)?;
     parts::times(out, partition)?;
     compaction(out, partition, &partition.compaction)?;
