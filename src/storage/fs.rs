@@ -124,7 +124,7 @@ impl Storage for FileSystem {
         fs2::FileExt::try_lock_exclusive(&file).map_err(|e| {
             if e.raw_os_error() == contended.raw_os_error() { io::ErrorKind::WouldBlock.into() } else { e }
         })?;
-        set_record_lock(&file, libc::F_WRLCK)?;
+        set_record_lock(&file, true)?;
         Ok(Box::new(FsLock { file, process: std::process::id() }))
     }
 }
@@ -142,19 +142,19 @@ impl Drop for FsLock {
         // A child that was forked meanwhile has the lock as well, with the descriptor: closing ours would not end it. What
         // the child drops is not its own.
         if std::process::id() == self.process {
-            let _ = set_record_lock(&self.file, libc::F_UNLCK);
+            let _ = set_record_lock(&self.file, false);
             let _ = fs2::FileExt::unlock(&self.file);
         }
     }
 }
 
-/// An open-file-description lock: it conflicts with the record locks of a JVM, which `flock` does not, and unlike those
+/// Takes or leaves an open-file-description lock: it conflicts with the record locks of a JVM, which `flock` does not, and unlike those
 /// it is not shared within a process.
 #[cfg(target_os = "linux")]
-fn set_record_lock(file: &fs::File, kind: libc::c_int) -> io::Result<()> {
+fn set_record_lock(file: &fs::File, locked: bool) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let lock = libc::flock {
-        l_type: kind as libc::c_short,
+        l_type: if locked { libc::F_WRLCK } else { libc::F_UNLCK } as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
@@ -173,7 +173,7 @@ fn set_record_lock(file: &fs::File, kind: libc::c_int) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set_record_lock(_file: &fs::File, _kind: libc::c_int) -> io::Result<()> {
+fn set_record_lock(_file: &fs::File, _locked: bool) -> io::Result<()> {
     Ok(())
 }
 
@@ -402,7 +402,7 @@ mod tests {
         // What a forked child has is the same open file.
         let inherited = file.try_clone().unwrap();
         fs2::FileExt::try_lock_exclusive(&file).unwrap();
-        set_record_lock(&file, libc::F_WRLCK).unwrap();
+        set_record_lock(&file, true).unwrap();
         let lock = FsLock { file, process: std::process::id() };
         assert_eq!(storage.lock(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(lock);
