@@ -282,7 +282,7 @@ type Bound = (Offset, fn(Offset) -> PinnedBy);
 fn bounds(shared: &Shared) -> Vec<Bound> {
     let offsets = isolation::offsets(shared);
     let mut bounds: Vec<Bound> = vec![
-        (offsets.durable, PinnedBy::Unsynced),
+        (offsets.durable.min(shared.recorded_active()), PinnedBy::Unsynced),
         (offsets.high_watermark, PinnedBy::HighWatermark),
         (offsets.last_stable, PinnedBy::Transaction),
     ];

@@ -143,12 +143,13 @@ fn move_log_start(shared: &Shared, offset: Offset) -> Result<()> {
     Ok(())
 }
 
-/// Takes the segments that lie below the log start out of the view, and buries them.
+/// Takes the segments that lie below the log start out of the view, and buries them. One whose roll is not on record
+/// stays until it is: recovery would miss it.
 fn drop_head(shared: &Shared) -> Result<usize> {
-    let log_start = shared.ends.log_start();
+    let below = shared.ends.log_start().min(shared.recorded_active());
     let mut dropped: Vec<Arc<Segment>> = Vec::new();
     shared.view.update(|view| {
-        let count = view.sealed().iter().take_while(|segment| segment.end() <= log_start).count();
+        let count = view.sealed().iter().take_while(|segment| segment.end() <= below).count();
         if count == 0 {
             return None;
         }

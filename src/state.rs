@@ -10,8 +10,10 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::state::decode_slot;
 use crate::format::{FormatError, State, file_name};
+use crate::offset::Offset;
 use crate::segment::Place;
 use crate::storage::{File, OpenMode};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError};
 
 /// The smallest slot: a sector that most disks write whole.
@@ -36,6 +38,8 @@ pub(crate) enum Found {
 pub(crate) struct StateStore {
     place: Arc<Place>,
     inner: Mutex<Inner>,
+    /// That of `inner`'s state, for those who do not wait for a write of it.
+    active_base: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -93,13 +97,20 @@ impl StateStore {
         };
         let slot = if is_sized && matches!(found, Found::Good(_)) { half } else { 0 };
         let state = if let Found::Good(state) = &found { state.clone() } else { State::default() };
+        let active_base = AtomicU64::new(state.active_base.get());
         let inner = Inner { sequence, slot, first, settled: false, agreed, state };
-        Ok((found, StateStore { place: Arc::clone(place), inner: Mutex::new(inner) }))
+        Ok((found, StateStore { place: Arc::clone(place), inner: Mutex::new(inner), active_base }))
     }
 
     /// What was written last.
     pub(crate) fn get(&self) -> State {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).state.clone()
+    }
+
+    /// The base of the active segment that the file names. Recovery wants that segment: none from it on may be removed
+    /// or replaced, though a newer one is active by now.
+    pub(crate) fn active_base(&self) -> Offset {
+        Offset::new(self.active_base.load(Ordering::Acquire))
     }
 
     /// Changes the state, durably: when this returns, no crash brings the old one back. After an error the old state
@@ -108,8 +119,14 @@ impl StateStore {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = inner.state.clone();
         change(&mut state);
+        let written = self.write(&mut inner, state);
+        self.active_base.store(inner.state.active_base.get(), Ordering::Release);
+        written
+    }
+
+    fn write(&self, inner: &mut Inner, state: State) -> Result<()> {
         if state == inner.state && inner.slot != 0 {
-            return self.settle_slot(&mut inner);
+            return self.settle_slot(inner);
         }
         let path = self.place.path(file_name::STATE);
         let sequence = inner.sequence + 1;
@@ -127,7 +144,7 @@ impl StateStore {
         let slot = inner.slot;
         let bytes = state.encode(sequence, slot).ok_or_else(|| Error::from(ErrorKind::DiskFull).at_path(&path))?;
         let io = |e| Error::io(e, &path);
-        self.settle_slot(&mut inner)?;
+        self.settle_slot(inner)?;
         let file = self.place.storage.open(&path, OpenMode::Write).map_err(io)?;
         if let Err(error) = file.write_at(&bytes, inner.first * slot as u64) {
             return Err(inner.undo(&*file, &path, error));

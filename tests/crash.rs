@@ -6,7 +6,8 @@ mod exploration;
 
 use std::sync::{Arc, Mutex};
 
-use exploration::explore::{Counts, Seen, case, explore, shrink};
+use exploration::explore::{self, Counts, Seen, case, explore, shrink};
+use exploration::workload::KINDS;
 use exploration::world::Rig;
 use stratalog::sim::{Breadth, Crash, Order, SimStorage};
 use stratalog::{Durability, Log, LogConfig, Record, TopicConfig};
@@ -50,6 +51,30 @@ fn what_was_durable_survives_a_power_cut_at_every_operation() {
         "crash states: {recovered} recovered, {distinct} distinct of {images} images at {points} points, \
          seeds {from}..{}, both orders, 0 violations",
         from + cases
+    );
+}
+
+#[test]
+fn what_was_durable_survives_a_power_cut_in_every_short_sequence() {
+    let length = size("STRATALOG_CRASH_SEQUENCES", 1) as u32;
+    let breadth = Breadth { order: Order::Strict, tears: 1, drawn: 2, seed: 0, last: 4 };
+    let mut total = Counts::default();
+    let mut sequences = 0;
+    let mut seen = Seen::default();
+    for kind in KINDS {
+        for case in (1..=length).flat_map(|length| explore::sequences(kind, length, Order::Strict, breadth)) {
+            seen.begin_workload();
+            sequences += 1;
+            match explore(&case, Rig::PLAIN, &mut seen) {
+                Ok(counts) => total += counts,
+                Err(failure) => panic!("{kind:?}: {failure}"),
+            }
+        }
+    }
+    let Counts { points, images, distinct, recovered } = total;
+    println!(
+        "crash states: {recovered} recovered, {distinct} distinct of {images} images at {points} points, \
+         all {sequences} sequences of up to {length} operations, 0 violations"
     );
 }
 

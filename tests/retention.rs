@@ -156,6 +156,28 @@ fn files_go_when_the_last_reader_lets_go_of_them() {
 }
 
 #[test]
+fn a_segment_does_not_go_before_state_names_the_one_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log_config, clock) = clocked();
+    let log = Log::open(dir.path(), log_config.clone()).unwrap();
+    let topic = log.create_topic("t", 1, small().retention_age(Some(HOUR))).unwrap();
+    let partition = topic.partition(0).unwrap();
+    append(&partition, 10);
+    partition.delete_before(Offset::new(10)).unwrap();
+    clock.advance(HOUR * 2);
+    // The active segment has expired: it is sealed, and lies below the log start at once.
+    log.maintain(clock.now(), Budget::default()).unwrap();
+    // The process goes.
+    drop((log, topic, partition));
+
+    let log = Log::open(dir.path(), log_config).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    assert_eq!((partition.offsets().start, partition.offsets().end), (Offset::new(10), Offset::new(10)));
+    append(&partition, 1);
+    assert_eq!(read(&partition, 10), expected(10..11));
+}
+
+#[test]
 fn records_without_a_timestamp_count_from_their_seal() {
     with(small().retention_age(Some(HOUR)), |_, partition, clock, pass| {
         partition.append_records([Record::new("key", "value").at(Timestamp::NONE)]).unwrap();

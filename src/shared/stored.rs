@@ -25,6 +25,11 @@ impl Shared {
         self.state.get()
     }
 
+    /// The base of the active segment on record: see [`StateStore::active_base`](crate::state::StateStore::active_base).
+    pub(crate) fn recorded_active(&self) -> Offset {
+        self.state.active_base()
+    }
+
     /// Changes the `state` file, durably, and refreshes what it caches of the segments.
     pub(crate) fn update_state(&self, change: impl FnOnce(&mut State)) -> Result<()> {
         let (view, planned) = (self.view.load(), self.lock_counted().planned());

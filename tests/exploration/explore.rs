@@ -22,6 +22,8 @@ pub struct Case {
     pub breadth: Breadth,
     /// Crashes one after the other, at most.
     pub depth: u32,
+    /// Only crashes in the last operation, or right after it, are looked at.
+    pub only_last: bool,
     /// Whether operations are recorded, to be printed.
     pub trace: bool,
 }
@@ -68,6 +70,13 @@ pub struct Failure {
     pub trace: Vec<String>,
 }
 
+impl Seen {
+    /// Forgets what was checked, for another workload: the same image may have to hold something else then.
+    pub fn begin_workload(&mut self) {
+        self.checked.clear();
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{}", self.why)?;
@@ -93,7 +102,8 @@ pub fn explore(case: &Case, rig: Rig<'_>, seen: &mut Seen) -> Result<Counts, Fai
     let mut counts = Counts::default();
     let mut points = Vec::new();
     let mut crashes = Vec::new();
-    let run = quietly(|| record(case, rig, &mut points));
+    let mut first = 0;
+    let run = quietly(|| record(case, rig, &mut points, &mut first));
     let fail = |why: String, points: &[Point], crashes: &[String]| Failure {
         why,
         ops: case.ops.clone(),
@@ -104,7 +114,7 @@ pub fn explore(case: &Case, rig: Rig<'_>, seen: &mut Seen) -> Result<Counts, Fai
     if let Err(why) = run {
         return Err(fail(why, &points, &[]));
     }
-    for at in 0..points.len() {
+    for at in first..points.len() {
         let Point { storage, model } = &points[at];
         counts.points += 1;
         let (names, data) = storage.pending();
@@ -133,8 +143,8 @@ pub fn explore(case: &Case, rig: Rig<'_>, seen: &mut Seen) -> Result<Counts, Fai
     Ok(counts)
 }
 
-/// Runs the workload, and keeps the state before each operation and at the end.
-fn record(case: &Case, rig: Rig<'_>, points: &mut Vec<Point>) -> Result<(), String> {
+/// Runs the workload, and keeps the state before each operation and at the end; tells the first that is looked at.
+fn record(case: &Case, rig: Rig<'_>, points: &mut Vec<Point>, first: &mut usize) -> Result<(), String> {
     let storage = SimStorage::new();
     storage.seed_random(case.seed);
     if case.trace {
@@ -147,7 +157,13 @@ fn record(case: &Case, rig: Rig<'_>, points: &mut Vec<Point>) -> Result<(), Stri
         let model = Arc::clone(&model.lock().unwrap());
         into.lock().unwrap().push(Point { storage: before, model });
     });
-    let ended = catch_unwind(AssertUnwindSafe(|| world.start().and_then(|()| world.run(&case.ops))));
+    let (before, last) = case.ops.split_at(if case.only_last { case.ops.len() - 1 } else { 0 });
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        world.start()?;
+        world.run(before)?;
+        *first = if case.only_last { kept.lock().unwrap().len() } else { 0 };
+        world.run(last)
+    }));
     let last = Point { storage: storage.snapshot(), model: world.snapshot() };
     points.append(&mut kept.lock().unwrap());
     points.push(last);
@@ -268,6 +284,19 @@ pub fn shrink(case: &Case, rig: Rig<'_>, failure: Failure, tries: usize) -> Fail
     }
 }
 
+/// All sequences of this many operations of a kind, behind what fills the log a little. Together with the shorter ones
+/// they crash everywhere, each in its last operation only.
+pub fn sequences(kind: Kind, length: u32, order: Order, breadth: Breadth) -> impl Iterator<Item = Case> {
+    let all = kind.all();
+    let count = all.len();
+    (0..count.pow(length)).map(move |number| {
+        let own = (0..length).map(|place| all[number / count.pow(place) % count]);
+        let ops = [Op::Append { records: 2, size: 30 }, Op::Flush].into_iter().chain(own).collect();
+        let seed = number as u64;
+        Case { seed, kind, ops, breadth: Breadth { order, seed, ..breadth }, depth: 1, only_last: true, trace: false }
+    })
+}
+
 /// The case of a seed, in one of the orders.
 pub fn case(seed: u64, order: Order, ops: usize, breadth: Breadth, depth: u32) -> Case {
     let kind = Kind::of(seed);
@@ -279,6 +308,7 @@ pub fn case(seed: u64, order: Order, ops: usize, breadth: Breadth, depth: u32) -
         ops: kind.ops(seed, ops, faulty),
         breadth: Breadth { order, seed, ..breadth },
         depth,
+        only_last: false,
         trace: false,
     }
 }

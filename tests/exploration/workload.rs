@@ -14,7 +14,7 @@ pub enum Kind {
     Synced,
     /// Transactions.
     Transactions,
-    /// Retention by size and by log start.
+    /// Retention by age, by size and by log start.
     Retained,
     /// Compaction with tombstones.
     Compacted,
@@ -141,7 +141,10 @@ impl Kind {
             // Large enough for a checkpoint within a segment.
             Kind::Transactions => buffered.segment_bytes(4096),
             Kind::Synced => buffered.durability(Durability::Sync),
-            Kind::Retained => buffered.retention_bytes(Some(1400)).segment_age(Duration::from_secs(100)),
+            Kind::Retained => {
+                let limited = buffered.retention_bytes(Some(1400)).retention_age(Some(Duration::from_secs(20)));
+                limited.segment_age(Duration::from_secs(100))
+            }
             Kind::Compacted => compacted(buffered).cleanup(Cleanup::Compact),
             Kind::Managed => buffered.segment_bytes(4096).watermark(WatermarkMode::Managed),
             Kind::CompactedTransactions => {
@@ -166,6 +169,71 @@ impl Kind {
             ops.splice(last..last, [off, Op::Kill, Op::Flush]);
         }
         ops
+    }
+
+    /// One operation of every form that matters to this kind.
+    pub fn all(self) -> Vec<Op> {
+        let common = [
+            Op::Append { records: 1, size: 20 },
+            Op::Append { records: 3, size: 250 },
+            Op::Flush,
+            Op::Roll,
+            Op::Maintain,
+            Op::Close,
+            Op::Kill,
+        ];
+        let transactions = [
+            Op::Transaction { producer: 0, size: 30 },
+            Op::EndTransaction { producer: 0, abort: false },
+            Op::EndTransaction { producer: 0, abort: true },
+        ];
+        let cut = Op::Truncate { back: 2, lossy: false };
+        let mut all = common.to_vec();
+        match self {
+            Kind::Buffered | Kind::Synced => all.extend([
+                Op::AppendGap { gap: 3, size: 40 },
+                Op::AppendIf { size: 30, stale: true },
+                Op::DeleteBefore { percent: 100 },
+                Op::Reset { ahead: 50 },
+                cut,
+            ]),
+            Kind::Transactions => all.extend(transactions.into_iter().chain([cut])),
+            Kind::Retained => all.extend([
+                Op::DeleteBefore { percent: 50 },
+                Op::DeleteBefore { percent: 100 },
+                Op::Tick { seconds: 30 },
+                Op::Tick { seconds: 110 },
+                cut,
+            ]),
+            Kind::Compacted => all.extend([
+                Op::Tombstone { key: 1 },
+                Op::Compact,
+                Op::Tick { seconds: 70 },
+                Op::Truncate { back: 2, lossy: true },
+            ]),
+            Kind::Managed => all.extend([
+                Op::Watermark { back: 0 },
+                Op::Watermark { back: 2 },
+                Op::Epoch,
+                Op::Transaction { producer: 0, size: 30 },
+                Op::EndTransaction { producer: 0, abort: false },
+                cut,
+            ]),
+            Kind::Catalog => {
+                all.extend([
+                    Op::CreateTopic,
+                    Op::DeleteTopic,
+                    Op::AddPartition,
+                    Op::Configure { mark: 7 },
+                    Op::Intrude,
+                ]);
+            }
+            Kind::CompactedTransactions => {
+                let more = [Op::Compact, Op::Tick { seconds: 70 }, Op::DeleteBefore { percent: 100 }];
+                all.extend(transactions.into_iter().chain(more));
+            }
+        }
+        all
     }
 
     fn op(self, draw: &mut Draw) -> Op {
@@ -194,7 +262,7 @@ impl Kind {
                     Op::Append { records: 1, size: 99 }
                 },
                 if draw.below(2) == 0 { Op::Close } else { Op::Kill },
-                Op::DeleteBefore { percent: draw.byte(101) },
+                Op::DeleteBefore { percent: part(draw) },
             ],
             Kind::Transactions => [
                 Op::Transaction { producer: draw.byte(3), size: draw.byte(90) },
@@ -207,10 +275,14 @@ impl Kind {
             Kind::Retained => [
                 Op::Append { records: 2, size: 100 },
                 Op::Append { records: 2, size: 90 },
-                Op::DeleteBefore { percent: draw.byte(101) },
+                Op::DeleteBefore { percent: part(draw) },
                 Op::Maintain,
-                Op::Tick { seconds: draw.below(200) as u16 },
-                if draw.below(2) == 0 { Op::Close } else { Op::Truncate { back: draw.byte(9), lossy: false } },
+                Op::Tick { seconds: draw.below(120) as u16 },
+                match draw.below(3) {
+                    0 => Op::Close,
+                    1 => Op::Truncate { back: draw.byte(9), lossy: false },
+                    _ => Op::Kill,
+                },
             ],
             Kind::Compacted => [
                 Op::Tombstone { key: draw.byte(5) },
@@ -246,10 +318,15 @@ impl Kind {
                 Op::Compact,
                 Op::Compact,
                 Op::Tick { seconds: draw.below(90) as u16 },
-                if draw.below(2) == 0 { Op::DeleteBefore { percent: draw.byte(60) } } else { Op::Kill },
+                if draw.below(2) == 0 { Op::DeleteBefore { percent: part(draw) } } else { Op::Kill },
             ],
         }
     }
+}
+
+/// How much to delete: often all.
+fn part(draw: &mut Draw) -> u8 {
+    if draw.below(3) == 0 { 100 } else { draw.byte(100) }
 }
 
 fn compacted(config: TopicConfig) -> TopicConfig {
