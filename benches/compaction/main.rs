@@ -1,13 +1,14 @@
 //! Compaction as a whole: what it reads, writes and takes of memory and time, and what appends and reads feel of it.
 //!
 //! `cargo bench --bench compaction` is quick; `STRATALOG_BENCH=full` measures what `docs/benchmarks.md` records. Words
-//! behind `--` choose parts: `keys`, `garbage`, `load`, `rows`. Files are made in the directory for temporary files.
+//! behind `--` choose parts: `keys`, `garbage`, `skew`, `load`, `rows`. Files are made in the directory for temporary files.
 
 #[path = "../counting/mod.rs"]
 mod counting;
 mod data;
 mod load;
 mod memory;
+mod skew;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,6 +40,9 @@ fn main() {
     }
     if wants("garbage") {
         little_garbage(full);
+    }
+    if wants("skew") {
+        skew::over_a_life(full);
     }
     if wants("load") {
         load::under_load(full);

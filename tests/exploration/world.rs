@@ -469,7 +469,15 @@ impl<'a> World<'a> {
         let before = busy();
         let appended = match append() {
             Err(error) if matches!(error.kind(), ErrorKind::UnexpectedOffset { .. }) => return Ok(()),
-            appended => appended?,
+            Err(error) => {
+                // The sync after the write found no room: it is in the log, and was not acknowledged.
+                let is_in = synced && *error.kind() == ErrorKind::DiskFull && partition.offsets().end.get() == next;
+                if is_in {
+                    self.part(name, id, |part| part.appended(records, base, next));
+                }
+                return Err(error.into());
+            }
+            Ok(appended) => appended,
         };
         if appended.base_offset.get() != base || appended.next_offset.get() != next {
             return Err(Stop::Violation(format!("I3: appended at {appended:?}, not at {base}..{next}")));
