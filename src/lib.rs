@@ -76,10 +76,10 @@ mod verify;
 mod view;
 
 pub use combiner::Appended;
+pub use compaction::CompactMode;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub use compaction::internals;
-pub use compaction::pass::CompactMode;
 pub use config::{
     Backpressure, Cleanup, Clock, Durability, LogConfig, ManualClock, RecoveryMode, SystemClock, TopicConfig,
     WatermarkMode,

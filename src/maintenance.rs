@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::compaction::Memory;
-use crate::compaction::pass::{self, CompactMode, Order};
+use crate::compaction::{CompactMode, Order, pass};
 use crate::config::Cleanup;
 use crate::counted::{self, Standing};
 use crate::error::{Error, ErrorKind, Result};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::appender::{self, Input};
 use crate::combiner::Appended;
-use crate::compaction::pass::CompactMode;
+use crate::compaction::CompactMode;
 use crate::config::{Clock, TopicConfig, WatermarkMode};
 use crate::error::{ErrorKind, Result};
 use crate::format::{BatchBuilder, Record, RecordBatch};

@@ -13,8 +13,8 @@ use crate::storage::paced::Paced;
 use crate::storage::{OpenMode, Storage, files};
 use crate::transactions::{self, AbortedRange, TransactionTails};
 
+use super::Order;
 use super::merge::Source;
-use super::pass::Order;
 use super::rewrite::Temporaries;
 use super::sort::Sorter;
 use super::spill::TempFiles;

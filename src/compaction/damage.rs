@@ -8,7 +8,7 @@ use crate::offset::Offset;
 use crate::shared::Shared;
 use crate::storage::files;
 
-use super::pass::CompactMode;
+use super::CompactMode;
 
 /// Damage that a compaction has met.
 #[derive(Debug, Default)]

@@ -13,7 +13,10 @@
 //! is [divided](spill) by its hash or offset on the way to a temporary file, so that it comes back in pieces that do:
 //! the cost is linear.
 
-use crate::format::digest::DigestBlocks;
+use std::time::Duration;
+
+use crate::format::digest::{DigestBlocks, KeyHasher};
+use crate::offset::Timestamp;
 
 mod build;
 pub(crate) mod count;
@@ -33,6 +36,28 @@ pub(crate) mod survivors;
 #[cfg(test)]
 mod testing;
 pub(crate) mod tombstones;
+
+/// What a compaction is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CompactMode {
+    /// What is due by the topic's configuration.
+    #[default]
+    Due,
+    /// The same, but the active segment is sealed first, so that everything appended so far can be compacted.
+    Full,
+}
+
+/// How a compaction is to be done.
+#[derive(Clone, Copy)]
+pub(crate) struct Order<'a> {
+    pub(crate) hasher: &'a KeyHasher,
+    pub(crate) memory: &'a Memory,
+    pub(crate) now: Timestamp,
+    pub(crate) mode: CompactMode,
+    /// Asked at each stop, which is after each segment that was read for a digest and after each group: whether to leave
+    /// the rest for another turn. It is told how long it took to prepare what is done from then on.
+    pub(crate) is_over: &'a dyn Fn(Duration) -> bool,
+}
 
 /// The memory of one compaction. Each step has all of it, as the ones before have given theirs back.
 ///

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Cleanup, TopicConfig};
 use crate::counted::{Garbage, Group, SegmentFacts, Standing, eligible, idle, standing};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::digest::{DigestAnnex, KeyHasher};
+use crate::format::digest::DigestAnnex;
 use crate::format::file_name::SegmentFileKind;
 use crate::isolation;
 use crate::offset::{Offset, Timestamp};
@@ -30,29 +30,7 @@ use super::rewrite::{Input, Output, Rules, Temporaries, rewrite};
 use super::spill::TempFiles;
 use super::survivors::Survivors;
 use super::tombstones::{TombstoneRule, horizon, horizons_of, join_horizons};
-use super::{Memory, build};
-
-/// What a compaction is to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum CompactMode {
-    /// What is due by the topic's configuration.
-    #[default]
-    Due,
-    /// The same, but the active segment is sealed first, so that everything appended so far can be compacted.
-    Full,
-}
-
-/// How a compaction is to be done.
-#[derive(Clone, Copy)]
-pub(crate) struct Order<'a> {
-    pub(crate) hasher: &'a KeyHasher,
-    pub(crate) memory: &'a Memory,
-    pub(crate) now: Timestamp,
-    pub(crate) mode: CompactMode,
-    /// Asked at each stop, which is after each segment that was read for a digest and after each group: whether to leave
-    /// the rest for another turn. It is told how long it took to prepare what is done from then on.
-    pub(crate) is_over: &'a dyn Fn(Duration) -> bool,
-}
+use super::{CompactMode, Order, build};
 
 /// Compacts what is due. The caller holds the maintenance lock, and this ends soon after somebody asks for it.
 ///

@@ -8,6 +8,7 @@ mod budget;
 mod clocked;
 mod data;
 mod engines;
+mod grid;
 mod limits;
 mod machine;
 mod report;

@@ -16,8 +16,8 @@ use stratalog::{Durability, Log, LogConfig, Partition, RecordBatch, TopicConfig}
 
 use crate::data::Records;
 use crate::engines::Engine;
+use crate::grid::Grid;
 use crate::limits::{KAFKAS, Limits};
-use crate::report::Grid;
 use crate::session::{Outcome, Scale};
 
 /// A row.

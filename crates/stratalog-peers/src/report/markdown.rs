@@ -1,8 +1,9 @@
 //! The tables.
 
-use super::{Grid, WORKLOADS};
+use super::WORKLOADS;
 use crate::data::KEYS;
 use crate::engines::Engine;
+use crate::grid::Grid;
 use crate::machine::Machine;
 use crate::session::Outcome;
 

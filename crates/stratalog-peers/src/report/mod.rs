@@ -8,8 +8,6 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use comfy_table::{Table, presets};
-
 use crate::budget::{self, Row};
 use crate::machine::Machine;
 use crate::session::Outcome;
@@ -18,39 +16,6 @@ pub use workloads::{WORKLOADS, Workload};
 
 const BEGIN: &str = "<!-- peers: begin -->";
 const END: &str = "<!-- peers: end -->";
-
-/// A table with a head.
-pub struct Grid {
-    pub head: Vec<String>,
-    pub rows: Vec<Vec<String>>,
-}
-
-impl Grid {
-    pub fn new<S: Into<String>>(head: impl IntoIterator<Item = S>) -> Grid {
-        Grid { head: head.into_iter().map(Into::into).collect(), rows: Vec::new() }
-    }
-
-    pub fn push<S: Into<String>>(&mut self, row: impl IntoIterator<Item = S>) {
-        self.rows.push(row.into_iter().map(Into::into).collect());
-    }
-
-    /// In Markdown.
-    pub fn markdown(&self) -> String {
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let rule: String = self.head.iter().map(|_| "|---").collect();
-        self.rows.iter().fold(format!("{}{rule}|\n", line(&self.head)), |text, row| text + line(row).as_str())
-    }
-
-    /// For a terminal.
-    pub fn text(&self) -> String {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(&self.head);
-        self.rows.iter().for_each(|row| {
-            table.add_row(row);
-        });
-        table.to_string()
-    }
-}
 
 pub fn print(outcome: &Outcome, machine: &Machine) {
     for section in markdown::sections(outcome, machine) {

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use super::look::{CompactionLook, LogLook, PartitionLook, SharesLook};
 use super::parts;
 use crate::human;
-use stratalog::Timestamp;
+use crate::summary::second;
 
 /// Partitions that are open when the page is.
 const OPEN_MAX: usize = 8;
@@ -47,11 +47,6 @@ pub fn document(title: &str, body: &str) -> String {
          <meta name=\"color-scheme\" content=\"light dark\">\n<link rel=\"icon\" href=\"data:,\">\n\
          <title>{title} · stratalog</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )
-}
-
-/// A time, or what stands for none.
-pub fn second(ms: Option<i64>) -> String {
-    human::optional(ms, |ms| human::second(Timestamp::from_millis(ms)))
 }
 
 fn write(out: &mut String, log: &LogLook) -> fmt::Result {

@@ -3,8 +3,8 @@
 use std::fmt::{self, Write as _};
 
 use super::look::{PartitionLook, SegmentLook, SharesLook};
-use super::page::second;
 use crate::human;
+use crate::summary::second;
 
 /// Units across a drawing, which is as wide as there is room.
 const WIDTH: f64 = 1000.0;
