@@ -169,15 +169,18 @@ fn compact_alone(dir: &Path, memory: usize) {
 
 /// A clean log of which a hundredth is updated.
 fn little_garbage(full: bool) {
-    let keys: u64 = if full { 9_000_000 } else { 1_000_000 };
-    println!("little garbage: a clean log of {keys} keys, one in a hundred updated, segments of 64 MiB\n");
+    let (keys, segment): (u64, u64) = if full { (9_000_000, 64 << 20) } else { (1_000_000, 8 << 20) };
+    println!(
+        "little garbage: a clean log of {keys} keys, one in a hundred updated, segments of {} MiB\n",
+        segment >> 20
+    );
     println!("| | plans | log read MiB | log written MiB | digest read MiB | segments rewritten of | CPU s |");
     println!("|---|---|---|---|---|---|---|");
     let dir = tempfile::tempdir().expect("a directory");
     let storage = Counting::new();
     let clock = Arc::new(stratalog::ManualClock::new(SystemClock.now()));
     let lag = Duration::from_secs(24 * 3600);
-    let topic = compacted().min_cleanable_dirty_ratio(0.5).max_compaction_lag(Some(lag)).segment_bytes(64 << 20);
+    let topic = compacted().min_cleanable_dirty_ratio(0.5).max_compaction_lag(Some(lag)).segment_bytes(segment);
     let config = config().storage(storage.clone()).clock(clock.clone());
     let (log, partition) = open(dir.path(), config, topic);
     let mut data = Data::new(keys, 100);
