@@ -81,6 +81,14 @@ fn points(c: &mut Criterion) {
                 black_box(partition.fetch(offset, options).expect("it is there").len())
             });
         });
+        let mut reader = partition.reader(Offset::ZERO).expect("it is open");
+        group.bench_function(BenchmarkId::new("100B decoded", per_batch), |b| {
+            b.iter(|| {
+                let offset = Offset::new(random.next() % count as u64);
+                reader.seek(offset);
+                black_box(reader.next_record().expect("it is sound").expect("it is there").offset)
+            });
+        });
     }
     group.finish();
 }

@@ -21,15 +21,17 @@ use crate::transactions::{self, AbortedRange};
 use crate::view::View;
 
 /// What a reader asks for first, in bytes: who reads one record and goes elsewhere does not pay for more.
-const FIRST_FETCH: usize = 1 << 10;
+const FIRST_FETCH: usize = 1 << 7;
 /// How much more it asks for each time it goes on from there.
 const FETCH_GROWTH: usize = 4;
+/// And no more than this at a time, so that what is copied from the active segment is decoded in the processor's cache.
+const LARGEST_FETCH: usize = 256 << 10;
 
 /// What a fetch is to return.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FetchOptions {
     /// About how many bytes: at least one batch is returned, whatever its size. Default 1 MiB.
-    /// A [`Reader`] begins with less, and comes to this while it goes on in order.
+    /// A [`Reader`] begins with less, and goes on in pieces of up to 256 KiB.
     pub max_bytes: usize,
     /// How far it may see. Default [`Isolation::End`].
     pub isolation: Isolation,
@@ -344,7 +346,8 @@ impl Reader {
         self.more.clear();
         self.records = None;
         self.failed = None;
-        self.ahead = FIRST_FETCH;
+        // Batches are alike: as much as the last one had.
+        self.ahead = FIRST_FETCH.max(self.batch.len());
         (self.next, self.fetched_to, self.empty_to) = (offset, offset, offset);
     }
 
@@ -449,7 +452,7 @@ impl Reader {
                 self.empty_to = fetched.offsets.visible(self.options.isolation);
                 return Ok(false);
             }
-            self.ahead = self.ahead.saturating_mul(FETCH_GROWTH);
+            self.ahead = self.ahead.saturating_mul(FETCH_GROWTH).min(LARGEST_FETCH);
             self.fetched_to = fetched.next_offset;
             self.aborted = fetched.aborted;
             self.bytes = fetched.first;

@@ -91,6 +91,11 @@ pub(crate) fn run(shared: &Shared, now: Timestamp) -> Result<Retained> {
         next = plan.next;
         if plan.roll {
             shared.lock_active().roll(shared, now)?;
+            // It goes in this pass where it lies below the log start already. A full disk keeps no other from going.
+            match shared.durability.finish_roll(shared) {
+                Err(error) if *error.kind() == ErrorKind::DiskFull => {}
+                finished => finished?,
+            }
         }
         if let Some(log_start) = plan.log_start {
             make_durable(shared, log_start)?;

@@ -29,8 +29,16 @@ pub(crate) use self::place::{Owner, Place};
 /// Mappings are read in by pieces of this size before they are touched.
 const POPULATE: u64 = 1 << 18;
 
-/// About how far apart index entries lie: what a lookup reads beyond what it was asked for.
-const LOOKUP: usize = 8192;
+/// About how far apart index entries lie: a lookup walks through so much.
+const INTERVAL: usize = 4096;
+/// What it reads beyond that, and beyond what it was asked for: no batch is cut off for a few bytes.
+const SLACK: usize = 512;
+
+/// Has the processor load bytes, all at once: a walk that meets them one header after the other waits for each.
+fn load(bytes: &[u8]) {
+    let lines = bytes.iter().step_by(64);
+    std::hint::black_box(lines.fold(0, |sum, byte| sum ^ byte));
+}
 
 /// What is known of a segment beside its extent. All but the id may be lost: it is found again, or counted anew.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -309,9 +317,10 @@ impl Segment {
         let readable = self.len();
         let mut position = self.floor_position(&data, from)?;
         let mut trusted = position == 0;
-        let mut want = max_bytes.saturating_add(LOOKUP);
+        let mut want = max_bytes.max(INTERVAL).saturating_add(SLACK);
         loop {
             let window = self.window(&data, position, (want as u64).min(readable - position))?;
+            load(&window[..window.len().min(INTERVAL)]);
             match walk(&window, self.base..end, from, limit, max_bytes) {
                 Ok(Walk::Found { start, end, .. }) if !at_least_one && end - start > max_bytes => return Ok(None),
                 Ok(Walk::Found { start, end, next }) => {
@@ -324,7 +333,7 @@ impl Segment {
                 Ok(Walk::PastLimit) => return Ok(None),
                 Ok(Walk::End) if window.len() as u64 == readable - position => return Ok(None),
                 // In growing steps: the index may have few entries.
-                Ok(Walk::End) => want = 2 * window.len() + LOOKUP,
+                Ok(Walk::End) => want = 2 * window.len() + SLACK,
                 Ok(Walk::More(needed)) if needed as u64 <= readable - position => want = needed.max(2 * want),
                 // An index that leads astray is rebuilt; what is then still no batch is damage.
                 Ok(Walk::More(_)) | Err(_) if !trusted => {
@@ -471,8 +480,9 @@ fn walk(
             at += header.size;
             continue;
         }
-        if let Some((at, passed)) = passed.take().filter(|(_, passed)| passed.next_offset() < from) {
-            // Perhaps it says too little of itself, and has what is asked for.
+        let is_missed = |passed: &BatchHeader| passed.next_offset() < from && from < header.base_offset;
+        if let Some((at, passed)) = passed.take().filter(|(_, passed)| is_missed(passed)) {
+            // What is asked for is in neither. Perhaps the one before says too little of itself, and has it.
             let batch = bytes.get(at..at + passed.size).unwrap_or_default();
             BatchView::parse(batch).and_then(|batch| batch.check_crc()).map_err(|why| (at, why))?;
         }
@@ -488,6 +498,9 @@ fn walk(
         }
         found = Some((start, header.next_offset()));
         at += header.size;
+        if at - start >= max_bytes {
+            break;
+        }
     }
     let otherwise = if at == bytes.len() { Walk::End } else { Walk::More(at + BATCH_HEADER_LEN) };
     whole(found, at, otherwise)
