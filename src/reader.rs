@@ -24,14 +24,12 @@ use crate::view::View;
 const FIRST_FETCH: usize = 1 << 7;
 /// How much more it asks for each time it goes on from there.
 const FETCH_GROWTH: usize = 4;
-/// And no more than this at a time, so that what is copied from the active segment is decoded in the processor's cache.
-const LARGEST_FETCH: usize = 256 << 10;
 
 /// What a fetch is to return.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FetchOptions {
     /// About how many bytes: at least one batch is returned, whatever its size. Default 1 MiB.
-    /// A [`Reader`] begins with less, and goes on in pieces of up to 256 KiB.
+    /// A [`Reader`] begins with less, and comes to this while it goes on in order.
     pub max_bytes: usize,
     /// How far it may see. Default [`Isolation::End`].
     pub isolation: Isolation,
@@ -452,7 +450,7 @@ impl Reader {
                 self.empty_to = fetched.offsets.visible(self.options.isolation);
                 return Ok(false);
             }
-            self.ahead = self.ahead.saturating_mul(FETCH_GROWTH).min(LARGEST_FETCH);
+            self.ahead = self.ahead.saturating_mul(FETCH_GROWTH);
             self.fetched_to = fetched.next_offset;
             self.aborted = fetched.aborted;
             self.bytes = fetched.first;

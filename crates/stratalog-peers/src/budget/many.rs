@@ -12,7 +12,7 @@ use crate::session::Scale;
 /// What each partition holds above its watermark when its owner is killed.
 const ABOVE: u64 = 64 << 10;
 const SEGMENTS: usize = 16;
-const IDLE: u32 = 200;
+const IDLE: u32 = 800;
 
 fn made(dir: &Path, partitions: u32) -> (Log, Topic) {
     // A partition whose file is closed for others is synced: all stay open.
@@ -58,8 +58,8 @@ pub fn open(budget: &mut Budget<'_>) {
         let (limit, above) = (limit * scaled, if how == "clean" { 0 } else { ABOVE });
         let work = format!("open {partitions} partitions, {how}, {} KiB each above the watermark", above >> 10);
         let goal = match partitions {
-            10_000 => format!("<= {limit} s"),
-            _ => format!("<= {limit} s, as `--full` with 10,000: {} s", limit / scaled),
+            10_000 => format!("<= {limit:.1} s"),
+            _ => format!("<= {limit:.1} s, as `--full` with 10,000: {:.0} s", limit / scaled),
         };
         let read = f64::from(partitions) * above as f64 / budget.limits.read_and_checked();
         let of = if how == "clean" { String::new() } else { share(read, took, "the time is reading and CRC") };
