@@ -177,7 +177,7 @@ fn fetch_view(shared: &Shared, view: &View, from: Offset, options: FetchOptions)
     };
     let mut size = 0;
     for segment in view.from(from) {
-        if segment.base() >= limit || size >= options.max_bytes && size > 0 {
+        if fetch.next_offset >= limit || segment.base() >= limit || size >= options.max_bytes && size > 0 {
             break;
         }
         let Some(slice) = segment.slice(fetch.next_offset, limit, options.max_bytes - size, size == 0)? else {

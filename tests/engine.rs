@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use stratalog::{FetchOptions, Isolation, Log, LogConfig, Offset, Partition, Record, TopicConfig, WaitOutcome};
+use stratalog::{
+    FetchOptions, Isolation, Log, LogConfig, Offset, Partition, Record, RecordBatch, Timestamp, TopicConfig,
+    WaitOutcome,
+};
 
 fn config() -> LogConfig {
     LogConfig::new().min_free_bytes(0).maintenance_interval(None)
@@ -76,6 +79,31 @@ fn a_fetch_crosses_segments_and_always_tells_where_to_go_on() {
     let end = partition.fetch(Offset::new(300), FetchOptions::default()).unwrap();
     assert!(end.is_empty() && end.next_offset == Offset::new(300));
     assert!(partition.fetch(Offset::new(301), FetchOptions::default()).is_err());
+}
+
+#[test]
+fn a_batch_longer_than_a_lookup_reads_may_be_the_last_before_an_end_or_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, TopicConfig::new()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let nothing_later = || assert_eq!(partition.offset_for(Timestamp::from_millis(i64::MAX)).unwrap(), None);
+    let one = FetchOptions { max_bytes: 1, ..FetchOptions::default() };
+    let long = "x".repeat(200_000);
+    append(&partition, 0..3);
+    let end = partition.append_records([Record::new("long", &long)]).unwrap().next_offset;
+    let fetch = partition.fetch(end, one).unwrap();
+    assert!(fetch.is_empty() && fetch.next_offset == end);
+    nothing_later();
+
+    let mut batch = RecordBatch::builder().base_offset(Offset::new(100));
+    batch.push(&Record::new("key", "value"), Timestamp::from_millis(1)).unwrap();
+    partition.append_at(batch.build().unwrap().as_bytes()).unwrap();
+    assert_eq!(partition.fetch(end, one).unwrap().next_offset, Offset::new(101));
+
+    partition.append_records([Record::new("long", &long)]).unwrap();
+    partition.roll().unwrap();
+    nothing_later();
 }
 
 #[test]

@@ -141,12 +141,17 @@ pub fn topic_config(setup: &run::TopicSetup) -> TopicConfig {
         .timestamp_type(times)
 }
 
+/// Bytes of a value: now and then a batch is longer than a segment, and than a lookup reads at first.
+fn size() -> impl Strategy<Value = u16> {
+    prop_oneof![9 => 0..700_u16, 1 => 700..6000_u16]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let place = any::<u16>;
     let on = 0..2_u8;
     prop_oneof![
-        6 => (on.clone(), 1..6_u8, 0..700_u16).prop_map(|(on, count, size)| Op::Records { on, count, size }),
-        6 => (on.clone(), codec(), 1..6_u8, 0..700_u16).prop_map(|(on, codec, count, size)| Op::Batch { on, codec, count, size }),
+        6 => (on.clone(), 1..6_u8, size()).prop_map(|(on, count, size)| Op::Records { on, count, size }),
+        6 => (on.clone(), codec(), 1..6_u8, size()).prop_map(|(on, codec, count, size)| Op::Batch { on, codec, count, size }),
         5 => (on.clone(), vec((0..40_u8, 1..4_u8, 0..4_u8), 1..4)).prop_map(|(on, batches)| Op::At { on, batches }),
         2 => (on.clone(), -2..=2_i8).prop_map(|(on, off)| Op::If { on, off }),
         2 => on.clone().prop_map(|on| Op::Roll { on }),
@@ -157,7 +162,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Maintain),
         2 => (0..4000_u16).prop_map(|ms| Op::Advance { ms }),
         1 => topic().prop_map(Op::Configure),
-        4 => (on.clone(), place(), 0..3000_u16, any::<bool>())
+        4 => (on.clone(), place(), size(), any::<bool>())
             .prop_map(|(on, from, max, durable)| Op::Fetch { on, from, max, durable }),
         2 => (on, place()).prop_map(|(on, at)| Op::OffsetFor { on, at }),
         2 => Just(Op::Reopen),

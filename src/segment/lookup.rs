@@ -78,6 +78,7 @@ pub(super) fn walk(
             break;
         }
     }
-    let otherwise = if at == bytes.len() { Walk::End } else { Walk::More(at + BATCH_HEADER_LEN) };
+    // The last one passed may reach beyond the bytes, and be the last of all.
+    let otherwise = if at == bytes.len() { Walk::End } else { Walk::More(at) };
     whole(found, at, otherwise)
 }
