@@ -102,8 +102,7 @@ pub fn explore(case: &Case, rig: Rig<'_>, seen: &mut Seen) -> Result<Counts, Fai
     let mut counts = Counts::default();
     let mut points = Vec::new();
     let mut crashes = Vec::new();
-    let mut first = 0;
-    let run = quietly(|| record(case, rig, &mut points, &mut first));
+    let run = quietly(|| record(case, rig, &mut points));
     let fail = |why: String, points: &[Point], crashes: &[String]| Failure {
         why,
         ops: case.ops.clone(),
@@ -114,8 +113,7 @@ pub fn explore(case: &Case, rig: Rig<'_>, seen: &mut Seen) -> Result<Counts, Fai
     if let Err(why) = run {
         return Err(fail(why, &points, &[]));
     }
-    for at in first..points.len() {
-        let Point { storage, model } = &points[at];
+    for (at, Point { storage, model }) in points.iter().enumerate() {
         counts.points += 1;
         let (names, data) = storage.pending();
         let breadth = Breadth { seed: case.breadth.seed ^ at as u64, ..case.breadth };
@@ -143,8 +141,8 @@ pub fn explore(case: &Case, rig: Rig<'_>, seen: &mut Seen) -> Result<Counts, Fai
     Ok(counts)
 }
 
-/// Runs the workload, and keeps the state before each operation and at the end; tells the first that is looked at.
-fn record(case: &Case, rig: Rig<'_>, points: &mut Vec<Point>, first: &mut usize) -> Result<(), String> {
+/// Runs the workload, and keeps the states that are looked at: before each operation and at the end.
+fn record(case: &Case, rig: Rig<'_>, points: &mut Vec<Point>) -> Result<(), String> {
     let storage = SimStorage::new();
     storage.seed_random(case.seed);
     if case.trace {
@@ -161,7 +159,9 @@ fn record(case: &Case, rig: Rig<'_>, points: &mut Vec<Point>, first: &mut usize)
     let ended = catch_unwind(AssertUnwindSafe(|| {
         world.start()?;
         world.run(before)?;
-        *first = if case.only_last { kept.lock().unwrap().len() } else { 0 };
+        if case.only_last {
+            kept.lock().unwrap().clear();
+        }
         world.run(last)
     }));
     let last = Point { storage: storage.snapshot(), model: world.snapshot() };

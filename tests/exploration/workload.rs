@@ -42,7 +42,7 @@ pub const KINDS: [Kind; 8] = [
 pub enum Op {
     Append {
         records: u8,
-        size: u8,
+        size: u16,
     },
     /// Batches with offsets of their own, this far apart.
     AppendGap {
@@ -162,7 +162,7 @@ impl Kind {
             let (on, off) = fault(&mut draw);
             // What a failed sync left in the page cache only is opened in the same boot, acknowledged, and then the power
             // goes: what the fault meets is appended and synced, and a sync follows once it is over.
-            let size = draw.byte(90);
+            let size = draw.byte(90).into();
             let met = [on, Op::Append { records: 2, size }, Op::Flush, Op::Append { records: 1, size }, Op::Flush];
             ops.splice(at..at, met);
             let last = (at + met.len() + draw.below(4) as usize).min(ops.len());
@@ -237,9 +237,11 @@ impl Kind {
     }
 
     fn op(self, draw: &mut Draw) -> Op {
+        // Now and then longer than a segment, and than a lookup reads at first.
+        let size = if draw.below(20) == 0 { 5000 } else { draw.byte(120).into() };
         let common = [
-            Op::Append { records: 1 + draw.byte(3), size: draw.byte(120) },
-            Op::Append { records: 1, size: draw.byte(60) },
+            Op::Append { records: 1 + draw.byte(3), size },
+            Op::Append { records: 1, size: draw.byte(60).into() },
             Op::Append { records: 1, size: 20 },
             Op::Flush,
             Op::Roll,
@@ -289,7 +291,7 @@ impl Kind {
                 Op::Compact,
                 Op::Compact,
                 Op::Tick { seconds: draw.below(90) as u16 },
-                Op::Append { records: 3, size: draw.byte(100) },
+                Op::Append { records: 3, size: draw.byte(100).into() },
                 match draw.below(3) {
                     0 => Op::Close,
                     1 => Op::Truncate { back: draw.byte(6), lossy: draw.below(2) == 0 },
