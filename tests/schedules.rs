@@ -1,5 +1,6 @@
-//! Orders in which threads may come, tried by a scheduler that every lock and atomic of the engine asks. A failure prints
-//! the schedule that leads to it. `CONTRIBUTING.md` has the command; `STRATALOG_SCHEDULES` says how many of each kind.
+//! Orders in which threads may come, tried by a scheduler that every lock and atomic of the engine asks. A failure
+//! prints the schedule that leads to it. `CONTRIBUTING.md` has the command; `STRATALOG_SCHEDULES` says how many of each
+//! kind.
 #![cfg(all(shuttle, feature = "sim"))]
 
 use std::collections::BTreeMap;
@@ -46,6 +47,13 @@ fn append(partition: &Partition, key: &str, value: &str) -> u64 {
     partition.append_records([Record::new(key, &value)]).unwrap().base_offset.get()
 }
 
+/// One after the other, each with the next of the keys.
+fn append_all(partition: &Partition, keys: &[&str], count: usize, value: &str) {
+    for (number, key) in (0..count).zip(keys.iter().cycle()) {
+        append(partition, key, &format!("{value} {number}"));
+    }
+}
+
 /// All records from the start on: offsets grow, and nothing stops the read.
 fn read(partition: &Partition) -> BTreeMap<u64, String> {
     let mut found = BTreeMap::new();
@@ -75,7 +83,7 @@ fn who_waits_for_a_record_is_woken_and_finds_it() {
         let writers: Vec<_> = (0..2)
             .map(|_| {
                 let partition = partition.clone();
-                thread::spawn(move || (0..2).for_each(|_| drop(append(&partition, "k", "v"))))
+                thread::spawn(move || append_all(&partition, &["k"], 2, "v"))
             })
             .collect();
         for end in [1, 4] {
@@ -120,13 +128,12 @@ fn readers_of_a_log_that_is_compacted_end_with_the_latest_values() {
         let topic = small().cleanup(Cleanup::Compact).min_cleanable_dirty_ratio(0.0);
         let (log, partition) = open(&SimStorage::new(), topic);
         let keys = ["a", "b"];
-        (0..6).for_each(|n| drop(append(&partition, keys[n % 2], &format!("old {n}"))));
+        append_all(&partition, &keys, 6, "old");
         let (compacts, appends) = (partition.clone(), partition.clone());
         let compacting = thread::spawn(move || {
             compacts.compact(NOW, CompactMode::Full).unwrap();
         });
-        let appending =
-            thread::spawn(move || (0..4).for_each(|n| drop(append(&appends, keys[n % 2], &format!("new {n}")))));
+        let appending = thread::spawn(move || append_all(&appends, &keys, 4, "new"));
         // Whatever is removed meanwhile, the last of the old values is there, or a newer one.
         let seen = read(&partition);
         assert!(seen.keys().any(|offset| *offset >= 4) && seen.keys().any(|offset| *offset >= 5), "{seen:?}");
@@ -145,15 +152,19 @@ fn appends_deletions_truncations_and_syncs_meet_and_nothing_is_lost() {
     schedules(|| {
         let storage = SimStorage::new();
         let (log, partition) = open(&storage, small());
-        (0..6).for_each(|n| drop(append(&partition, "k", &format!("first {n}"))));
+        append_all(&partition, &["k"], 6, "first");
         let (deletes, flushes, cuts) = (partition.clone(), partition.clone(), partition.clone());
         let others = [
             thread::spawn(move || {
                 deletes.delete_before(Offset::new(3)).unwrap();
                 deletes.retain(NOW).unwrap();
             }),
-            thread::spawn(move || drop(flushes.flush().unwrap())),
-            thread::spawn(move || drop(cuts.truncate(Offset::new(5)).unwrap())),
+            thread::spawn(move || {
+                flushes.flush().unwrap();
+            }),
+            thread::spawn(move || {
+                cuts.truncate(Offset::new(5)).unwrap();
+            }),
         ];
         let own = append(&partition, "k", "own");
         let seen = read(&partition);
