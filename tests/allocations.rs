@@ -62,13 +62,22 @@ fn steady(mut work: impl FnMut()) -> u64 {
     allocations() - before
 }
 
+/// That the work allocates as often with many records in each batch as with few: at most `more` times as well.
+fn assert_alike(more: u64, count: impl Fn(usize) -> u64) {
+    // The first time pays for what is made once.
+    count(FEW);
+    let (few, many) = (count(FEW), count(MANY));
+    assert!(many <= few + more, "{few} for {FEW} records a batch, {many} for {MANY}");
+}
+
 fn temporary() -> tempfile::TempDir {
     tempfile::tempdir().expect("there is room")
 }
 
 #[test]
 fn appending_more_records_a_call_allocates_as_often() {
-    let count = |per_batch| {
+    // A large batch goes another way than a small one, which allocates once a call.
+    assert_alike(BATCHES as u64 + 10, |per_batch| {
         let dir = temporary();
         let (_log, partition) = open(dir.path(), topic());
         let keys = keys(per_batch);
@@ -78,10 +87,7 @@ fn appending_more_records_a_call_allocates_as_often() {
                 partition.append_records(records).expect("there is room");
             }
         })
-    };
-    // A large batch goes another way than a small one, which allocates once a call.
-    let (few, many) = (count(FEW), count(MANY));
-    assert!(many <= few + BATCHES as u64 + 10, "{few} for {FEW} records a call, {many} for {MANY}");
+    });
 }
 
 #[test]
@@ -99,7 +105,7 @@ fn appending_one_record_a_call_allocates_less_than_once_in_ten_calls() {
 
 #[test]
 fn a_ready_batch_of_more_records_allocates_as_often() {
-    let count = |per_batch| {
+    assert_alike(BATCHES as u64 + 10, |per_batch| {
         let dir = temporary();
         let (_log, partition) = open(dir.path(), topic());
         let batch = batch_of(&keys(per_batch));
@@ -108,15 +114,14 @@ fn a_ready_batch_of_more_records_allocates_as_often() {
                 partition.append(&batch).expect("there is room");
             }
         })
-    };
-    let (few, many) = (count(FEW), count(MANY));
-    assert!(many <= few + BATCHES as u64 + 10, "{few} for {FEW} records a batch, {many} for {MANY}");
+    });
 }
 
 #[test]
 fn reading_more_records_allocates_as_often() {
     for is_sealed in [false, true] {
-        let count = |per_batch| {
+        // A hundred times the bytes take more fetches, not more for each record.
+        assert_alike(40, |per_batch| {
             let dir = temporary();
             let (_log, partition) = filled(dir.path(), per_batch, topic());
             if is_sealed {
@@ -130,16 +135,13 @@ fn reading_more_records_allocates_as_often() {
                 }
                 assert_eq!(records, per_batch * BATCHES);
             })
-        };
-        let (few, many) = (count(FEW), count(MANY));
-        // A hundred times the bytes take more fetches, not more for each record.
-        assert!(many <= few + 40, "{few} for {FEW} records a batch, {many} for {MANY}, sealed: {is_sealed}");
+        });
     }
 }
 
 #[test]
 fn fetching_allocates_as_often_whatever_the_batches_hold() {
-    let count = |per_batch| {
+    assert_alike(10, |per_batch| {
         let dir = temporary();
         let (_log, partition) = filled(dir.path(), per_batch, topic());
         partition.roll().expect("it can be sealed");
@@ -151,14 +153,12 @@ fn fetching_allocates_as_often_whatever_the_batches_hold() {
                 assert_eq!(partition.fetch(from, options).expect("it is sound").batches().count(), 1);
             }
         })
-    };
-    let (few, many) = (count(FEW), count(MANY));
-    assert!(many <= few + 10, "{few} for {FEW} records a batch, {many} for {MANY}");
+    });
 }
 
 #[test]
 fn recovering_more_records_allocates_as_often() {
-    let count = |per_batch| {
+    assert_alike(100, |per_batch| {
         let dir = temporary();
         // Dropping them leaves what the end of the process would: all is scanned.
         drop(filled(dir.path(), per_batch, topic()));
@@ -168,15 +168,12 @@ fn recovering_more_records_allocates_as_often() {
         let end = log.partition("t", 0).expect("it was made").offsets().end;
         assert_eq!(end, Offset::new((per_batch * BATCHES) as u64));
         count
-    };
-    count(FEW);
-    let (few, many) = (count(FEW), count(MANY));
-    assert!(many <= few + 100, "{few} for {FEW} records a batch, {many} for {MANY}");
+    });
 }
 
 #[test]
 fn compacting_more_records_allocates_as_often() {
-    let count = |per_batch| {
+    assert_alike(200, |per_batch| {
         let dir = temporary();
         let compacted = topic().cleanup(Cleanup::Compact);
         let (_log, partition) = filled(dir.path(), per_batch, compacted);
@@ -186,8 +183,5 @@ fn compacting_more_records_allocates_as_often() {
         let count = allocations() - before;
         assert!(!report.is_idle() && report.damaged.is_empty(), "{report:?}");
         count
-    };
-    count(FEW);
-    let (few, many) = (count(FEW), count(MANY));
-    assert!(many <= few + 200, "{few} for {FEW} records a batch, {many} for {MANY}");
+    });
 }
