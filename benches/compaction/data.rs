@@ -1,8 +1,13 @@
-//! The records that all comparisons use: splitmix64 from 42.
+//! The records that all comparisons use.
+
+#[path = "../support/random.rs"]
+mod random;
+
+use random::Random;
 
 /// Draws records.
 pub struct Data {
-    state: u64,
+    random: Random,
     keys: u64,
     value_size: usize,
 }
@@ -12,7 +17,7 @@ pub type Drawn = (String, Option<Vec<u8>>);
 
 impl Data {
     pub fn new(keys: u64, value_size: usize) -> Data {
-        Data { state: 42, keys, value_size }
+        Data { random: Random::new(42), keys, value_size }
     }
 
     /// So many records, one in twenty a tombstone.
@@ -32,23 +37,12 @@ impl Data {
     }
 
     fn value(&mut self) -> Vec<u8> {
-        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let mut value = Vec::with_capacity(self.value_size + 8);
-        while value.len() < self.value_size {
-            let mut bits = self.next();
-            for _ in 0..8 {
-                value.push(ALPHABET[(bits & 63) as usize]);
-                bits >>= 6;
-            }
-        }
-        value.truncate(self.value_size);
+        self.random.text(&mut value, self.value_size);
         value
     }
 
     pub fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.random.next()
     }
 }

@@ -3,6 +3,8 @@
 // Each benchmark is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
+mod random;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,28 +12,13 @@ use criterion::{Bencher, BenchmarkGroup, Throughput, measurement::WallTime};
 use stratalog::{Durability, Log, LogConfig, Partition, Record, RecordBatch, Timestamp, TopicConfig};
 use tempfile::TempDir;
 
+pub use random::Random;
+
 /// Of so many different keys.
 pub const KEYS: u64 = 100_000;
 /// In a hundred records.
 const TOMBSTONES: u64 = 5;
 const FIRST_TIMESTAMP: i64 = 1_700_000_000_000;
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
-/// splitmix64.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-}
 
 /// A key and its value; no value deletes the key.
 pub struct Entry {
@@ -57,11 +44,7 @@ pub fn entries(count: usize, keys: u64, value_size: usize) -> Vec<Entry> {
         let key = format!("key-{:08}", random.next() % keys).into_bytes().try_into().expect("12 bytes");
         let value = (random.next() % 100 >= TOMBSTONES).then(|| {
             let mut value = Vec::with_capacity(value_size + 8);
-            while value.len() < value_size {
-                let bits = random.next();
-                value.extend((0..8).map(|at| ALPHABET[(bits >> (6 * at)) as usize & 63]));
-            }
-            value.truncate(value_size);
+            random.text(&mut value, value_size);
             value
         });
         Entry { key, value, timestamp: Timestamp::from_millis(FIRST_TIMESTAMP + n as i64) }
@@ -145,7 +128,8 @@ pub fn on_fresh_partition(bencher: &mut Bencher<'_>, config: &TopicConfig, mut w
     });
 }
 
-/// How long a group may take: about three seconds for each benchmark, and half of one where `STRATALOG_BENCH` is `quick`.
+/// How long a group may take: about three seconds for each benchmark, and half of one where `STRATALOG_BENCH` is
+/// `quick`.
 pub fn brief(group: &mut BenchmarkGroup<'_, WallTime>, records: usize) {
     let (warm_up, measured) = if is_quick() { (50, 200) } else { (500, 2000) };
     group

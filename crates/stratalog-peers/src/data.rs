@@ -1,32 +1,20 @@
 //! The records of all comparisons: splitmix64 from 42, key `key-%08d` at random, one record in twenty a tombstone.
 
+#[path = "../../../benches/support/random.rs"]
+mod random;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use stratalog::{Record, Timestamp};
+
+pub use random::Random;
 
 /// Of so many different keys, unless said otherwise.
 pub const KEYS: u64 = 100_000;
 const KEY_SIZE: usize = 12;
 const TOMBSTONES: u64 = 5;
 const FIRST_TIMESTAMP: i64 = 1_700_000_000_000;
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
-/// splitmix64.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-}
 
 /// All records of a workload, one behind the other in memory: reading them costs each engine the same, and little.
 pub struct Records {
@@ -67,12 +55,7 @@ impl Records {
         for _ in 0..count {
             records.bytes.extend_from_slice(format!("key-{:08}", random.next() % keys).as_bytes());
             if random.next() % 100 >= TOMBSTONES {
-                let end = records.bytes.len() + value_size;
-                while records.bytes.len() < end {
-                    let bits = random.next();
-                    records.bytes.extend((0..8).map(|at| ALPHABET[(bits >> (6 * at)) as usize & 63]));
-                }
-                records.bytes.truncate(end);
+                random.text(&mut records.bytes, value_size);
             }
             records.ends.push(records.bytes.len());
         }
