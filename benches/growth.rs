@@ -1,4 +1,5 @@
-//! How the cost of things grows: with records, with segments, with partitions. Growth in keys is in `--bench compaction`.
+//! How the cost of things grows: with records, with segments, with partitions. `--bench compaction` shows growth in
+//! keys.
 //!
 //! `STRATALOG_BENCH=full cargo bench --bench growth` goes to ten times the sizes, which `docs/benchmarks.md` records;
 //! `quick` stops at a tenth. Each figure is the median of three.

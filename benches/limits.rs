@@ -1,5 +1,5 @@
-//! What the machine can do, for the figures of the other benchmarks to stand beside: copies in memory, checksums, writes
-//! into the page cache, syncs. `cargo bench --bench limits`.
+//! What the machine can do, for the figures of the other benchmarks to stand beside: copies in memory, checksums,
+//! writes into the page cache, syncs. `cargo bench --bench limits`.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 #[path = "support/mod.rs"]

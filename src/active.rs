@@ -106,8 +106,8 @@ impl Active {
         self.writer.max_timestamp()
     }
 
-    /// Forgets producers that have been idle for long, and gives reserved space back when nothing was appended since the
-    /// last call.
+    /// Forgets producers that have been idle for long, and gives reserved space back when nothing was appended since
+    /// the last call.
     pub(crate) fn release_idle(&mut self, now: Timestamp) -> Result<()> {
         self.producers.remove_expired(now, self.config.producer_expiration);
         let len = self.writer.len();

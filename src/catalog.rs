@@ -1,8 +1,8 @@
 //! The `stratalog.topics` file: which topics and partitions there are, with their configurations. Replacing it is the
 //! commit point of creating, deleting and configuring.
 //!
-//! Text, in lines of `word value`: a magic line with the version; for each topic `topic`, `id`, `partitions` (how many), `partition` (one line
-//! each), `unfinished` and `set key value`; last a line with the CRC-32 of all before it.
+//! Text, in lines of `word value`: a magic line with the version; for each topic `topic`, `id`, `partitions` (how
+//! many), `partition` (one line each), `unfinished` and `set key value`; last a line with the CRC-32 of all before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -36,7 +36,8 @@ pub(crate) struct TopicEntry {
     pub(crate) id: TopicId,
     /// The partitions that are here.
     pub(crate) partitions: BTreeSet<u32>,
-    /// How many partitions the topic has, here and elsewhere: what keys are routed by. `None` while nobody has said it.
+    /// How many partitions the topic has, here and elsewhere: what keys are routed by. `None` while nobody has said
+    /// it.
     pub(crate) declared: Option<u32>,
     pub(crate) config: TopicConfig,
     /// It is deleted; its directories may still be there.

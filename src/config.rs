@@ -149,33 +149,35 @@ pub struct LogConfig {
     pub clock: Arc<dyn Clock>,
     /// What recovery may do. Default: [`RecoveryMode::CutTornTail`].
     pub recovery: RecoveryMode,
-    /// Takes gaps between the segments of a directory that is taken over for ones that a compaction left. Default `false`:
-    /// a missing segment is an error.
+    /// Takes gaps between the segments of a directory that is taken over for ones that a compaction left. Default
+    /// `false`: a missing segment is an error.
     pub allow_gaps: bool,
-    /// Data files open at a time. Default `None`: half of what the process may open, at most 1024. With too few, appends
-    /// to many partitions in turn open, sync and close files all the time.
+    /// Data files open at a time. Default `None`: half of what the process may open, at most 1024. With too few,
+    /// appends to many partitions in turn open, sync and close files all the time.
     pub max_open_files: Option<usize>,
     /// Bytes of sealed segments mapped, and of indexes cached, at a time. Default 64 GiB of address space; segments
     /// beyond it are read.
     pub max_mapped_bytes: u64,
-    /// Bytes accepted but not yet durable, of all partitions; each thread that appends may pass it by one batch. Default
-    /// 256 MiB. Too few make appends wait for syncs; too many make a power cut costly under [`Durability::Buffered`].
+    /// Bytes accepted but not yet durable, of all partitions; each thread that appends may pass it by one batch.
+    /// Default 256 MiB. Too few make appends wait for syncs; too many make a power cut costly under
+    /// [`Durability::Buffered`].
     pub max_unsynced_bytes: u64,
     /// What an append does at that bound. Default: waits up to 30 s.
     pub backpressure: Backpressure,
     /// Appends are refused while less than this is free on the disk. Default 64 MiB, so that indexes, snapshots and a
     /// compaction still have room; 0 switches it off.
     pub min_free_bytes: u64,
-    /// How far the durable watermark on disk lies behind the true one, at most: what an open after a crash scans of each
-    /// partition. Default 64 MiB. Kafka writes its own at each roll and each minute.
+    /// How far the durable watermark on disk lies behind the true one, at most: what an open after a crash scans of
+    /// each partition. Default 64 MiB. Kafka writes its own at each roll and each minute.
     pub checkpoint_bytes: u64,
     /// Threads that sync. Default 2. With none, `Log::maintain` syncs what is due.
     pub sync_threads: usize,
     /// Threads that open partitions. Default: as many as there are processors, `None`. Kafka's
     /// `num.recovery.threads.per.data.dir`.
     pub open_threads: Option<usize>,
-    /// How often each partition is looked at: for rolls by age, retention, and whether it is to be compacted. Default 10 s; Kafka's `log.retention.check.interval.ms`
-    /// is 5 minutes. `None`: there are no such threads, and the owner calls `Log::maintain`.
+    /// How often each partition is looked at: for rolls by age, retention, and whether it is to be compacted. Default
+    /// 10 s; Kafka's `log.retention.check.interval.ms` is 5 minutes. `None`: there are no such threads, and the
+    /// owner calls `Log::maintain`.
     pub maintenance_interval: Option<Duration>,
     /// Threads that compact, for all partitions together; each takes `compaction_memory`. Default 1. There are none
     /// without a [`maintenance_interval`](Self::maintenance_interval). Kafka's `log.cleaner.threads`.
@@ -284,15 +286,15 @@ impl LogConfig {
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct TopicConfig {
-    /// A segment is sealed before it grows beyond this. Default 1 GiB, at most 2^31 - 1; Kafka's `segment.bytes`. Small
-    /// ones make many files; the active one is never compacted.
+    /// A segment is sealed before it grows beyond this. Default 1 GiB, at most 2^31 - 1; Kafka's `segment.bytes`.
+    /// Small ones make many files; the active one is never compacted.
     pub segment_bytes: u64,
     /// A segment is sealed so long after its first append, by a timer too. Default 7 days; Kafka's `segment.ms`.
     pub segment_age: Duration,
     /// A segment is sealed when an index would grow beyond this. Default 10 MiB; Kafka's `segment.index.bytes`.
     pub segment_index_bytes: u32,
-    /// Bytes between entries of the offset index. Default 4096; Kafka's `index.interval.bytes`. Fewer make lookups read
-    /// less and indexes larger.
+    /// Bytes between entries of the offset index. Default 4096; Kafka's `index.interval.bytes`. Fewer make lookups
+    /// read less and indexes larger.
     pub index_interval_bytes: u32,
     /// How old records go. Default [`Cleanup::Delete`]; Kafka's `cleanup.policy`.
     pub cleanup: Cleanup,
@@ -311,8 +313,8 @@ pub struct TopicConfig {
     pub timestamp_before_max: Option<Duration>,
     /// Records that far in the future are refused. Default `None`; Kafka's `message.timestamp.after.max.ms` is 1 h.
     pub timestamp_after_max: Option<Duration>,
-    /// How batches that are built here are compressed. Default not at all; Kafka's `compression.type`, but ready batches
-    /// are never compressed again.
+    /// How batches that are built here are compressed. Default not at all; Kafka's `compression.type`, but ready
+    /// batches are never compressed again.
     pub compression: Codec,
     /// Who says how far the topic is replicated. Default: nobody.
     pub watermark: WatermarkMode,
@@ -321,14 +323,14 @@ pub struct TopicConfig {
     pub min_cleanable_dirty_ratio: f64,
     /// Segments with newer records than this are not compacted. Default 0; Kafka's `min.compaction.lag.ms`.
     pub min_compaction_lag: Duration,
-    /// A record is gone from the disk so long after a newer one of its key, plus one roll and one tick. Default `None`;
-    /// Kafka's `max.compaction.lag.ms`.
+    /// A record is gone from the disk so long after a newer one of its key, plus one roll and one tick. Default
+    /// `None`; Kafka's `max.compaction.lag.ms`.
     pub max_compaction_lag: Option<Duration>,
-    /// How long tombstones stay after they were first compacted. Default 24 h; Kafka's `delete.retention.ms`. Readers that
-    /// are slower than this may miss a deletion, unless they hold it (see `reader_hold_max`).
+    /// How long tombstones stay after they were first compacted. Default 24 h; Kafka's `delete.retention.ms`. Readers
+    /// that are slower than this may miss a deletion, unless they hold it (see `reader_hold_max`).
     pub delete_retention: Duration,
-    /// How long a standing reader or a registered position keeps tombstones above it. Default 1 h. After that the reader's
-    /// next read fails with [`ErrorKind::LostTombstones`].
+    /// How long a standing reader or a registered position keeps tombstones above it. Default 1 h. After that the
+    /// reader's next read fails with [`ErrorKind::LostTombstones`].
     pub reader_hold_max: Duration,
     /// Producers that wrote nothing for so long are forgotten. Default 24 h; Kafka's `producer.id.expiration.ms`.
     pub producer_expiration: Duration,

@@ -209,8 +209,9 @@ impl Durability {
         self.sync_now(shared, work)
     }
 
-    /// Makes everything below `target` durable, and a roll that is open, but waits for nobody who syncs: two threads that
-    /// each sync a partition and need a file of the other's closed would wait for each other. Whether it is done.
+    /// Makes everything below `target` durable, and a roll that is open, but waits for nobody who syncs: two threads
+    /// that each sync a partition and need a file of the other's closed would wait for each other. Whether it is
+    /// done.
     pub(crate) fn try_sync(&self, shared: &Shared, target: Offset) -> bool {
         let work = self.lock();
         if self.end() >= target && work.roll.is_none() {

@@ -61,7 +61,8 @@ pub enum ErrorKind {
         /// One past the last offset that can be read.
         end: Offset,
     },
-    /// The end of the partition is not where the caller expects it, or given offsets go backwards. Nothing was appended.
+    /// The end of the partition is not where the caller expects it, or given offsets go backwards. Nothing was
+    /// appended.
     UnexpectedOffset {
         /// What the caller gave.
         given: Offset,

@@ -14,8 +14,8 @@ pub enum Isolation {
     End,
     /// Up to the high watermark.
     HighWatermark,
-    /// Up to the last stable offset; records of aborted transactions are told by [`Fetch::aborted`](crate::Fetch::aborted), and left out by a
-    /// [`Reader`](crate::Reader).
+    /// Up to the last stable offset; records of aborted transactions are told by
+    /// [`Fetch::aborted`](crate::Fetch::aborted), and left out by a [`Reader`](crate::Reader).
     Committed,
     /// Only what no power cut can take back.
     Durable,

@@ -118,8 +118,8 @@ pub(crate) fn begin(storage: &dyn Storage, dir: &Path) -> Result<()> {
 
 /// Writes the checkpoint files, and the marker last: all of them are on disk before it is.
 ///
-/// What they say of `damaged` partitions stays, since it still holds, and there is no marker then: who opens the directory
-/// next has to look at them.
+/// What they say of `damaged` partitions stays, since it still holds, and there is no marker then: who opens the
+/// directory next has to look at them.
 pub(crate) fn hand_back(
     storage: &dyn Storage,
     dir: &Path,

@@ -35,10 +35,10 @@ use self::topics::{Creation, check_count};
 
 /// One data directory with topics in it, owned by one process.
 ///
-/// Cloning it is cheap, and all clones are the same log. [`close`](Self::close) it to leave nothing to recover; dropping
-/// the last clone stops its threads and does no I/O, which is what a killed process would leave: nothing that was
-/// acknowledged is lost, and the next open scans the tails. Its topics and partitions answer [`ErrorKind::Closed`] from
-/// then on, since another may own the directory.
+/// Cloning it is cheap, and all clones are the same log. [`close`](Self::close) it to leave nothing to recover;
+/// dropping the last clone stops its threads and does no I/O, which is what a killed process would leave: nothing that
+/// was acknowledged is lost, and the next open scans the tails. Its topics and partitions answer [`ErrorKind::Closed`]
+/// from then on, since another may own the directory.
 #[derive(Clone)]
 pub struct Log {
     inner: Arc<LogInner>,
@@ -66,8 +66,8 @@ pub struct RecoveryReport {
 /// How much a call of [`Log::maintain`] may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Budget {
-    /// Once this much time has passed nothing more is begun; a compaction stops where it can go on later, and one step of
-    /// one is done in any case. Default: no limit.
+    /// Once this much time has passed nothing more is begun; a compaction stops where it can go on later, and one step
+    /// of one is done in any case. Default: no limit.
     pub time: Option<Duration>,
 }
 
@@ -108,14 +108,16 @@ impl Log {
     ///
     /// # Errors
     /// [`ErrorKind::Locked`] when it is in use, [`ErrorKind::NotALog`] for a directory with something else in it (it is
-    /// not touched), [`ErrorKind::UnsupportedVersion`] for one that a newer version wrote, [`ErrorKind::InvalidConfig`].
+    /// not touched), [`ErrorKind::UnsupportedVersion`] for one that a newer version wrote,
+    /// [`ErrorKind::InvalidConfig`].
     pub fn open(dir: impl AsRef<Path>, config: LogConfig) -> Result<Log> {
         Log::open_as(dir.as_ref(), config, false)
     }
 
-    /// Opens the log in a directory for reading only. Nothing is written and nothing is locked: it works beside a running
-    /// owner, and on a medium that cannot be written. What it shows is what it finds now: whole, valid batches. What the
-    /// owner removes or replaces after that is [`ErrorKind::Outdated`] when it is read: open again.
+    /// Opens the log in a directory for reading only. Nothing is written and nothing is locked: it works beside a
+    /// running owner, and on a medium that cannot be written. What it shows is what it finds now: whole, valid
+    /// batches. What the owner removes or replaces after that is [`ErrorKind::Outdated`] when it is read: open
+    /// again.
     pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Log> {
         Log::open_read_only_with(dir, LogConfig::default())
     }
@@ -211,16 +213,17 @@ impl Log {
         self.inner.delete(name)
     }
 
-    /// One pass over all partitions: rolls by age, retention, removal of what nobody reads any more; then compaction, one
-    /// partition after the other, those first whose deadlines have passed. A call with a budget goes on where the last one
-    /// stopped, and passes over none. For owners with a scheduler of their own; else threads of the log do it.
+    /// One pass over all partitions: rolls by age, retention, removal of what nobody reads any more; then compaction,
+    /// one partition after the other, those first whose deadlines have passed. A call with a budget goes on where
+    /// the last one stopped, and passes over none. For owners with a scheduler of their own; else threads of the
+    /// log do it.
     pub fn maintain(&self, now: Timestamp, budget: Budget) -> Result<MaintenanceReport> {
         self.inner.check_open()?;
         Ok(self.inner.maintain(now, budget))
     }
 
-    /// Waits until one of the partitions has the record at its offset, or for `timeout`; returns the places in `what` of
-    /// those that have.
+    /// Waits until one of the partitions has the record at its offset, or for `timeout`; returns the places in `what`
+    /// of those that have.
     pub fn wait_any(&self, what: &[(Partition, Offset)], timeout: Duration) -> Result<Vec<usize>> {
         self.inner.check_open()?;
         let look = || {
@@ -262,8 +265,8 @@ impl Log {
         }
     }
 
-    /// Makes everything durable and leaves nothing to recover; Kafka can open the directory afterwards. All clones, topics
-    /// and partitions then answer [`ErrorKind::Closed`]; bytes that were fetched live on.
+    /// Makes everything durable and leaves nothing to recover; Kafka can open the directory afterwards. All clones,
+    /// topics and partitions then answer [`ErrorKind::Closed`]; bytes that were fetched live on.
     ///
     /// # Errors
     /// Those of partitions that could not be closed in good order; the others are closed all the same.
@@ -421,8 +424,8 @@ impl LogInner {
         }
     }
 
-    /// Ends the threads, and what they do, without waiting for all of it; the catalog is not changed any more. `None` when
-    /// that was done before.
+    /// Ends the threads, and what they do, without waiting for all of it; the catalog is not changed any more. `None`
+    /// when that was done before.
     fn begin_end(&self) -> Option<MutexGuard<'_, Catalog>> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return None;

@@ -1,5 +1,5 @@
-//! What is done for a partition without being asked: rolls by age, retention, compaction, removal of what nobody reads any
-//! more. The threads of the log do it, or its owner does by `Log::maintain`.
+//! What is done for a partition without being asked: rolls by age, retention, compaction, removal of what nobody reads
+//! any more. The threads of the log do it, or its owner does by `Log::maintain`.
 //!
 //! All but compaction is done for every partition at every tick, and is short. Compactions have turns: see
 //! [`schedule`].

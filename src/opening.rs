@@ -196,8 +196,8 @@ fn create_dirs(storage: &dyn Storage, dir: &Path) -> Result<()> {
     parent.map_or(Ok(()), |parent| storage.sync_dir(parent).map_err(|e| Error::io(e, parent)))
 }
 
-/// Makes the names of a directory and of those above it durable: whoever made them may have been killed before the sync.
-/// Those that may not be read were not made by us.
+/// Makes the names of a directory and of those above it durable: whoever made them may have been killed before the
+/// sync. Those that may not be read were not made by us.
 fn settle_dirs(storage: &dyn Storage, dir: &Path) -> Result<()> {
     let mut dir = dir;
     while let Some(parent) = parent(dir) {
@@ -380,7 +380,8 @@ fn remove_dir(storage: &dyn Storage, path: &Path) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         listed => listed.map_err(|e| Error::io(e, path))?,
     };
-    // The logs first, durably: a crash must not leave one whose `state` is gone, or it would be taken for somebody else's.
+    // The logs first, durably: a crash must not leave one whose `state` is gone, or it would be taken for somebody
+    // else's.
     let (logs, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| is_log_file(&entry.name));
     for entry in &logs {
         files::remove(storage, &path.join(&entry.name))?;

@@ -53,13 +53,14 @@ impl Partition {
     /// Appends one batch at the end; its records get the offsets that follow. Nothing is encoded again, unless the
     /// topic's timestamps are the log's.
     ///
-    /// When this returns, the batch can be read and survives a kill of the process; under [`Durability::Sync`](crate::Durability::Sync) it
-    /// survives a power cut as well, else after at most the configured interval, or [`flush`](Self::flush).
+    /// When this returns, the batch can be read and survives a kill of the process; under
+    /// [`Durability::Sync`](crate::Durability::Sync) it survives a power cut as well, else after at most the
+    /// configured interval, or [`flush`](Self::flush).
     ///
     /// # Errors
-    /// Nothing was appended, with one exception: under [`Durability::Sync`](crate::Durability::Sync) an error of the sync
-    /// ([`ErrorKind::Poisoned`], [`ErrorKind::DiskFull`]) comes after the write. The batch is then in the log, not
-    /// acknowledged, and may be there after a crash or not.
+    /// Nothing was appended, with one exception: under [`Durability::Sync`](crate::Durability::Sync) an error of the
+    /// sync ([`ErrorKind::Poisoned`], [`ErrorKind::DiskFull`]) comes after the write. The batch is then in the log,
+    /// not acknowledged, and may be there after a crash or not.
     pub fn append(&self, batch: &RecordBatch) -> Result<Appended> {
         self.append_input(Input { bytes: batch.as_bytes(), header: batch.header() }, None)
     }
@@ -96,8 +97,8 @@ impl Partition {
         self.append_at_time(Input { bytes, header: &header }, None, now)
     }
 
-    /// Appends one batch if the log ends at `expected_end`, and else nothing: optimistic concurrency for whoever decides
-    /// by what it has read.
+    /// Appends one batch if the log ends at `expected_end`, and else nothing: optimistic concurrency for whoever
+    /// decides by what it has read.
     ///
     /// # Errors
     /// [`ErrorKind::UnexpectedOffset`] with the actual end.
@@ -236,8 +237,8 @@ impl Partition {
         maintenance::retain(&self.shared, now)
     }
 
-    /// Sets the high watermark, of a topic with [`WatermarkMode::Managed`]. It is kept at checkpoints: after a crash it may
-    /// be lower, never higher.
+    /// Sets the high watermark, of a topic with [`WatermarkMode::Managed`]. It is kept at checkpoints: after a crash it
+    /// may be lower, never higher.
     ///
     /// # Errors
     /// [`ErrorKind::OffsetOutOfRange`] beyond the log end.
@@ -296,14 +297,14 @@ impl Partition {
         self.shared.pins.unregister_position(name)
     }
 
-    /// Compacts now, in this thread: of the records of each key below everything that must not be relied on yet the latest
-    /// stays. For compacted topics.
+    /// Compacts now, in this thread: of the records of each key below everything that must not be relied on yet the
+    /// latest stays. For compacted topics.
     ///
     /// A crash at any point leaves the old segments or the new one. Readers go on with what they began with.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when the topic is not compacted; [`ErrorKind::DiskFull`] when there is no room for the
-    /// output, and then nothing has changed. Damaged segments are left alone and told in the report.
+    /// [`ErrorKind::InvalidConfig`] when the topic is not compacted; [`ErrorKind::DiskFull`] when there is no room for
+    /// the output, and then nothing has changed. Damaged segments are left alone and told in the report.
     pub fn compact(&self, now: Timestamp, mode: CompactMode) -> Result<CompactionReport> {
         let _pass = self.shared.lock_maintenance();
         self.shared.check_writable()?;
@@ -314,9 +315,9 @@ impl Partition {
     /// renamed, and none is sealed for its age alone. For backups and the like.
     ///
     /// A compaction that is under way is interrupted, and goes on afterwards with what it has not swapped in. When this
-    /// returns there is none. Guards nest: maintenance goes on when the last one is dropped. What is asked for by name is
-    /// done all the same, such as [`compact`](Self::compact) and [`truncate`](Self::truncate), and so are appends with the
-    /// rolls that they bring.
+    /// returns there is none. Guards nest: maintenance goes on when the last one is dropped. What is asked for by name
+    /// is done all the same, such as [`compact`](Self::compact) and [`truncate`](Self::truncate), and so are
+    /// appends with the rolls that they bring.
     pub fn pause_maintenance(&self) -> PauseGuard {
         PauseGuard::new(&self.shared)
     }
@@ -324,8 +325,8 @@ impl Partition {
     /// Reads the whole partition and checks it, without changing a byte: every batch and record, the offsets, the chain
     /// of segments, the indexes, snapshots and `state`. Appends, reads and maintenance go on meanwhile.
     ///
-    /// A partition that is degraded, or of a log that was opened read-only, is checked as it lies in its directory. What
-    /// is wrong is no error: it is listed in the report. Memory is bounded by the largest batch.
+    /// A partition that is degraded, or of a log that was opened read-only, is checked as it lies in its directory.
+    /// What is wrong is no error: it is listed in the report. Memory is bounded by the largest batch.
     ///
     /// # Errors
     /// [`ErrorKind::Truncated`] when the partition was truncated meanwhile; [`ErrorKind::Closed`]; an error of the

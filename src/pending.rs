@@ -76,8 +76,8 @@ pub(crate) enum Holders {
     Readers,
 }
 
-/// Deletes the segments above `to` and cuts the one that holds it, which must reach what is durable below `to`: a segment
-/// that is missing there is found before anything is deleted.
+/// Deletes the segments above `to` and cuts the one that holds it, which must reach what is durable below `to`: a
+/// segment that is missing there is found before anything is deleted.
 fn redo_truncate(place: &Arc<Place>, state: &State, to: Offset, holders: Holders) -> Result<LogEnd> {
     let (mut bases, mut snapshots) = (Vec::new(), Vec::new());
     for entry in place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))? {
@@ -141,8 +141,8 @@ struct Measured {
     ended: BTreeSet<i64>,
 }
 
-/// Finds the last batch of a segment that lies below `to` whole. Damage below the durable watermark is an error: nothing
-/// durable is cut for it.
+/// Finds the last batch of a segment that lies below `to` whole. Damage below the durable watermark is an error:
+/// nothing durable is cut for it.
 fn measure(place: &Place, state: &State, base: Offset, to: Offset) -> Result<Measured> {
     let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
     let at = |e| Error::io(e, &path);

@@ -141,16 +141,16 @@ impl Producers {
     /// the high watermark. The last stable offset is this or the high watermark, whichever is less, but not less than
     /// the log start.
     ///
-    /// To be asked again whenever the high watermark moves; where nobody manages one, it is the log end. What it passes is
-    /// forgotten.
+    /// To be asked again whenever the high watermark moves; where nobody manages one, it is the log end. What it passes
+    /// is forgotten.
     #[inline]
     pub(crate) fn first_unstable(&mut self, high_watermark: Offset) -> Option<Offset> {
         self.first_open_transaction().into_iter().chain(self.unsettled.first_above(high_watermark)).min()
     }
 
-    /// Where the first transaction starts that is open, or whose marker is not durable: a power cut would take that back,
-    /// and the transaction could end the other way. To be asked with a durable end that grows; what it passes is
-    /// forgotten.
+    /// Where the first transaction starts that is open, or whose marker is not durable: a power cut would take that
+    /// back, and the transaction could end the other way. To be asked with a durable end that grows; what it passes
+    /// is forgotten.
     #[inline]
     pub(crate) fn first_undecided(&mut self, durable: Offset) -> Option<Offset> {
         self.first_open_transaction().into_iter().chain(self.unsynced.first_above(durable)).min()

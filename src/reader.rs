@@ -144,7 +144,8 @@ fn fetch_from(
     undisturbed(shared, || fetch_view(shared, &*load()?, from, options))
 }
 
-/// Reads again what a truncation has come in between of: it may have shown bytes that are gone, or shown them as damage.
+/// Reads again what a truncation has come in between of: it may have shown bytes that are gone, or shown them as
+/// damage.
 fn undisturbed<T>(shared: &Shared, mut read: impl FnMut() -> Result<T>) -> Result<T> {
     loop {
         let cuts = shared.wait_for_cut();

@@ -1,8 +1,8 @@
 //! Repair on purpose: what recovery refuses to do by itself, because it gives up records that were acknowledged.
 //!
-//! [`plan`] says what would happen, and touches nothing; [`run`] does it, through the same recovery that opens a log, in
-//! [`RecoveryMode::Salvage`]. No byte is deleted that held records: what is in the way is put aside under names that end
-//! in `.broken`, in the same directory.
+//! [`plan`] says what would happen, and touches nothing; [`run`] does it, through the same recovery that opens a log,
+//! in [`RecoveryMode::Salvage`]. No byte is deleted that held records: what is in the way is put aside under names that
+//! end in `.broken`, in the same directory.
 
 use std::fmt;
 use std::ops::Range;
@@ -24,7 +24,8 @@ use crate::storage::{FileSystem, Storage};
 pub struct Options {
     /// The storage. Default: the file system.
     pub storage: Option<Arc<dyn Storage>>,
-    /// Takes gaps between segments for ones that a compaction left: what follows them is kept in place. Default `false`.
+    /// Takes gaps between segments for ones that a compaction left: what follows them is kept in place. Default
+    /// `false`.
     pub allow_gaps: bool,
 }
 

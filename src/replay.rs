@@ -47,8 +47,8 @@ impl Replay {
 
     /// Brings the producers to their state before `at`: from the newest snapshot that can be read, and the batches
     /// since. Snapshots do not tell of transactions that have ended, so the one has to lie at or below `settled`, from
-    /// where on they may still be taken back. `exact` is the snapshot that is known to belong to `at`; `Some(None)`: there
-    /// were no producers then.
+    /// where on they may still be taken back. `exact` is the snapshot that is known to belong to `at`; `Some(None)`:
+    /// there were no producers then.
     pub(crate) fn producers_before(
         &mut self,
         place: &Arc<Place>,

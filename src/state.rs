@@ -222,8 +222,8 @@ impl StateStore {
 }
 
 impl Inner {
-    /// Gives the slot that a write has failed on what its twin holds, durably: of what failed the slot may hold all, and a
-    /// crash would bring it back.
+    /// Gives the slot that a write has failed on what its twin holds, durably: of what failed the slot may hold all,
+    /// and a crash would bring it back.
     fn undo(&self, file: &dyn File, path: &Path, error: io::Error) -> Error {
         let old = self.state.encode(self.sequence, self.slot).unwrap_or_default();
         let undone = file.write_at(&old, self.first * self.slot as u64).and_then(|()| file.sync());
@@ -231,7 +231,8 @@ impl Inner {
     }
 }
 
-/// An error after which it is not known what the disk holds: no full disk, whatever it says, which one could go on after.
+/// An error after which it is not known what the disk holds: no full disk, whatever it says, which one could go on
+/// after.
 fn fatal(error: io::Error, path: &Path) -> Error {
     Error::io(io::Error::other(error), path)
 }

@@ -138,8 +138,8 @@ pub struct FailedPass {
 pub struct CompactionStats {
     /// Bytes in sealed segments that no count has seen yet.
     pub dirty_bytes: u64,
-    /// Records that the next compaction could remove, as of the last count; those of the segments that it has rewritten
-    /// since are gone from it.
+    /// Records that the next compaction could remove, as of the last count; those of the segments that it has
+    /// rewritten since are gone from it.
     pub dead_records: u64,
     /// Their bytes, uncompressed.
     pub dead_bytes: u64,

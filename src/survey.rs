@@ -142,8 +142,8 @@ fn is_in_order(walk: &Walk, base: Offset, header: &BatchHeader) -> bool {
     header.base_offset >= walk.end && header.last_offset().since(base) <= OFFSETS_MAX
 }
 
-/// Whether a batch has left its place: there are offsets missing before it, and it reaches into the batch behind it. The
-/// checksum does not cover the base offset, and of the two this one is wrong, since the other fits what was before.
+/// Whether a batch has left its place: there are offsets missing before it, and it reaches into the batch behind it.
+/// The checksum does not cover the base offset, and of the two this one is wrong, since the other fits what was before.
 fn is_astray(file: &dyn File, walk: &Walk, found: &Found<'_>, end: u64) -> Result<bool> {
     let header = found.batch.header();
     let behind = found.position + header.size as u64;
@@ -156,8 +156,8 @@ fn is_astray(file: &dyn File, walk: &Walk, found: &Found<'_>, end: u64) -> Resul
     Ok(next.is_ok_and(|next| (walk.end..header.next_offset()).contains(&next.base_offset)))
 }
 
-/// Whether a whole, valid batch lies anywhere in `[from, len)`: data behind damage, not just garbage. Bytes that were made
-/// to look like batches, each reaching over the next, are taken for data before long.
+/// Whether a whole, valid batch lies anywhere in `[from, len)`: data behind damage, not just garbage. Bytes that were
+/// made to look like batches, each reaching over the next, are taken for data before long.
 pub(crate) fn valid_batch_follows(file: &dyn File, from: u64, len: u64) -> Result<bool> {
     let mut bytes = vec![0; (len - from).min(64 << 20) as usize];
     let read = file.read_at(&mut bytes, from).map_err(|e| Error::io(e, std::path::Path::new("")))?;
@@ -223,8 +223,9 @@ pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, trust_index: bool)
     Ok(files)
 }
 
-/// Removes digests that are not to be believed: one tells which records of a segment count, and not what else the segment
-/// may have become in other hands. Removes indexes without a log, too. `state` is what is known of the segments.
+/// Removes digests that are not to be believed: one tells which records of a segment count, and not what else the
+/// segment may have become in other hands. Removes indexes without a log, too. `state` is what is known of the
+/// segments.
 pub(crate) fn remove_stale_caches(place: &Place, files: &Files, state: Option<&State>) -> Result<()> {
     for orphan in &files.orphans {
         files::remove(&*place.storage, &place.path(orphan))?;

@@ -14,9 +14,9 @@ use crate::storage::files;
 const WITH_LOG: [SegmentFileKind; 4] =
     [SegmentFileKind::OffsetIndex, SegmentFileKind::TimeIndex, SegmentFileKind::TxnIndex, SegmentFileKind::Digest];
 
-/// Completes a swap whose output is seen under its `.swap` names: those are made durable first, as whoever gave them may
-/// have been killed before the sync; then the replaced segments get `.deleted` names, durably, and the output its own.
-/// Doing it again is harmless.
+/// Completes a swap whose output is seen under its `.swap` names: those are made durable first, as whoever gave them
+/// may have been killed before the sync; then the replaced segments get `.deleted` names, durably, and the output its
+/// own. Doing it again is harmless.
 pub(crate) fn finish(place: &Place, base: Offset, replaced: &[Offset]) -> Result<()> {
     place.sync_dir()?;
     for old in replaced {

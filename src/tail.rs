@@ -6,11 +6,11 @@
 //! - The waiter's fence comes first: the writer then sees the `lowest` that the waiter has published, or a later one.
 //!   `lowest` is written under the lock only, and is the lowest target that has a waker. So it is at most the waiter's
 //!   target, and the writer calls the waker; or the waker is no longer in place, because somebody has called it.
-//! - The writer's fence comes first: the waiter then sees the offset that the writer has stored, or a later one. A later
-//!   one that is lower is from a truncation, which ends the wait by [`Tail::fail_above`] after it.
+//! - The writer's fence comes first: the waiter then sees the offset that the writer has stored, or a later one. A
+//!   later one that is lower is from a truncation, which ends the wait by [`Tail::fail_above`] after it.
 //!
-//! A waker is foreign code, and dropping one can drop a task with another registration in it. So wakers are cloned, called
-//! and dropped outside of the lock.
+//! A waker is foreign code, and dropping one can drop a task with another registration in it. So wakers are cloned,
+//! called and dropped outside of the lock.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -137,8 +137,8 @@ impl Tail {
         wakers.into_values().for_each(Waker::wake);
     }
 
-    /// The end has been set to `offset`: ends the waiting of those who wait for more now with this error, even where the
-    /// end grows beyond their target again before they look. The others look.
+    /// The end has been set to `offset`: ends the waiting of those who wait for more now with this error, even where
+    /// the end grows beyond their target again before they look. The others look.
     pub(crate) fn fail_above(&self, offset: u64, error: Error) {
         let wakers = {
             let mut waiters = self.lock();

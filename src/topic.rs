@@ -64,8 +64,8 @@ impl Topic {
 
     /// How many partitions the topic has, those that are not here included, as
     /// [`create_topic`](crate::Log::create_topic), [`add_partitions`](Self::add_partitions) or
-    /// [`declare_partitions`](Self::declare_partitions) said. `None` while nobody has: for a topic whose partitions were
-    /// made one by one, or taken over.
+    /// [`declare_partitions`](Self::declare_partitions) said. `None` while nobody has: for a topic whose partitions
+    /// were made one by one, or taken over.
     pub fn partition_count(&self) -> Option<u32> {
         Some(self.inner.declared.load(Ordering::Acquire)).filter(|count| *count > 0)
     }
@@ -83,8 +83,8 @@ impl Topic {
     /// [declared number](Self::partition_count) of partitions, never over those that happen to be here.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when that partition is not here; [`ErrorKind::InvalidConfig`] when nobody has declared how
-    /// many there are.
+    /// [`ErrorKind::NotFound`] when that partition is not here; [`ErrorKind::InvalidConfig`] when nobody has declared
+    /// how many there are.
     pub fn partition_for(&self, key: &[u8]) -> Result<Partition> {
         let count = self.partition_count().ok_or_else(|| {
             ErrorKind::InvalidConfig("keys are routed once the topic's number of partitions is declared".into())
@@ -92,8 +92,8 @@ impl Topic {
         self.partition(partition_for_key(key, count)).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
-    /// Appends a record to the partition of its key, as [`partition_for`](Self::partition_for) tells it; one without key
-    /// to each partition that is here in turn.
+    /// Appends a record to the partition of its key, as [`partition_for`](Self::partition_for) tells it; one without
+    /// key to each partition that is here in turn.
     pub fn append<'a>(&self, record: impl Into<Record<'a>>) -> Result<(u32, Appended)> {
         let record = record.into();
         let partition = match record.key {
@@ -114,8 +114,8 @@ impl Topic {
         self.log()?.set_topic_config(self.name(), config)
     }
 
-    /// Makes the partitions below `count`, at most a million, that are not here, and declares that there are so many. Keys
-    /// may go elsewhere from then on, as in Kafka.
+    /// Makes the partitions below `count`, at most a million, that are not here, and declares that there are so many.
+    /// Keys may go elsewhere from then on, as in Kafka.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for fewer than there are.

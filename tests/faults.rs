@@ -1,5 +1,5 @@
-//! Each call of workloads of every kind fails once, in each way that an operating system has: nothing panics, no promise is
-//! broken then or after a power cut, and whoever asked is told.
+//! Each call of workloads of every kind fails once, in each way that an operating system has: nothing panics, no
+//! promise is broken then or after a power cut, and whoever asked is told.
 #![cfg(feature = "sim")]
 
 mod exploration;

@@ -1,8 +1,8 @@
 //! Real SIGKILLs at every step: what is left verifies, and reads the same latest values.
 //!
-//! A child process opens the log, appends, flushes, rolls and compacts; its storage raises the signal on itself at a chosen
-//! operation of a chosen phase. Some children, with the storage as it is, are killed by their parent, at any time. What was
-//! acknowledged comes through a pipe. `STRATALOG_KILLS` says how often, 240 times if it does not, and
+//! A child process opens the log, appends, flushes, rolls and compacts; its storage raises the signal on itself at a
+//! chosen operation of a chosen phase. Some children, with the storage as it is, are killed by their parent, at any
+//! time. What was acknowledged comes through a pipe. `STRATALOG_KILLS` says how often, 240 times if it does not, and
 //! `STRATALOG_KILLS_IN` in which directory.
 #![cfg(target_os = "linux")]
 

@@ -147,7 +147,8 @@ fn holds(partition: &Partition, offset: Offset) -> bool {
 
 #[test]
 fn a_tombstone_stays_while_its_older_value_lies_in_an_unchosen_segment() {
-    // The value's segment has too little garbage, and a position that stands before the tombstone keeps it from joining.
+    // The value's segment has too little garbage, and a position that stands before the tombstone keeps it from
+    // joining.
     let mut fixture = Fixture::new(compacted());
     fixture.segment("a", |f| f.put("k", "old"));
     let tombstone = fixture.partition().offsets().end;
@@ -379,7 +380,8 @@ fn a_digest_that_kafkas_own_changes_made_stale_is_built_again() {
     fixture.segment("b", |_| ());
     assert_eq!(fixture.due().digests_built, 2);
     fixture.close();
-    // Kafka compacts on: the record of `k1` makes room for one of `k3`, of the same size, so the file has its old length.
+    // Kafka compacts on: the record of `k1` makes room for one of `k3`, of the same size, so the file has its old
+    // length.
     let path = fixture.file(0, ".log");
     let mut bytes = fs::read(&path).unwrap();
     let mut other = RecordBatch::builder();

@@ -1,8 +1,8 @@
 //! Real system calls that fail, a real disk that is full, a real sync that fails. What the machine does not allow is
 //! skipped, and said.
 //!
-//! A child process works on a log and tells what it was told. Its system calls are made to fail by `strace`, one of them in
-//! each case. `STRATALOG_STRACE_CASES` says how many cases, 40 if it does not.
+//! A child process works on a log and tells what it was told. Its system calls are made to fail by `strace`, one of
+//! them in each case. `STRATALOG_STRACE_CASES` says how many cases, 40 if it does not.
 #![cfg(target_os = "linux")]
 
 mod common;

@@ -1,7 +1,8 @@
 //! Compaction as a whole: what it reads, writes and takes of memory and time, and what appends and reads feel of it.
 //!
 //! `cargo bench --bench compaction` is quick; `STRATALOG_BENCH=full` measures what `docs/benchmarks.md` records. Words
-//! behind `--` choose parts: `keys`, `garbage`, `skew`, `load`, `rows`. Files are made in the directory for temporary files.
+//! behind `--` choose parts: `keys`, `garbage`, `skew`, `load`, `rows`. Files are made in the directory for temporary
+//! files.
 
 #[path = "../counting/mod.rs"]
 mod counting;

@@ -138,8 +138,8 @@ impl Report {
     }
 }
 
-/// Runs it, and tells of it. `writer` is the command that calls [`writer`] when it is given a count, a directory and the
-/// source.
+/// Runs it, and tells of it. `writer` is the command that calls [`writer`] when it is given a count, a directory and
+/// the source.
 pub fn run(
     source: &[String],
     out: &mut dyn Write,

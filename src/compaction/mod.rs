@@ -9,9 +9,9 @@
 //!    entries, which are the digests of its output.
 //! 5. The chosen segments are read once more and written without what is dead.
 //!
-//! So log data is read at most twice and written at most once, however many keys there are. What does not fit the memory
-//! is [divided](spill) by its hash or offset on the way to a temporary file, so that it comes back in pieces that do:
-//! the cost is linear.
+//! So log data is read at most twice and written at most once, however many keys there are. What does not fit the
+//! memory is [divided](spill) by its hash or offset on the way to a temporary file, so that it comes back in pieces
+//! that do: the cost is linear.
 
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ pub(crate) struct Order<'a> {
     pub(crate) memory: &'a Memory,
     pub(crate) now: Timestamp,
     pub(crate) mode: CompactMode,
-    /// Asked at each stop, which is after each segment that was read for a digest and after each group: whether to leave
-    /// the rest for another turn. It is told how long it took to prepare what is done from then on.
+    /// Asked at each stop, which is after each segment that was read for a digest and after each group: whether to
+    /// leave the rest for another turn. It is told how long it took to prepare what is done from then on.
     pub(crate) is_over: &'a dyn Fn(Duration) -> bool,
 }
 

@@ -1,9 +1,9 @@
 //! A set of positions in fixed memory: filled in any order, read in ascending order.
 //!
-//! As long as a bit for each position fits, there is a bit for each. Beyond that the positions are divided into windows,
-//! those of each window kept as a list that goes to a temporary file where it must; when its turn comes, a window becomes
-//! bits or a sorted list, whichever is smaller, or is divided once more. So each position is written at most once for
-//! each level, however many there are, and where few lie far apart it is their number that counts.
+//! As long as a bit for each position fits, there is a bit for each. Beyond that the positions are divided into
+//! windows, those of each window kept as a list that goes to a temporary file where it must; when its turn comes, a
+//! window becomes bits or a sorted list, whichever is smaller, or is divided once more. So each position is written at
+//! most once for each level, however many there are, and where few lie far apart it is their number that counts.
 
 use std::ops::Range;
 

@@ -214,8 +214,8 @@ impl Pass<'_> {
         if plan.groups.is_empty() { Ok(()) } else { self.carry_out(&plan.groups) }
     }
 
-    /// What the last count said of each segment, when its plan has more to do, and whether a reader that kept tombstones
-    /// from going has passed them.
+    /// What the last count said of each segment, when its plan has more to do, and whether a reader that kept
+    /// tombstones from going has passed them.
     fn counted(&self) -> (Vec<Option<Garbage>>, Option<Timestamp>, bool) {
         let counted = self.shared.lock_counted();
         let each = self.facts.iter().zip(self.segments);
@@ -365,8 +365,8 @@ impl Pass<'_> {
         if free < group.expected_bytes { Err(Error::from(ErrorKind::DiskFull).at_path(dir)) } else { Ok(()) }
     }
 
-    /// The highest offset that has to stay where records went because of others up to `winner`: these count because of the
-    /// markers of their transactions, which may lie far above.
+    /// The highest offset that has to stay where records went because of others up to `winner`: these count because of
+    /// the markers of their transactions, which may lie far above.
     fn relied_on(&self, winner: Offset) -> Offset {
         let mut relied_on = winner;
         let mut open = BTreeSet::new();

@@ -1,9 +1,9 @@
 //! Writing a group of segments anew, without what is dead in them.
 //!
 //! Batches whose records all stay are copied as they are, in long runs. One that loses records keeps its offsets,
-//! timestamps, codec and producer. The last batch of the group stays in any case, empty if need be, so that the chain of
-//! segments has no hole; and so does the last batch of each known producer. The CRC of everything that is read is checked,
-//! so damage never gets a new one.
+//! timestamps, codec and producer. The last batch of the group stays in any case, empty if need be, so that the chain
+//! of segments has no hole; and so does the last batch of each known producer. The CRC of everything that is read is
+//! checked, so damage never gets a new one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

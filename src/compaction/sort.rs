@@ -1,9 +1,9 @@
 //! Sorting the keys of a segment by their hash, in fixed memory, and keeping the last record of each.
 //!
-//! Hashes are evenly spread, so their upper bits say which of up to 256 parts an entry belongs to: it is put there as it
-//! comes. Parts that do not fit in memory go to a temporary file. In the end one part after the other is loaded, sorted
-//! and handed out: every entry is written and read at most once, however many there are, unless a part alone is larger
-//! than the memory; then it is divided once more by its next bits.
+//! Hashes are evenly spread, so their upper bits say which of up to 256 parts an entry belongs to: it is put there as
+//! it comes. Parts that do not fit in memory go to a temporary file. In the end one part after the other is loaded,
+//! sorted and handed out: every entry is written and read at most once, however many there are, unless a part alone is
+//! larger than the memory; then it is divided once more by its next bits.
 //!
 //! When the memory is full for the first time, older records of keys that came again are dropped. If that frees half of
 //! it, it is done again each time, and a segment that holds few keys many times over never needs the disk.

@@ -4,13 +4,13 @@
 //!
 //! - its horizon has passed: the time since a plan first saw it is at least `delete_retention`;
 //! - no reader or registered position that a compaction waits for stands at or below it;
-//! - no older record of its key is left on durable media when it goes: all of them lie in segments that are rewritten by
-//!   the same compaction, whose groups are swapped in from the lowest offset on; and no segment below has a digest that
-//!   is missing, for that one could hold one.
+//! - no older record of its key is left on durable media when it goes: all of them lie in segments that are rewritten
+//!   by the same compaction, whose groups are swapped in from the lowest offset on; and no segment below has a digest
+//!   that is missing, for that one could hold one.
 //!
 //! The horizon belongs to a stretch of offsets. A segment as it was written has one; where compaction puts segments
-//! together their horizons are kept side by side, in the annex of the digest. Were they one, each new segment that joins
-//! would put off the removal of all tombstones before it, for ever in a log that is always written to.
+//! together their horizons are kept side by side, in the annex of the digest. Were they one, each new segment that
+//! joins would put off the removal of all tombstones before it, for ever in a log that is always written to.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -48,8 +48,8 @@ pub(crate) fn horizon_at(horizons: &[Horizon], offset: Offset) -> Option<Timesta
     horizons.iter().find(|horizon| offset < horizon.end).map(|horizon| horizon.at)
 }
 
-/// The horizons of the segment that these become, in the order of their offsets: each with its offsets and its horizons,
-/// none where it has no tombstones. Horizons that have passed by `now` are one.
+/// The horizons of the segment that these become, in the order of their offsets: each with its offsets and its
+/// horizons, none where it has no tombstones. Horizons that have passed by `now` are one.
 ///
 /// A segment may be given in part: then only the horizons of these offsets are taken.
 pub(crate) fn join_horizons<'h>(

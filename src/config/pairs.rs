@@ -48,8 +48,8 @@ impl TopicConfig {
         pairs
     }
 
-    /// The defaults with these settings, checked as by [`validate`](TopicConfig::validate). Their order does not matter;
-    /// of one key that comes twice the last counts.
+    /// The defaults with these settings, checked as by [`validate`](TopicConfig::validate). Their order does not
+    /// matter; of one key that comes twice the last counts.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] names a key that is unknown or has a value that it cannot have.

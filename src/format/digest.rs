@@ -141,8 +141,8 @@ impl DigestEntry {
         self.place as u32
     }
 
-    /// Writes the entry as on disk. Where it goes to, not by way of an array: that would be stored in parts and loaded as
-    /// a whole, which stalls the processor.
+    /// Writes the entry as on disk. Where it goes to, not by way of an array: that would be stored in parts and loaded
+    /// as a whole, which stalls the processor.
     #[inline]
     pub fn encode_to(&self, out: &mut [u8; DigestEntry::LEN]) {
         BigEndian::write_u64(&mut out[..8], self.hash.high);

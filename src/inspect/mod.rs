@@ -1,8 +1,8 @@
 //! Looking into a directory without opening it: for tools that show what is there, damaged or not.
 //!
-//! Nothing is locked, recovered, repaired or written, so it works beside a running owner, and on what no owner can open.
-//! What a running owner is writing at that moment may look torn. Everything is read piece by piece, and nothing is
-//! allocated on the word of bytes that were not checked.
+//! Nothing is locked, recovered, repaired or written, so it works beside a running owner, and on what no owner can
+//! open. What a running owner is writing at that moment may look torn. Everything is read piece by piece, and nothing
+//! is allocated on the word of bytes that were not checked.
 //!
 //! ```
 //! use stratalog::inspect::{self, Entry};

@@ -1,8 +1,8 @@
 //! Whose turn it is to be compacted.
 //!
 //! Partitions whose deadline has passed go first, the one that is overdue for longest before all others; the rest take
-//! turns. A turn ends when its compaction does; or, where others wait, at the first stop after its time is over. Then it
-//! is at the end of the line, overdue or not: so a large partition cannot starve the others.
+//! turns. A turn ends when its compaction does; or, where others wait, at the first stop after its time is over. Then
+//! it is at the end of the line, overdue or not: so a large partition cannot starve the others.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use crate::sync::{Arc, Mutex, PoisonError};
 
 use super::{Outcome, PassReport, due, turn};
 
-/// How long a turn is while others wait. It is longer where it took longer to prepare: a turn spends half of its time on
-/// what it is for.
+/// How long a turn is while others wait. It is longer where it took longer to prepare: a turn spends half of its time
+/// on what it is for.
 const TURN: Duration = Duration::from_secs(1);
 /// When a partition that somebody else has is tried again.
 const BUSY: Duration = Duration::from_millis(100);

@@ -26,7 +26,8 @@ use super::{Opening, Request, open_as_found, segment};
 /// So often a directory is looked at whose owner keeps changing it.
 const LOOKS: u32 = 1000;
 
-/// Opens a partition that its owner may be changing: what it has changed meanwhile is looked at again, and is no damage.
+/// Opens a partition that its owner may be changing: what it has changed meanwhile is looked at again, and is no
+/// damage.
 pub(super) fn open(request: &Request) -> Result<(Arc<Shared>, PartitionReport)> {
     for _ in 1..LOOKS {
         let place = Place::reading_only(&request.place);

@@ -297,9 +297,10 @@ fn keep_aside(place: &Place, file: &dyn File, log: &LogFile, position: u64) -> R
     Ok(name)
 }
 
-/// Ends the file where its batches end, and writes those above the watermark again: an earlier sync may have failed, and
-/// left the page cache with bytes that the disk does not have (I8). Where nothing is to be done it is synced all the same,
-/// unless it was closed in good order: whoever cut it, or began the next one, may have been killed before the sync.
+/// Ends the file where its batches end, and writes those above the watermark again: an earlier sync may have failed,
+/// and left the page cache with bytes that the disk does not have (I8). Where nothing is to be done it is synced all
+/// the same, unless it was closed in good order: whoever cut it, or began the next one, may have been killed before the
+/// sync.
 fn settle(place: &Place, file: &dyn File, log: &LogFile, scanned: Range<u64>, clean: bool) -> std::io::Result<()> {
     if log.len == scanned.end && scanned.is_empty() && clean {
         return Ok(());

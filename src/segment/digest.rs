@@ -150,8 +150,8 @@ pub(crate) struct DigestReader {
 }
 
 impl DigestReader {
-    /// Opens the digest of a segment; `None` when it is missing, damaged, or of another segment, and has to be built. An
-    /// error is one of the storage, not of the digest.
+    /// Opens the digest of a segment; `None` when it is missing, damaged, or of another segment, and has to be built.
+    /// An error is one of the storage, not of the digest.
     pub(crate) fn open(storage: &dyn Storage, path: &Path, expected: &Expected) -> Result<Option<DigestReader>> {
         let file = match storage.open(path, OpenMode::Read) {
             Ok(file) => file,

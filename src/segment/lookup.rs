@@ -26,8 +26,8 @@ pub(super) fn load(bytes: &[u8]) {
     std::hint::black_box(lines.fold(0, |sum, byte| sum ^ byte));
 }
 
-/// Finds the batches to return in bytes that begin at a batch. Their offsets must grow and lie in `bounds`: the checksum
-/// does not cover them, and a batch that is somewhere else would be skipped without a word.
+/// Finds the batches to return in bytes that begin at a batch. Their offsets must grow and lie in `bounds`: the
+/// checksum does not cover them, and a batch that is somewhere else would be skipped without a word.
 pub(super) fn walk(
     bytes: &[u8],
     bounds: Range<Offset>,

@@ -20,8 +20,8 @@ pub(crate) struct Place {
     owner: OnceLock<Weak<dyn Owner>>,
 }
 
-/// Who writes the segments of a partition. Asked for help when a file is to be closed that has unsynced bytes: a file is
-/// never closed before they are synced, because an error would get lost with it.
+/// Who writes the segments of a partition. Asked for help when a file is to be closed that has unsynced bytes: a file
+/// is never closed before they are synced, because an error would get lost with it.
 pub(crate) trait Owner: Send + Sync {
     /// Syncs the active segment and closes its file; `false` when its writer is busy or the sync failed.
     fn close_active(&self) -> bool;

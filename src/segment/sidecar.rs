@@ -181,8 +181,8 @@ impl Segment {
         self.read_index().stored
     }
 
-    /// The same, of a segment that is told of up to `end` only. A transaction index that was found again, after a truncation
-    /// say, is not stored: its file does not count while an entry from below `end` is in memory only.
+    /// The same, of a segment that is told of up to `end` only. A transaction index that was found again, after a
+    /// truncation say, is not stored: its file does not count while an entry from below `end` is in memory only.
     pub(crate) fn sums_below(&self, end: Offset) -> Sums {
         let index = self.read_index();
         let stored = index.aborted.iter().all(|entry| entry.last_offset >= end);
@@ -205,8 +205,9 @@ impl Segment {
         index.offsets.is_empty() && index.times.is_empty() && index.aborted.is_empty()
     }
 
-    /// Whether the index files of a sealed segment, of which nothing is known, end as index files end. Kafka trusts them
-    /// after a shutdown in good order, so ones that it would not have left itself are made anew before it gets them back.
+    /// Whether the index files of a sealed segment, of which nothing is known, end as index files end. Kafka trusts
+    /// them after a shutdown in good order, so ones that it would not have left itself are made anew before it gets
+    /// them back.
     pub(crate) fn index_files_end_well(&self) -> bool {
         let last = |sidecar: Sidecar| {
             let file = self.place().storage.open(&self.sidecar_path(sidecar.kind), OpenMode::Read).ok()?;

@@ -13,8 +13,8 @@ use crate::sync::atomic::Ordering;
 use super::index::{Indexer, SegmentIndex};
 use super::{Facts, OpenData, Place, Segment};
 
-/// The first reservation, and the largest: they double as the segment grows. What was zeroed is still in the processor's
-/// cache when it is written over.
+/// The first reservation, and the largest: they double as the segment grows. What was zeroed is still in the
+/// processor's cache when it is written over.
 const WINDOW_MIN: u64 = 64 << 10;
 const WINDOW_MAX: u64 = 512 << 10;
 /// A write larger than this goes past the windows: one call costs less than zeros, a mapping and a copy.
@@ -161,8 +161,8 @@ impl SegmentWriter {
         self.indexer.max_timestamp()
     }
 
-    /// Adds an entry of the largest timestamp to the time index, where it has none: who goes on from here only knows the
-    /// timestamp, and Kafka takes the last entry for it.
+    /// Adds an entry of the largest timestamp to the time index, where it has none: who goes on from here only knows
+    /// the timestamp, and Kafka takes the last entry for it.
     pub(crate) fn complete_times(&mut self) {
         if let Some(entry) = self.indexer.finish() {
             self.index_entries += 1;

@@ -272,8 +272,8 @@ impl Shared {
         fence(Ordering::SeqCst);
     }
 
-    /// Waits until no file is being cut: a read that begins and ends meanwhile would not see the count change. Returns the
-    /// count.
+    /// Waits until no file is being cut: a read that begins and ends meanwhile would not see the count change. Returns
+    /// the count.
     pub(crate) fn wait_for_cut(&self) -> u64 {
         loop {
             let cuts = self.cuts.load(Ordering::Acquire);

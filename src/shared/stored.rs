@@ -25,7 +25,8 @@ impl Shared {
         self.state.get()
     }
 
-    /// The base of the active segment on record: see [`StateStore::active_base`](crate::state::StateStore::active_base).
+    /// The base of the active segment on record: see
+    /// [`StateStore::active_base`](crate::state::StateStore::active_base).
     pub(crate) fn recorded_active(&self) -> Offset {
         self.state.active_base()
     }
@@ -123,7 +124,8 @@ impl Shared {
         files::write_new(&*self.place.storage, &path, bytes)
     }
 
-    /// Stores the leader epochs when they have changed. They cover everything up to the log end, so also what is durable.
+    /// Stores the leader epochs when they have changed. They cover everything up to the log end, so also what is
+    /// durable.
     pub(crate) fn store_epochs(&self) -> Result<()> {
         let Some(text) = self.lock_epochs().take_changed() else { return Ok(()) };
         let path = self.place.path(file_name::LEADER_EPOCHS);
@@ -132,7 +134,8 @@ impl Shared {
             .inspect_err(|_| self.lock_epochs().mark_changed())
     }
 
-    /// Removes producer snapshots that no recovery needs: all but those at a segment's base and the one that `state` names.
+    /// Removes producer snapshots that no recovery needs: all but those at a segment's base and the one that `state`
+    /// names.
     pub(crate) fn remove_old_snapshots(&self) {
         let keep = self.state.get().producers_at;
         let bases: Vec<Offset> = self.view.load().segments().iter().map(|segment| segment.base()).collect();

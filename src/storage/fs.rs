@@ -139,8 +139,8 @@ impl LockGuard for FsLock {}
 
 impl Drop for FsLock {
     fn drop(&mut self) {
-        // A child that was forked meanwhile has the lock as well, with the descriptor: closing ours would not end it. What
-        // the child drops is not its own.
+        // A child that was forked meanwhile has the lock as well, with the descriptor: closing ours would not end it.
+        // What the child drops is not its own.
         if std::process::id() == self.process {
             let _ = set_record_lock(&self.file, false);
             let _ = fs2::FileExt::unlock(&self.file);
@@ -148,8 +148,8 @@ impl Drop for FsLock {
     }
 }
 
-/// Takes or leaves an open-file-description lock: it conflicts with the record locks of a JVM, which `flock` does not, and unlike those
-/// it is not shared within a process.
+/// Takes or leaves an open-file-description lock: it conflicts with the record locks of a JVM, which `flock` does not,
+/// and unlike those it is not shared within a process.
 #[cfg(target_os = "linux")]
 fn set_record_lock(file: &fs::File, locked: bool) -> io::Result<()> {
     use std::os::fd::AsRawFd;
@@ -190,8 +190,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// Copies buffers, one behind the other, to a position of the file; `false`, and nothing done, when they do not lie in
-    /// the window whole.
+    /// Copies buffers, one behind the other, to a position of the file; `false`, and nothing done, when they do not lie
+    /// in the window whole.
     #[inline]
     pub fn write(&mut self, parts: [&[u8]; 2], position: u64) -> bool {
         let [first, second] = parts;
@@ -288,8 +288,9 @@ impl File for FsFile {
         if self.file.metadata()?.len() < len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // SAFETY: the mapping is read-only and the caller keeps the file from being cut or overwritten below `len` while
-        // it is held (the contract of `File::map`): sealed segments are never written, and a truncation makes a new file.
+        // SAFETY: the mapping is read-only and the caller keeps the file from being cut or overwritten below `len`
+        // while it is held (the contract of `File::map`): sealed segments are never written, and a truncation
+        // makes a new file.
         let map = unsafe { MmapOptions::new().len(len as usize).map(&self.file)? };
         Ok(Some(Bytes::from_owner(map)))
     }
@@ -299,8 +300,8 @@ impl File for FsFile {
         let page = rustix::param::page_size();
         let start = part.as_ptr() as usize / page * page;
         let end = part.as_ptr() as usize + part.len();
-        // SAFETY: the range lies within a live mapping, which `part` borrows, rounded down to its page; populating reads
-        // pages in and changes none.
+        // SAFETY: the range lies within a live mapping, which `part` borrows, rounded down to its page; populating
+        // reads pages in and changes none.
         let done = unsafe { rustix::mm::madvise(start as *mut _, end - start, rustix::mm::Advice::LinuxPopulateRead) };
         match done {
             // Kernels before 5.14 do not know it.

@@ -139,8 +139,8 @@ pub trait File: Send + Sync + fmt::Debug {
     /// last success, and a second try proves nothing.
     fn sync(&self) -> io::Result<()>;
     /// Reserves `len` bytes from `position` on, which read as zeros; the file grows to `position + len`. A full disk is
-    /// an error. The caller drops a window before the file is cut below its end. A storage that wraps another and has to
-    /// see every write answers [`Reserved::Space`] for a window.
+    /// an error. The caller drops a window before the file is cut below its end. A storage that wraps another and has
+    /// to see every write answers [`Reserved::Space`] for a window.
     fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<Reserved>;
     /// Lets go of reserved space: the file ends at `len` again.
     fn release(&self, len: u64) -> io::Result<()>;

@@ -42,8 +42,8 @@ impl Throttle {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Lets so many bytes pass: waits until the rate allows them. [`Interrupted`](io::ErrorKind::Interrupted) as soon as
-    /// somebody waits for it to stop.
+    /// Lets so many bytes pass: waits until the rate allows them. [`Interrupted`](io::ErrorKind::Interrupted) as soon
+    /// as somebody waits for it to stop.
     fn pass(&self, bytes: usize, cancel: &AtomicU64) -> io::Result<()> {
         let check = || {
             let go_on = cancel.load(Ordering::Acquire) == 0 && !self.is_stopped();
@@ -75,8 +75,8 @@ impl Throttle {
     }
 }
 
-/// A storage whose files are read and written at the rate of a [`Throttle`]. Once `cancel` is not zero everything that is
-/// read or written fails with [`Interrupted`](io::ErrorKind::Interrupted).
+/// A storage whose files are read and written at the rate of a [`Throttle`]. Once `cancel` is not zero everything that
+/// is read or written fails with [`Interrupted`](io::ErrorKind::Interrupted).
 #[derive(Clone, Debug)]
 pub(crate) struct Paced {
     storage: Arc<dyn Storage>,

@@ -1,5 +1,5 @@
-//! Crashes a workload at every operation, in every way that the breadth asks for, and looks at what is left; then goes on
-//! from there and crashes again.
+//! Crashes a workload at every operation, in every way that the breadth asks for, and looks at what is left; then goes
+//! on from there and crashes again.
 
 use std::cell::RefCell;
 use std::collections::HashSet;

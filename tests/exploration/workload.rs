@@ -160,8 +160,8 @@ impl Kind {
         if faulty {
             let at = draw.below(count as u64 / 2) as usize;
             let (on, off) = fault(&mut draw);
-            // What a failed sync left in the page cache only is opened in the same boot, acknowledged, and then the power
-            // goes: what the fault meets is appended and synced, and a sync follows once it is over.
+            // What a failed sync left in the page cache only is opened in the same boot, acknowledged, and then the
+            // power goes: what the fault meets is appended and synced, and a sync follows once it is over.
             let size = draw.byte(90).into();
             let met = [on, Op::Append { records: 2, size }, Op::Flush, Op::Append { records: 1, size }, Op::Flush];
             ops.splice(at..at, met);

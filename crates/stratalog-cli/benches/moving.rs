@@ -5,9 +5,9 @@
 //! cargo bench -p stratalog-cli --bench moving -- --stream FILE.tsv.gz --lines 5000000 --rounds 5
 //! ```
 //!
-//! The stream is repeated to that many lines. Each figure is the median of the rounds, with the least and the most; each
-//! round has a directory of its own, below `--dir` (the system's temporary one when it is left out). `import` ends when
-//! all is durable, so a copy that is synced stands beside it; `export` syncs nothing, as `cp`.
+//! The stream is repeated to that many lines. Each figure is the median of the rounds, with the least and the most;
+//! each round has a directory of its own, below `--dir` (the system's temporary one when it is left out). `import` ends
+//! when all is durable, so a copy that is synced stands beside it; `export` syncs nothing, as `cp`.
 //! Every round is checked: what comes out is what went in, byte for byte.
 
 use std::fs::{self, File};

@@ -111,8 +111,8 @@ fn settle(known: &mut Known, durable: u64) {
     known.durable = known.durable.max(durable);
 }
 
-/// Inputs to begin with: appends that are flushed, rolled and deleted, then each failure at some of the calls that follow,
-/// then a kill or a power cut.
+/// Inputs to begin with: appends that are flushed, rolled and deleted, then each failure at some of the calls that
+/// follow, then a kill or a power cut.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for after in [0, 3, 9] {

@@ -6,9 +6,9 @@
 //!   a control batch as if its record had no length, key or value.
 //! - kafka-protocol keeps headers in a map, so repeated keys are lost; it refuses header keys that are not UTF-8; it
 //!   encodes no LogAppendTime flag and does not apply the append time when it decodes; it adds timestamps without
-//!   checking for overflow; it allocates whatever counts a batch claims, so it is shown only batches that
-//!   stratalog has decoded. Encoding, it bases a batch on its lowest offset and timestamp, and starts a new batch
-//!   wherever offset less sequence number changes: a record without producer needs the sequence -1 + i.
+//!   checking for overflow; it allocates whatever counts a batch claims, so it is shown only batches that stratalog has
+//!   decoded. Encoding, it bases a batch on its lowest offset and timestamp, and starts a new batch wherever offset
+//!   less sequence number changes: a record without producer needs the sequence -1 + i.
 
 use std::collections::HashSet;
 use std::fs;

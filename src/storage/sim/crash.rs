@@ -79,8 +79,8 @@ impl Image {
     }
 
     /// The images of a disk with so many changes to names and to files that no sync has covered: every prefix and every
-    /// single loss of names with every prefix of data; every lost, torn and grown write with all names and with none; and
-    /// drawn ones.
+    /// single loss of names with every prefix of data; every lost, torn and grown write with all names and with none;
+    /// and drawn ones.
     pub fn all(names: usize, data: usize, breadth: &Breadth) -> Vec<Image> {
         let mut name_choices: Vec<Kept> = (0..=names).map(Kept::Prefix).collect();
         if breadth.order == Order::Strict {

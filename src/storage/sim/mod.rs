@@ -4,8 +4,9 @@
 //! It knows of each file what the page cache holds and what the disk holds, with the writes in between, and of each
 //! directory the same of its names. A [crash](SimStorage::crash) keeps what was synced, and of the rest what is chosen:
 //! in [`Order::Strict`] any subset of names and writes, writes torn or lost, lengths ahead of the data; in
-//! [`Order::Journaled`] a prefix of the changes to names, as journaling file systems keep them. [`SimStorage::observed`]
-//! hands out the state before each operation, and [`Image::all`] lists what a power cut may leave of it.
+//! [`Order::Journaled`] a prefix of the changes to names, as journaling file systems keep them.
+//! [`SimStorage::observed`] hands out the state before each operation, and [`Image::all`] lists what a power cut may
+//! leave of it.
 
 mod crash;
 mod disk;

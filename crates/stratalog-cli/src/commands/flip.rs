@@ -51,7 +51,8 @@ struct Seen {
     times: Vec<Option<Offset>>,
     /// A lookup by offset that found another record than the walk.
     wrong: Option<String>,
-    /// A compaction that was committed could not be finished: what it would have replaced is there again, and is told of.
+    /// A compaction that was committed could not be finished: what it would have replaced is there again, and is told
+    /// of.
     is_undone: bool,
     /// It ended with an error, or what opening found explains why there is less.
     is_told: bool,

@@ -136,8 +136,8 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
     listing(dir).into_keys().filter(|path| path.is_file()).collect()
 }
 
-/// The directories in one that holds samples, in order; the samples in the repository, and those beside it when they are
-/// there.
+/// The directories in one that holds samples, in order; the samples in the repository, and those beside it when they
+/// are there.
 pub fn samples(kind: &str, below: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut found = Vec::new();

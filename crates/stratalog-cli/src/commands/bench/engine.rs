@@ -184,8 +184,8 @@ fn read(found: &mut Found<'_>, partition: &Partition) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens a copy of the files as they are: what a kill would leave. Nothing of it is known to be durable, so all of it is
-/// checked, written again and synced.
+/// Opens a copy of the files as they are: what a kill would leave. Nothing of it is known to be durable, so all of it
+/// is checked, written again and synced.
 fn recover(found: &mut Found<'_>, dir: &Path, config: &LogConfig) -> Result<(), Failure> {
     let mut rounds = Vec::new();
     let mut scanned = 0;
