@@ -17,10 +17,10 @@ use super::{Facts, OpenData, Place, Segment};
 /// processor's cache when it is written over.
 const WINDOW_MIN: u64 = 64 << 10;
 const WINDOW_MAX: u64 = 512 << 10;
-/// A write larger than this goes past the windows: one call costs less than zeros, a mapping and a copy.
+/// A write larger than this goes past the windows: one call costs less than a mapping and a copy.
 const MAPPED_WRITE_MAX: u64 = 2 << 10;
-/// A write larger than this is synced without zeros written ahead.
-const ZEROED_WRITE_MAX: u64 = 32 << 10;
+/// A write larger than this goes past the zeros as well: by itself it is as large a piece as they are.
+const ZEROED_WRITE_MAX: u64 = 64 << 10;
 /// So many small writes since the file was opened make a window worth its price.
 const WRITES_BEFORE_WINDOW: u32 = 4;
 
@@ -217,20 +217,20 @@ impl SegmentWriter {
     /// itself will tell.
     fn reserve_for(&mut self, data: &OpenData, size: u64) {
         let Some(how) = self.reserve else { return };
-        let small = match how {
-            Reserve::Mapped => MAPPED_WRITE_MAX,
-            Reserve::Zeroed => ZEROED_WRITE_MAX,
-        };
-        if size > small || self.len + size <= self.reserved {
+        if size > ZEROED_WRITE_MAX || self.len + size <= self.reserved {
             return;
         }
+        let how = if size > MAPPED_WRITE_MAX { Reserve::Zeroed } else { how };
         self.small_writes += 1;
         if self.small_writes < WRITES_BEFORE_WINDOW {
             return;
         }
-        let wanted = self.next_reserve.max(size);
+        // What is zeroed already is not zeroed again, unless it is to be mapped.
+        let from = if how == Reserve::Mapped { self.len } else { self.reserved };
+        // Whole pieces: the kernel then keeps them in large pages.
+        let end = (self.len + size).next_multiple_of(self.next_reserve);
         self.window = None;
-        match data.file.reserve(self.len, wanted, how) {
+        match data.file.reserve(from, end - from, how) {
             Ok(Reserved::Nothing) => {
                 self.reserve = None;
                 return;
@@ -240,13 +240,13 @@ impl SegmentWriter {
             Err(_) => {
                 // Whatever part was reserved goes back, so that it is not taken for data.
                 let released = data.file.release(self.len).is_ok();
-                self.reserved = if released { self.len } else { self.len + wanted };
+                self.reserved = if released { self.len } else { end };
                 self.next_reserve = WINDOW_MIN;
                 self.small_writes = 0;
                 return;
             }
         }
-        self.reserved = self.len + wanted;
+        self.reserved = end;
         self.next_reserve = (self.next_reserve * 2).min(WINDOW_MAX);
     }
 

@@ -15,7 +15,7 @@ use memmap2::{MmapMut, MmapOptions};
 use super::{DirEntry, File, FileInfo, FileKind, LockGuard, OpenMode, Reserve, Reserved, Storage};
 
 /// Zeros are written ahead in pieces of this size.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// Files of the operating system.
 #[derive(Clone, Debug)]
