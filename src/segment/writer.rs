@@ -19,8 +19,8 @@ const WINDOW_MIN: u64 = 64 << 10;
 const WINDOW_MAX: u64 = 512 << 10;
 /// A write larger than this goes past the windows: one call costs less than a mapping and a copy.
 const MAPPED_WRITE_MAX: u64 = 2 << 10;
-/// A write larger than this goes past the zeros as well: by itself it is as large a piece as they are.
-const ZEROED_WRITE_MAX: u64 = 64 << 10;
+/// A write larger than this goes past the zeros as well: it is as large a piece as they are.
+const ZEROED_WRITE_MAX: u64 = 256 << 10;
 /// So many small writes since the file was opened make a window worth its price.
 const WRITES_BEFORE_WINDOW: u32 = 4;
 
