@@ -381,14 +381,12 @@ fn remove_dir(storage: &dyn Storage, path: &Path) -> Result<()> {
         listed => listed.map_err(|e| Error::io(e, path))?,
     };
     // The logs first, durably: a crash must not leave one whose `state` is gone, or it would be taken for somebody
-    // else's.
+    // else's. Where none is left, a process may have been killed before it had made that durable.
     let (logs, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| is_log_file(&entry.name));
     for entry in &logs {
         files::remove(storage, &path.join(&entry.name))?;
     }
-    if !logs.is_empty() {
-        storage.sync_dir(path).map_err(|e| Error::io(e, path))?;
-    }
+    storage.sync_dir(path).map_err(|e| Error::io(e, path))?;
     for entry in &others {
         files::remove(storage, &path.join(&entry.name))?;
     }

@@ -36,15 +36,19 @@ fn a_topic_that_a_killed_process_half_made_is_swept_away() {
         storage.stop_after(stop);
         let made = log.create_topic("t", 1, topic()).is_ok();
         let left = storage.kill();
-        // The next process is killed while it sweeps, and the power goes.
-        for second in 0..12 {
+        // The next two processes are killed while they sweep, and the power goes.
+        for (second, third) in (0..12).flat_map(|second| (0..12).map(move |third| (second, third))) {
             let again = left.kill();
             again.stop_after(second);
+            drop(Log::open("/log", config(&again)));
+            let again = again.kill();
+            again.stop_after(third);
             drop(Log::open("/log", config(&again)));
             for seed in 0..8 {
                 let log = Log::open("/log", config(&again.crash(&Crash { order: Order::Strict, seed }))).unwrap();
                 if let Some(found) = log.topic("t") {
-                    assert_eq!(found.config().unwrap(), topic(), "stopped after {stop}, then {second}, seed {seed}");
+                    let what = format!("stopped after {stop}, {second} and {third}, seed {seed}");
+                    assert_eq!(found.config().unwrap(), topic(), "{what}");
                 }
             }
         }
