@@ -333,6 +333,8 @@ impl LogInner {
                 partition.sync_now();
             }
         }
+        // Readers that have gone need no memory.
+        self.budgets.handles.buffers().clear();
         let all = self.maintained();
         let mut passes: Vec<PassReport> = all.iter().map(|shared| maintenance::upkeep(shared, now)).collect();
         let mut done = vec![false; all.len()];

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
+use crate::format::BatchView;
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::offset::{Offset, Timestamp};
 use crate::storage::handles::{Evict, MappedTicket, OpenTicket};
@@ -23,7 +24,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
 
 use self::index::SegmentIndex;
-use self::lookup::{Walk, load, walk};
+use self::lookup::{Walk, Walker, load};
 pub(crate) use self::place::{Owner, Place};
 
 /// Mappings are read in by pieces of this size before they are touched.
@@ -294,36 +295,49 @@ impl Segment {
         // The active one may have grown beyond an end that is read before its length.
         let end = if self.is_sealed() { self.end() } else { Offset::MAX };
         let readable = self.len();
-        let mut position = self.floor_position(&data, from)?;
-        let mut trusted = position == 0;
+        let begin = || -> Result<Walker> {
+            // A position beyond the end cannot be one of a batch; from the first one on all are found.
+            let floor = self.floor_position(&data, from)?;
+            let position = if floor <= readable { floor } else { 0 };
+            Ok(Walker::new(position, self.base..end, from, limit))
+        };
+        let mut walker = begin()?;
+        let mut trusted = walker.position == 0;
         let mut want = max_bytes.max(INTERVAL).saturating_add(SLACK);
         loop {
-            let window = self.window(&data, position, (want as u64).min(readable - position))?;
+            let position = walker.position;
+            let left = readable - position;
+            if left == 0 {
+                return Ok(None);
+            }
+            let window = self.window(&data, position, (want as u64).min(left))?;
             load(&window[..window.len().min(INTERVAL)]);
-            match walk(&window, self.base..end, from, limit, max_bytes) {
+            match walker.walk(&window, max_bytes) {
                 Ok(Walk::Found { start, end, .. }) if !at_least_one && end - start > max_bytes => return Ok(None),
                 Ok(Walk::Found { start, end, next }) => {
-                    return Ok(Some(Slice {
-                        bytes: window.slice(start..end),
-                        position: position + start as u64,
-                        next,
-                    }));
+                    let bytes = window.slice(start..end);
+                    return Ok(Some(Slice { bytes, position: position + start as u64, next }));
                 }
                 Ok(Walk::PastLimit) => return Ok(None),
-                Ok(Walk::End) if window.len() as u64 == readable - position => return Ok(None),
-                // In growing steps: the index may have few entries.
-                Ok(Walk::End) => want = 2 * window.len() + SLACK,
-                Ok(Walk::More(needed)) if needed as u64 <= readable - position => want = needed.max(2 * want),
+                // In growing steps: the index may have few entries. Batches are alike.
+                Ok(Walk::Passed(size)) if walker.position <= readable => want = size.max(2 * window.len()) + SLACK,
+                Ok(Walk::More(needed)) if needed as u64 <= left => want = needed.max(want),
+                Ok(Walk::Doubt(position, size)) => {
+                    let bytes = self.window(&data, position, size as u64)?;
+                    let checked = BatchView::parse(&bytes).and_then(|batch| batch.check_crc());
+                    checked.map_err(|why| Error::corrupt(&self.path(), position, why.to_string()))?;
+                    walker.dispel();
+                }
                 // An index that leads astray is rebuilt; what is then still no batch is damage.
-                Ok(Walk::More(_)) | Err(_) if !trusted => {
+                _ if !trusted => {
                     self.rebuild_index(&data)?;
-                    position = self.floor_position(&data, from)?;
+                    walker = begin()?;
                     trusted = true;
                 }
-                Ok(Walk::More(_)) => {
+                Err((at, why)) => return Err(Error::corrupt(&self.path(), position + at as u64, why.to_string())),
+                Ok(Walk::Passed(_) | Walk::More(_)) => {
                     return Err(Error::corrupt(&self.path(), readable, "the segment ends inside a batch"));
                 }
-                Err((at, why)) => return Err(Error::corrupt(&self.path(), position + at as u64, why.to_string())),
             }
         }
     }
@@ -335,12 +349,12 @@ impl Segment {
             mapped.populate(&*data.file, position, len).map_err(io)?;
             return Ok(mapped.bytes.slice(position as usize..(position + len) as usize));
         }
-        let mut buffer = vec![0; len as usize];
-        let read = data.file.read_at(&mut buffer, position).map_err(io)?;
-        if read < buffer.len() {
-            return Err(Error::corrupt(&self.path(), position + read as u64, "the file is shorter than it was"));
+        let bytes = self.place.handles.buffers().read(len as usize, |into| data.file.read_at(into, position));
+        let bytes = bytes.map_err(io)?;
+        if (bytes.len() as u64) < len {
+            return Err(Error::corrupt(&self.path(), position + bytes.len() as u64, "the file is shorter than it was"));
         }
-        Ok(Bytes::from(buffer))
+        Ok(bytes)
     }
 
     /// The mapping of a sealed segment, within the budget.

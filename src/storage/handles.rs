@@ -1,7 +1,8 @@
-//! The budgets of open files and of mapped bytes, shared by all partitions of a log.
+//! The budgets of open files, of mapped bytes and of memory to read into, shared by all partitions of a log.
 
 use std::cmp::Reverse;
 
+use super::buffers::Buffers;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -25,6 +26,7 @@ pub(crate) struct Handles {
     /// Grows with each file opened: the measure of "used last".
     tick: AtomicU64,
     members: Mutex<Vec<Weak<dyn Evict>>>,
+    buffers: Arc<Buffers>,
 }
 
 /// An open file within the budget, until dropped.
@@ -44,7 +46,13 @@ impl Handles {
             mapped: AtomicU64::new(0),
             tick: AtomicU64::new(0),
             members: Mutex::new(Vec::new()),
+            buffers: Arc::default(),
         })
+    }
+
+    /// Memory to read into.
+    pub(crate) fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
     }
 
     /// The stamp of a use at this moment.

@@ -1,6 +1,7 @@
 //! The seam to the disk. Everything above reads and writes through [`Storage`] and [`File`], directory operations
 //! included, so that the same engine runs on a real file system and on a simulated one that can crash at any operation.
 
+pub(crate) mod buffers;
 pub(crate) mod files;
 mod fs;
 pub(crate) mod handles;
