@@ -172,7 +172,7 @@ pub struct LogConfig {
     pub checkpoint_bytes: u64,
     /// Threads that sync. Default 2. With none, `Log::maintain` syncs what is due.
     pub sync_threads: usize,
-    /// Threads that open partitions. Default: as many as there are processors, `None`. Kafka's
+    /// Threads that open partitions. Default: four for each processor, `None`. Kafka's
     /// `num.recovery.threads.per.data.dir`.
     pub open_threads: Option<usize>,
     /// How often each partition is looked at: for rolls by age, retention, and whether it is to be compacted. Default

@@ -21,6 +21,9 @@ use crate::storage::{FileKind, OpenMode, Storage, files};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError};
 
+/// Threads for each processor: after a kill they wait for the disk most of the time.
+const OPENERS: usize = 4;
+
 /// What opening a directory gives.
 pub(crate) struct Opened {
     pub(crate) catalog: Catalog,
@@ -401,7 +404,8 @@ type OpenResult = Result<(Arc<Shared>, PartitionReport)>;
 
 /// Opens partitions on several threads.
 fn open_partitions(requests: Vec<Request>, config: &LogConfig) -> Result<(Vec<Arc<Shared>>, RecoveryReport)> {
-    let threads = config.open_threads.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
+    let several = || thread::available_parallelism().map_or(1, |processors| OPENERS * usize::from(processors));
+    let threads = config.open_threads.unwrap_or_else(several);
     let names: Vec<(String, u32)> = requests.iter().map(|request| (request.topic.to_string(), request.id)).collect();
     let requests: Vec<Mutex<Option<Request>>> = requests.into_iter().map(|request| Mutex::new(Some(request))).collect();
     let results: Vec<Mutex<Option<OpenResult>>> = requests.iter().map(|_| Mutex::new(None)).collect();
