@@ -54,6 +54,8 @@ struct Inner {
     settled: bool,
     /// Whether both slots that were read are the same: then one of them was synced before the other was written.
     agreed: bool,
+    /// Whether only one slot that was read is sound.
+    alone: bool,
     state: State,
 }
 
@@ -85,6 +87,7 @@ impl StateStore {
             [Err(_), Err(_)] => None,
         };
         let is_sized = bytes.len() == 2 * half && half.is_power_of_two();
+        let alone = slots.iter().any(|slot| slot.is_err());
         let agreed = is_sized && matches!(&slots, [Ok(left), Ok(right)] if left == right);
         // Which slot is durable is not known after a crash; the one that is not the newest is written first.
         let (found, sequence, first) = match newest {
@@ -98,7 +101,7 @@ impl StateStore {
         let slot = if is_sized && matches!(found, Found::Good(_)) { half } else { 0 };
         let state = if let Found::Good(state) = &found { state.clone() } else { State::default() };
         let active_base = AtomicU64::new(state.active_base.get());
-        let inner = Inner { sequence, slot, first, settled: false, agreed, state };
+        let inner = Inner { sequence, slot, first, settled: false, agreed, alone, state };
         Ok((found, StateStore { place: Arc::clone(place), inner: Mutex::new(inner), active_base }))
     }
 
@@ -133,7 +136,7 @@ impl StateStore {
         if state.needed_size() > inner.slot {
             match self.replace(&path, sequence, &state) {
                 Ok(slot) => {
-                    *inner = Inner { sequence, slot, first: 0, settled: true, agreed: true, state };
+                    *inner = Inner { sequence, slot, first: 0, settled: true, agreed: true, alone: false, state };
                     return Ok(());
                 }
                 // No room for larger slots: what does not fit is only a cache.
@@ -147,7 +150,7 @@ impl StateStore {
         self.settle_slot(inner)?;
         let file = self.place.storage.open(&path, OpenMode::Write).map_err(io)?;
         if let Err(error) = file.write_at(&bytes, inner.first * slot as u64) {
-            return Err(inner.undo(&*file, &path, error));
+            return Err(inner.undo(&*file).map_or(Error::io(error, &path), |error| fatal(error, &path)));
         }
         file.sync().map_err(|e| fatal(e, &path))?;
         // The new state is durable, whatever becomes of its twin, which the next update writes first.
@@ -187,6 +190,12 @@ impl StateStore {
         let read = inner.state.encode(inner.sequence, inner.slot).unwrap_or_default();
         file.write_at(&read, (1 - inner.first) * inner.slot as u64).map_err(io)?;
         file.sync().map_err(|e| fatal(e, &path))?;
+        if inner.alone {
+            // What is torn in the page cache may be whole on disk, and newer.
+            file.write_at(&read, inner.first * inner.slot as u64).map_err(io)?;
+            file.sync().map_err(|e| fatal(e, &path))?;
+            inner.alone = false;
+        }
         inner.settled = true;
         Ok(())
     }
@@ -222,12 +231,17 @@ impl StateStore {
 }
 
 impl Inner {
-    /// Gives the slot that a write has failed on what its twin holds, durably: of what failed the slot may hold all,
-    /// and a crash would bring it back.
-    fn undo(&self, file: &dyn File, path: &Path, error: io::Error) -> Error {
-        let old = self.state.encode(self.sequence, self.slot).unwrap_or_default();
-        let undone = file.write_at(&old, self.first * self.slot as u64).and_then(|()| file.sync());
-        undone.err().map_or(Error::io(error, path), |error| fatal(error, path))
+    /// Writes the old state over the slot that a write has failed on, durably: of what failed the slot may hold all, and
+    /// a crash would bring it back. As the newest one, so that whoever finds it in the page cache only sees that the
+    /// slots differ, and settles it.
+    fn undo(&mut self, file: &dyn File) -> Option<io::Error> {
+        let sequence = self.sequence + 2;
+        let old = self.state.encode(sequence, self.slot).unwrap_or_default();
+        if let Err(error) = file.write_at(&old, self.first * self.slot as u64).and_then(|()| file.sync()) {
+            return Some(error);
+        }
+        (self.sequence, self.first) = (sequence, 1 - self.first);
+        None
     }
 }
 

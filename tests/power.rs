@@ -238,3 +238,33 @@ fn what_is_stored_after_a_write_of_the_state_found_no_room_lasts() {
         assert_eq!(stored, 2);
     }
 }
+
+#[test]
+fn a_log_start_that_could_not_be_stored_does_not_come_later() {
+    for (after, failure) in (0..8).flat_map(|after| Failure::ALL.map(|failure| (after, failure))) {
+        for (forever, seed) in (0..16).map(|seed| (seed % 2 == 0, seed)) {
+            let storage = SimStorage::new();
+            let log = Log::open("/log", config(&storage)).unwrap();
+            log.create_topic("t", 1, topic()).unwrap();
+            let partition = log.partition("t", 0).unwrap();
+            partition.append_records([Record::new("key", "value")]).unwrap();
+            partition.append_records([Record::new("key", "value")]).unwrap();
+            partition.delete_before(Offset::new(1)).unwrap();
+            let calls = Calls::Only(Call::Write);
+            storage.inject(Injection { calls, after, failure, forever, seed });
+            let _ = partition.delete_before(Offset::new(2));
+            // The next process shows what it finds, and the power goes.
+            let left = storage.kill();
+            let open = |storage: &SimStorage| {
+                let log = Log::open("/log", config(storage)).unwrap();
+                let start = log.partition("t", 0).unwrap().offsets().start;
+                (log, start)
+            };
+            let (_log, seen) = open(&left);
+            for crash in (0..20).map(|seed| Crash { order: Order::Strict, seed }) {
+                let what = format!("{failure:?} after {after}, for ever: {forever}, seed {seed}, {crash:?}");
+                assert_eq!(open(&left.crash(&crash)).1, seen, "{what}");
+            }
+        }
+    }
+}
