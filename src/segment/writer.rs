@@ -21,6 +21,8 @@ const WINDOW_MAX: u64 = 512 << 10;
 const MAPPED_WRITE_MAX: u64 = 2 << 10;
 /// A write larger than this goes past the zeros as well: it is as large a piece as they are.
 const ZEROED_WRITE_MAX: u64 = 256 << 10;
+/// Zeros that nothing is mapped of are written in pieces of this size: larger ones make single appends wait.
+const ZEROED_PIECE: u64 = 128 << 10;
 /// So many small writes since the file was opened make a window worth its price.
 const WRITES_BEFORE_WINDOW: u32 = 4;
 
@@ -228,7 +230,8 @@ impl SegmentWriter {
         // What is zeroed already is not zeroed again, unless it is to be mapped.
         let from = if how == Reserve::Mapped { self.len } else { self.reserved };
         // Whole pieces: the kernel then keeps them in large pages.
-        let end = (self.len + size).next_multiple_of(self.next_reserve);
+        let piece = if how == Reserve::Mapped { self.next_reserve } else { ZEROED_PIECE };
+        let end = (self.len + size).next_multiple_of(piece);
         self.window = None;
         match data.file.reserve(from, end - from, how) {
             Ok(Reserved::Nothing) => {
