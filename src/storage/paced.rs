@@ -42,12 +42,16 @@ impl Throttle {
         self.stopped.load(Ordering::Acquire)
     }
 
+    fn is_cancelled(&self, cancel: &AtomicU64) -> bool {
+        self.is_stopped() || cancel.load(Ordering::Acquire) > 0
+    }
+
     /// Lets so many bytes pass: waits until the rate allows them. [`Interrupted`](io::ErrorKind::Interrupted) as soon
     /// as somebody waits for it to stop.
     fn pass(&self, bytes: usize, cancel: &AtomicU64) -> io::Result<()> {
-        let check = || {
-            let go_on = cancel.load(Ordering::Acquire) == 0 && !self.is_stopped();
-            if go_on { Ok(()) } else { Err(io::Error::from(io::ErrorKind::Interrupted)) }
+        let check = || match self.is_cancelled(cancel) {
+            true => Err(io::Error::from(io::ErrorKind::Interrupted)),
+            false => Ok(()),
         };
         check()?;
         let Some(rate) = self.bytes_per_second else { return Ok(()) };
@@ -87,6 +91,11 @@ pub(crate) struct Paced {
 impl Paced {
     pub(crate) fn new(storage: Arc<dyn Storage>, throttle: Arc<Throttle>, cancel: Arc<AtomicU64>) -> Paced {
         Paced { storage, throttle, cancel }
+    }
+
+    /// Whether somebody waits for this to end: nothing more is read or written.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.throttle.is_cancelled(&self.cancel)
     }
 
     /// A file that was opened elsewhere, read and written at this rate.
