@@ -333,9 +333,7 @@ impl LogInner {
                 partition.sync_now();
             }
         }
-        // Readers that have gone need no memory.
-        self.budgets.handles.buffers().clear();
-        let all = self.maintained();
+        let all = self.begin_upkeep();
         let mut passes: Vec<PassReport> = all.iter().map(|shared| maintenance::upkeep(shared, now)).collect();
         let mut done = vec![false; all.len()];
         let place = |shared: &Shared| all.iter().position(|other| std::ptr::eq(&**other, shared));
@@ -379,6 +377,12 @@ impl LogInner {
         let next_deadline = all.iter().zip(&mut passes).filter_map(next_deadline).min();
         let named = all.iter().zip(passes).map(|(shared, pass)| (shared.topic.to_string(), shared.id, pass)).collect();
         MaintenanceReport { passes: named, next_deadline, unfinished }
+    }
+
+    /// Begins a round of maintenance: gives back the memory that no read uses, and tells which partitions to look at.
+    fn begin_upkeep(&self) -> Arc<[Arc<Shared>]> {
+        self.budgets.handles.buffers().clear();
+        self.maintained()
     }
 
     /// The partitions that are maintained: not those of topics that were taken over and have no configuration yet.

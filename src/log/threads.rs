@@ -60,7 +60,7 @@ impl Stop {
 /// Looks at all partitions at each interval. The log is not kept meanwhile: whoever drops its last clone stops this.
 pub(super) fn keep_up(log: &Weak<LogInner>, stop: &Stop, interval: Duration) {
     while !stop.wait(interval) {
-        let Some((all, clock)) = log.upgrade().map(|log| (log.maintained(), Arc::clone(&log.config.clock))) else {
+        let Some((all, clock)) = log.upgrade().map(|log| (log.begin_upkeep(), Arc::clone(&log.config.clock))) else {
             return;
         };
         for shared in all.iter() {
@@ -92,4 +92,24 @@ pub(super) fn take_turns(log: &Weak<LogInner>, stop: &Stop) {
 
 pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     thread::Builder::new().name(name.to_owned()).spawn(run).expect("the process can start threads")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogConfig;
+    use crate::log::Log;
+
+    #[test]
+    fn each_look_gives_back_the_memory_that_no_read_uses() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), LogConfig::new().maintenance_interval(Some(Duration::from_millis(1)))).unwrap();
+        let buffers = log.inner.budgets.handles.buffers();
+        for _ in 0..2 {
+            drop(buffers.read(1000, |_| Ok(1000)).unwrap());
+            while !buffers.sizes().is_empty() {
+                thread::yield_now();
+            }
+        }
+    }
 }

@@ -19,7 +19,7 @@ const WINDOW_MIN: u64 = 64 << 10;
 const WINDOW_MAX: u64 = 512 << 10;
 /// A write larger than this goes past the windows: one call costs less than a mapping and a copy.
 const MAPPED_WRITE_MAX: u64 = 2 << 10;
-/// A write larger than this goes past the zeros as well: it is as large a piece as they are.
+/// A write larger than this goes past the zeros as well: they would cost more than they save.
 const ZEROED_WRITE_MAX: u64 = 256 << 10;
 /// Zeros that nothing is mapped of are written in pieces of this size: larger ones make single appends wait.
 const ZEROED_PIECE: u64 = 128 << 10;

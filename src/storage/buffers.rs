@@ -1,21 +1,30 @@
 //! Memory to read into, used again: in fresh memory each page costs a fault.
 
+use std::collections::VecDeque;
 use std::io;
 
 use bytes::Bytes;
 
-use crate::sync::{Arc, Mutex, PoisonError};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// So many bytes are kept for the next reads, at most.
 const KEPT_MAX: usize = 4 << 20;
+/// So many buffers are kept, at most: each read looks through them.
+const COUNT_MAX: usize = 64;
 /// A buffer that is larger than this many times what is read stays free: who holds little keeps no more in memory.
 const WASTE_MAX: usize = 2;
 
 /// Buffers that nobody holds, shared by all partitions of a log.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
+    free: Mutex<Free>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
     /// The one that came back last is the last one.
-    free: Mutex<Vec<Vec<u8>>>,
+    buffers: VecDeque<Vec<u8>>,
+    bytes: usize,
 }
 
 /// A buffer that somebody holds, and goes back.
@@ -40,27 +49,57 @@ impl Buffers {
 
     /// Gives back the memory of all that is free.
     pub(crate) fn clear(&self) {
-        let freed = std::mem::take(&mut *self.free.lock().unwrap_or_else(PoisonError::into_inner));
+        let freed = std::mem::take(&mut *self.lock());
         drop(freed);
     }
 
     fn take(&self, len: usize) -> Vec<u8> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |buffer: &Vec<u8>| (len..=len.saturating_mul(WASTE_MAX)).contains(&buffer.len());
-        match free.iter().rposition(fits) {
-            Some(at) => free.swap_remove(at),
-            None => {
-                drop(free);
-                vec![0; len]
-            }
-        }
+        let free = self.lock().take(len);
+        free.unwrap_or_else(|| vec![0; len])
     }
 
     fn put(&self, buffer: Vec<u8>) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.iter().map(Vec::len).sum::<usize>() + buffer.len() <= KEPT_MAX {
-            free.push(buffer);
+        let freed = self.lock().put(buffer);
+        drop(freed);
+    }
+
+    /// The sizes of what is free.
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> Vec<usize> {
+        let free = self.lock();
+        let sizes: Vec<usize> = free.buffers.iter().map(Vec::len).collect();
+        assert_eq!(sizes.iter().sum::<usize>(), free.bytes);
+        sizes
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Free {
+    fn take(&mut self, len: usize) -> Option<Vec<u8>> {
+        let fits = |buffer: &Vec<u8>| (len..=len.saturating_mul(WASTE_MAX)).contains(&buffer.len());
+        let at = self.buffers.iter().rposition(fits)?;
+        let buffer = self.buffers.remove(at)?;
+        self.bytes -= buffer.len();
+        Some(buffer)
+    }
+
+    /// What is to be freed now: of a size that is asked for no more, the oldest make room.
+    fn put(&mut self, buffer: Vec<u8>) -> Vec<Vec<u8>> {
+        if buffer.len() > KEPT_MAX {
+            return vec![buffer];
         }
+        self.bytes += buffer.len();
+        self.buffers.push_back(buffer);
+        let mut freed = Vec::new();
+        while self.bytes > KEPT_MAX || self.buffers.len() > COUNT_MAX {
+            let Some(oldest) = self.buffers.pop_front() else { break };
+            self.bytes -= oldest.len();
+            freed.push(oldest);
+        }
+        freed
     }
 }
 
@@ -102,25 +141,30 @@ mod tests {
         drop(third);
         let fourth = buffers.read(100, fill(4, 100)).unwrap();
         assert_ne!(fourth.as_ptr(), place, "ten times what is needed");
-        assert_eq!(buffers.free.lock().unwrap().len(), 1);
+        assert_eq!(buffers.sizes().len(), 1);
     }
 
     #[test]
-    fn no_more_is_kept_than_the_bound() {
+    fn no_more_is_kept_than_the_bounds_and_the_oldest_go() {
         let buffers = Arc::new(Buffers::default());
         let all: Vec<Bytes> = (0..10).map(|_| buffers.read(1 << 20, |buffer| Ok(buffer.len())).unwrap()).collect();
         drop(all);
-        assert_eq!(buffers.free.lock().unwrap().iter().map(Vec::len).sum::<usize>(), KEPT_MAX);
+        assert_eq!(buffers.sizes(), [1 << 20; 4]);
+        drop(buffers.read(KEPT_MAX / 2, |buffer| Ok(buffer.len())).unwrap());
+        assert_eq!(buffers.sizes(), [1 << 20, 1 << 20, KEPT_MAX / 2]);
+        let small: Vec<Bytes> = (0..100).map(|_| buffers.read(10, |_| Ok(10)).unwrap()).collect();
+        drop(small);
+        assert_eq!(buffers.sizes(), [10; COUNT_MAX]);
         drop(buffers.read(KEPT_MAX + 1, |buffer| Ok(buffer.len())).unwrap());
-        assert_eq!(buffers.free.lock().unwrap().len(), 4);
+        assert_eq!(buffers.sizes(), [10; COUNT_MAX], "too large to be kept, and nothing makes room for it");
         buffers.clear();
-        assert!(buffers.free.lock().unwrap().is_empty());
+        assert!(buffers.sizes().is_empty());
     }
 
     #[test]
     fn a_read_that_fails_gives_the_buffer_back() {
         let buffers = Arc::new(Buffers::default());
         assert!(buffers.read(10, |_| Err(io::ErrorKind::Other.into())).is_err());
-        assert_eq!(buffers.free.lock().unwrap().len(), 1);
+        assert_eq!(buffers.sizes().len(), 1);
     }
 }
