@@ -371,20 +371,19 @@ impl Reader {
                 return Ok(None);
             }
         }
-        let Some(suspended) = self.records.take() else { return Ok(None) };
+        let Some(records) = &mut self.records else { return Ok(None) };
         let bytes = if self.compressed {
             self.scratch.decompressed()
         } else {
             self.batch.get(BATCH_HEADER_LEN..).unwrap_or_default()
         };
-        let mut records = suspended.resume(bytes);
-        match records.next() {
+        match records.next(bytes) {
             Some(Ok(record)) => {
                 self.next = record.offset + 1;
-                self.records = Some(records.suspend());
                 Ok(Some(record))
             }
             Some(Err(why)) => {
+                self.records = None;
                 let error = Error::from(why);
                 self.failed = Some(error.clone());
                 Err(error)

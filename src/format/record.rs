@@ -147,14 +147,7 @@ impl std::iter::FusedIterator for Headers<'_> {}
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],
-    remaining: u32,
-    /// The lowest offset delta that the next record may have.
-    next_delta: u32,
-    last_offset_delta: u32,
-    base_sequence: i32,
-    base_offset: Offset,
-    base_timestamp: i64,
-    append_time: Option<Timestamp>,
+    walk: Walk,
 }
 
 impl<'a> Records<'a> {
@@ -164,8 +157,7 @@ impl<'a> Records<'a> {
             TimestampType::CreateTime => None,
             TimestampType::LogAppendTime => Some(header.max_timestamp),
         };
-        Records {
-            rest: bytes,
+        let walk = Walk {
             remaining: header.count,
             next_delta: 0,
             last_offset_delta: header.last_offset_delta,
@@ -173,7 +165,8 @@ impl<'a> Records<'a> {
             base_offset: header.base_offset,
             base_timestamp: header.base_timestamp.as_millis(),
             append_time,
-        }
+        };
+        Records { rest: bytes, walk }
     }
 
     /// The bytes that are not decoded yet.
@@ -194,17 +187,87 @@ impl<'a> Records<'a> {
     }
 
     /// Sets the walk aside, without its bytes.
-    #[inline]
     pub(crate) fn suspend(self) -> SuspendedRecords {
-        SuspendedRecords { rest: self.rest.len(), records: Records { rest: &[], ..self } }
+        SuspendedRecords { rest: self.rest.len(), walk: self.walk }
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<RecordView<'a>, FormatError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.walk.next(&mut self.rest)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // The count is the batch's claim: nothing is allocated on it.
+        (0, Some(self.walk.remaining as usize + 1))
+    }
+}
+
+impl std::iter::FusedIterator for Records<'_> {}
+
+/// A walk over records without their bytes, so that who owns those can keep it beside them.
+#[derive(Clone, Debug)]
+pub(crate) struct SuspendedRecords {
+    /// How many bytes are not decoded yet.
+    rest: usize,
+    walk: Walk,
+}
+
+impl SuspendedRecords {
+    /// Whether no record is left, and no byte.
+    #[inline]
+    pub(crate) fn is_done(&self) -> bool {
+        self.rest == 0 && self.walk.remaining == 0
+    }
+
+    /// The next record of the same bytes as before. Nothing but what changes is touched: moving all of it for each
+    /// record would cost as much as decoding.
+    #[inline]
+    pub(crate) fn next<'a>(&mut self, bytes: &'a [u8]) -> Option<Result<RecordView<'a>, FormatError>> {
+        let decoded = bytes.len().saturating_sub(self.rest);
+        let mut rest = bytes.get(decoded..).unwrap_or_default();
+        let next = self.walk.next(&mut rest);
+        self.rest = rest.len();
+        next
+    }
+}
+
+/// How far a walk has come.
+#[derive(Clone, Debug)]
+struct Walk {
+    remaining: u32,
+    /// The lowest offset delta that the next record may have.
+    next_delta: u32,
+    last_offset_delta: u32,
+    base_sequence: i32,
+    base_offset: Offset,
+    base_timestamp: i64,
+    append_time: Option<Timestamp>,
+}
+
+impl Walk {
+    #[inline(always)]
+    fn next<'a>(&mut self, rest: &mut &'a [u8]) -> Option<Result<RecordView<'a>, FormatError>> {
+        if self.remaining == 0 {
+            let extra = std::mem::take(rest).len();
+            return (extra > 0).then_some(Err(FormatError::TrailingBytes { extra }));
+        }
+        self.remaining -= 1;
+        let record = self.decode(rest);
+        if record.is_err() {
+            self.remaining = 0;
+            *rest = &[];
+        }
+        Some(record)
     }
 
     #[inline(always)]
-    fn decode(&mut self) -> Result<RecordView<'a>, FormatError> {
-        let mut rest = self.rest;
-        let length = varint::take_i32(&mut rest)?;
-        let split = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
-        let Some((mut body, rest)) = split else { return Err(FormatError::BadRecord("length")) };
+    fn decode<'a>(&mut self, rest: &mut &'a [u8]) -> Result<RecordView<'a>, FormatError> {
+        let length = varint::take_i32(rest)?;
+        let Some(mut body) = take(rest, length) else { return Err(FormatError::BadRecord("length")) };
 
         let Some((_attributes, after)) = body.split_first() else { return Err(FormatError::BadRecord("length")) };
         body = after;
@@ -221,7 +284,6 @@ impl<'a> Records<'a> {
             check_headers(header_count, body)?;
         }
 
-        self.rest = rest;
         self.next_delta = offset_delta + 1;
         let timestamp = Timestamp::from_millis(self.base_timestamp.wrapping_add(timestamp_delta));
         Ok(RecordView {
@@ -233,60 +295,6 @@ impl<'a> Records<'a> {
             header_count: header_count as u32,
             headers: body,
         })
-    }
-
-    #[cold]
-    fn finish(&mut self) -> Option<Result<RecordView<'a>, FormatError>> {
-        let extra = std::mem::take(&mut self.rest).len();
-        (extra > 0).then_some(Err(FormatError::TrailingBytes { extra }))
-    }
-}
-
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<RecordView<'a>, FormatError>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.remaining == 0 {
-            return self.finish();
-        }
-        self.remaining -= 1;
-        let record = self.decode();
-        if record.is_err() {
-            self.remaining = 0;
-            self.rest = &[];
-        }
-        Some(record)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        // The count is the batch's claim: nothing is allocated on it.
-        (0, Some(self.remaining as usize + 1))
-    }
-}
-
-impl std::iter::FusedIterator for Records<'_> {}
-
-/// A walk over records that was set aside, so that its owner can keep it beside the bytes.
-#[derive(Clone, Debug)]
-pub(crate) struct SuspendedRecords {
-    /// How many bytes were not decoded yet.
-    rest: usize,
-    records: Records<'static>,
-}
-
-impl SuspendedRecords {
-    /// Whether no record is left, and no byte.
-    #[inline]
-    pub(crate) fn is_done(&self) -> bool {
-        self.rest == 0 && self.records.remaining == 0
-    }
-
-    /// Goes on, in the same bytes as before.
-    #[inline]
-    pub(crate) fn resume(self, bytes: &[u8]) -> Records<'_> {
-        let decoded = bytes.len().saturating_sub(self.rest);
-        Records { rest: bytes.get(decoded..).unwrap_or_default(), ..self.records }
     }
 }
 

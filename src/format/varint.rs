@@ -21,7 +21,11 @@ pub(super) fn take_i32(bytes: &mut &[u8]) -> Result<i32, FormatError> {
             *bytes = rest;
             Ok(unzigzag(u64::from(a & 0x7f) | u64::from(b) << 7) as i32)
         }
-        _ => i32::try_from(take_long(bytes, MAX_LEN_32)?).map_err(|_| BAD),
+        _ => {
+            let (value, rest) = take_long(bytes, MAX_LEN_32)?;
+            *bytes = rest;
+            i32::try_from(value).map_err(|_| BAD)
+        }
     }
 }
 
@@ -37,14 +41,19 @@ pub(super) fn take_i64(bytes: &mut &[u8]) -> Result<i64, FormatError> {
             *bytes = rest;
             Ok(unzigzag(u64::from(a & 0x7f) | u64::from(b) << 7))
         }
-        _ => take_long(bytes, MAX_LEN_64),
+        _ => {
+            let (value, rest) = take_long(bytes, MAX_LEN_64)?;
+            *bytes = rest;
+            Ok(value)
+        }
     }
 }
 
-/// Any varint of up to `max` bytes. Bits beyond the 64th are an error, not lost.
+/// Any varint of up to `max` bytes, and what follows it. Bits beyond the 64th are an error, not lost. The bytes are not
+/// lent for change: their place and length then stay in registers for the short ones.
 #[cold]
 #[inline(never)]
-fn take_long(bytes: &mut &[u8], max: usize) -> Result<i64, FormatError> {
+fn take_long(bytes: &[u8], max: usize) -> Result<(i64, &[u8]), FormatError> {
     let mut value = 0u64;
     for (i, &byte) in bytes.iter().enumerate().take(max) {
         let bits = u64::from(byte & 0x7f);
@@ -54,8 +63,7 @@ fn take_long(bytes: &mut &[u8], max: usize) -> Result<i64, FormatError> {
         }
         value |= bits << shift;
         if byte < 0x80 {
-            *bytes = bytes.get(i + 1..).unwrap_or_default();
-            return Ok(unzigzag(value));
+            return Ok((unzigzag(value), bytes.get(i + 1..).unwrap_or_default()));
         }
     }
     Err(BAD)
