@@ -120,7 +120,8 @@ impl Handles {
             members.retain(|m| m.strong_count() > 0);
             members.iter().filter(|m| !Weak::ptr_eq(m, asking)).filter_map(Weak::upgrade).collect()
         };
-        candidates.sort_by_key(|m| Reverse(m.last_used()));
+        // Each is asked once: it may be used while they are sorted.
+        candidates.sort_by_cached_key(|m| Reverse(m.last_used()));
         while overspent() {
             let Some(oldest) = candidates.pop() else { return };
             // No member while it lets go: should it be opened anew meanwhile, it joins anew.
@@ -190,6 +191,28 @@ mod tests {
         let next = holder(&handles, false);
         assert_eq!(handles.open_files(), 2);
         assert!(busy.ticket.lock().unwrap().is_some() && next.ticket.lock().unwrap().is_some());
+    }
+
+    /// Used by others all the time.
+    struct Busy(AtomicU64);
+
+    impl Evict for Busy {
+        fn last_used(&self) -> u64 {
+            // Scattered: each answer differs from the one before, now up, now down.
+            self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+        }
+
+        fn evict(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn what_is_used_while_the_oldest_is_looked_for_does_no_harm() {
+        let handles = Handles::new(1, 0);
+        let busy: Vec<Arc<dyn Evict>> = (0..100).map(|n| Arc::new(Busy(AtomicU64::new(n))) as Arc<dyn Evict>).collect();
+        let tickets: Vec<OpenTicket> = busy.iter().map(|member| handles.open(Arc::downgrade(member))).collect();
+        assert_eq!(handles.open_files(), tickets.len());
     }
 
     #[test]
