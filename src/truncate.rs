@@ -136,7 +136,7 @@ fn cut_back(shared: &Shared, active: &mut Active, held: &Held<'_>, to: Offset) -
         }
     }
     active.let_go();
-    let in_use = view.from(to).first().is_some_and(|segment| segment.base() < to && !segment.may_be_cut());
+    let in_use = view.from(to).first().is_some_and(|segment| segment.base() <= to && !segment.begin_cut());
     let holders = if in_use { Holders::Readers } else { Holders::Partition };
     shared.redo(Pending::Truncate(to), holders)?;
     let state = shared.state();

@@ -3,9 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use bytes::Bytes;
 use stratalog::format::state::{decode_slot, pick};
 use stratalog::format::{Batches, Pending, State};
-use stratalog::{ErrorKind, Log, LogConfig, Offset, Record, RecordBatch, Timestamp, TopicConfig, WatermarkMode};
+use stratalog::{
+    ErrorKind, FetchOptions, Log, LogConfig, Offset, Record, RecordBatch, Timestamp, TopicConfig, WatermarkMode,
+};
 
 fn config() -> LogConfig {
     LogConfig::new().min_free_bytes(0).maintenance_interval(None)
@@ -211,4 +214,77 @@ fn a_gap_that_is_too_wide_is_found_before_anything_is_written() {
         std::iter::from_fn(|| reader.next_record().unwrap().map(|record| record.offset.get())).collect()
     };
     assert_eq!(found, [0, 4, given - 1, given - 1 + (1 << 31)]);
+}
+
+/// Holds bytes of an active segment that is large enough to be mapped, cuts inside of them and appends there; tells
+/// whether the segment became a new file.
+#[cfg(target_os = "linux")]
+fn cut_under_a_reader(mapped: bool) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    let partition = log.create_partition("t", 0, TopicConfig::new().mapped_reads(mapped)).unwrap();
+    let file = dir.path().join("t-0").join(format!("{:020}.log", 0));
+    let value_of = |byte: u8| vec![byte; 20_000];
+    let append = |byte: u8| partition.append_records([Record::keyless(&value_of(byte))]).unwrap();
+    // As it grows it is mapped anew, and each time what lies behind the mapping is read.
+    for n in 0..200u8 {
+        append(n);
+        for n in [n / 2, n] {
+            let mut reader = partition.reader(Offset::new(n.into())).unwrap();
+            assert_eq!(reader.next_record().unwrap().unwrap().value, Some(&value_of(n)[..]));
+        }
+    }
+    // The bytes only: who holds the fetch itself holds the file as it is.
+    let fetch = partition.fetch(Offset::ZERO, FetchOptions::default()).unwrap();
+    let held: Vec<Bytes> = fetch.chunks().cloned().collect();
+    drop(fetch);
+    let before: Vec<Vec<u8>> = held.iter().map(|chunk| chunk.to_vec()).collect();
+    assert!(before.concat().len() > 500_000);
+
+    let inode = fs::metadata(&file).unwrap().ino();
+    partition.truncate(Offset::new(3)).unwrap();
+    assert_eq!(held, before, "what was fetched stays as it was");
+    for _ in 3..100 {
+        append(255);
+    }
+    assert_eq!(held, before, "what was fetched stays as it was");
+    let mut reader = partition.reader(Offset::ZERO).unwrap();
+    for n in 0..100 {
+        let byte = if n < 3 { n } else { 255 };
+        assert_eq!(reader.next_record().unwrap().unwrap().value, Some(&value_of(byte)[..]));
+    }
+    assert!(reader.next_record().unwrap().is_none());
+    fs::metadata(&file).unwrap().ino() != inode
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_mapped_is_not_cut_where_it_is() {
+    assert!(cut_under_a_reader(true), "the file that is mapped stays whole");
+    assert!(!cut_under_a_reader(false), "nobody holds the file");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_mapped_segment_that_is_cut_to_nothing_stays_whole_for_who_holds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    let partition = log.create_partition("t", 0, TopicConfig::new().segment_bytes(1 << 16)).unwrap();
+    let value_of = |byte: u8| vec![byte; 5_000];
+    for n in 0..100u8 {
+        partition.append_records([Record::keyless(&value_of(n))]).unwrap();
+    }
+    let names = fs::read_dir(dir.path().join("t-0")).unwrap().map(|entry| entry.unwrap().file_name());
+    let bases = names.filter_map(|name| name.to_str().unwrap().strip_suffix(".log")?.parse::<u64>().ok());
+    let to = Offset::new(bases.filter(|base| *base > 40).min().unwrap());
+    // The bytes only: who holds the fetch itself holds the file as it is.
+    let fetch = partition.fetch(to, FetchOptions::default()).unwrap();
+    let held: Vec<Bytes> = fetch.chunks().cloned().collect();
+    drop(fetch);
+    let before: Vec<Vec<u8>> = held.iter().map(|chunk| chunk.to_vec()).collect();
+    assert!(before.concat().len() > 50_000);
+    partition.truncate(to).unwrap();
+    assert_eq!(held, before, "what was fetched stays as it was");
 }

@@ -3,6 +3,7 @@
 pub(crate) mod digest;
 pub(crate) mod index;
 mod lookup;
+mod mapping;
 mod place;
 pub(crate) mod scan;
 pub(crate) mod sidecar;
@@ -10,6 +11,7 @@ pub(crate) mod writer;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -21,14 +23,12 @@ use crate::offset::{Offset, Timestamp};
 use crate::storage::handles::{Evict, MappedTicket, OpenTicket};
 use crate::storage::{File, OpenMode};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
 
 use self::index::SegmentIndex;
 use self::lookup::{Walk, Walker, load};
+use self::mapping::Mapping;
 pub(crate) use self::place::{Owner, Place};
-
-/// Mappings are read in by pieces of this size before they are touched.
-const POPULATE: u64 = 1 << 18;
 
 /// About how far apart index entries lie: a lookup walks through so much.
 const INTERVAL: usize = 4096;
@@ -92,23 +92,28 @@ pub(crate) struct Segment {
 struct Slot {
     suffix: Suffix,
     data: Option<Arc<OpenData>>,
+    shape: Shape,
+}
+
+/// Whether the file may become shorter. A mapping that reaches beyond the end of its file ends the process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Shape {
+    /// It was never mapped.
+    Free,
+    /// A mapping of it was made, which may be in a reader's hands.
+    Mapped,
+    /// It is cut: it is not mapped any more.
+    Cut,
 }
 
 /// An open segment file and what is cached of it.
 pub(crate) struct OpenData {
     pub(crate) file: Arc<dyn File>,
     writable: bool,
-    map: OnceLock<Option<Mapped>>,
+    map: RwLock<Mapping>,
     offsets: Mutex<Option<Cached>>,
     times: Mutex<Option<Cached>>,
     _ticket: OpenTicket,
-}
-
-struct Mapped {
-    bytes: Bytes,
-    /// One bit for each piece that has been read in.
-    populated: Box<[AtomicU64]>,
-    _ticket: MappedTicket,
 }
 
 struct Cached {
@@ -148,7 +153,7 @@ impl Segment {
             facts: Mutex::new(facts),
             index: RwLock::new(index),
             index_files: Mutex::new(()),
-            slot: Mutex::new(Slot { suffix: Suffix::None, data: None }),
+            slot: Mutex::new(Slot { suffix: Suffix::None, data: None, shape: Shape::Free }),
             lease: Arc::new(()),
             me: Weak::clone(me),
         })
@@ -218,10 +223,15 @@ impl Segment {
         Arc::strong_count(&self.lease) == 1
     }
 
-    /// Whether nobody holds a lease, and no mapping of it may be in a reader's hands.
-    pub(crate) fn may_be_cut(&self) -> bool {
-        let never_mapped = self.lock_slot().data.as_ref().is_none_or(|data| data.map.get().is_none());
-        self.is_unleased() && never_mapped && !self.is_sealed()
+    /// Whether the file may be cut where it is: it is not sealed, nobody holds a lease, and no mapping of it may be in a
+    /// reader's hands. From then on none is made.
+    pub(crate) fn begin_cut(&self) -> bool {
+        let mut slot = self.lock_slot();
+        let may_be_cut = self.is_unleased() && !self.is_sealed() && slot.shape != Shape::Mapped;
+        if may_be_cut {
+            slot.shape = Shape::Cut;
+        }
+        may_be_cut
     }
 
     /// Renames its files for a swap or a removal: the name changes under the lock under which files are opened.
@@ -342,12 +352,11 @@ impl Segment {
         }
     }
 
-    /// Bytes of the file: a slice of its mapping, or read. A mapping only ever shows what has been read in before.
+    /// Bytes of the file: a slice of its mapping, or read.
     pub(crate) fn window(&self, data: &OpenData, position: u64, len: u64) -> Result<Bytes> {
         let io = |e: io::Error| Error::io(e, &self.path()).at_position(position);
-        if let Some(mapped) = self.mapped(data) {
-            mapped.populate(&*data.file, position, len).map_err(io)?;
-            return Ok(mapped.bytes.slice(position as usize..(position + len) as usize));
+        if let Some(bytes) = self.mapped(data, position..position + len).map_err(io)? {
+            return Ok(bytes);
         }
         let bytes = self.place.handles.buffers().read(len as usize, |into| data.file.read_at(into, position));
         let bytes = bytes.map_err(io)?;
@@ -357,23 +366,46 @@ impl Segment {
         Ok(bytes)
     }
 
-    /// The mapping of a sealed segment, within the budget.
-    fn mapped<'d>(&self, data: &'d OpenData) -> Option<&'d Mapped> {
-        if !self.is_sealed() || !self.place.mapped_reads.load(Ordering::Relaxed) {
-            return None;
+    /// A part of the file in a mapping of it, which is made when it is due and within the budget.
+    fn mapped(&self, data: &OpenData, part: Range<u64>) -> io::Result<Option<Bytes>> {
+        if !self.place.mapped_reads.load(Ordering::Relaxed) {
+            return Ok(None);
         }
-        data.map
-            .get_or_init(|| {
-                let len = self.len();
-                let me: Weak<dyn Evict> = self.me.clone();
-                let ticket = self.place.handles.map(len, &me)?;
-                // Where mapping fails, reading tells the error.
-                let bytes = data.file.map(len).ok().flatten()?;
-                let words = len.div_ceil(POPULATE).div_ceil(64) as usize;
-                let populated = (0..words).map(|_| AtomicU64::new(0)).collect();
-                Some(Mapped { bytes, populated, _ticket: ticket })
-            })
-            .as_ref()
+        let is_due = |map: &Mapping| map.is_outgrown(self.len(), self.is_sealed());
+        let map = data.map.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = map.part(&*data.file, part.clone())? {
+            return Ok(Some(bytes));
+        }
+        if !is_due(&map) {
+            return Ok(None);
+        }
+        drop(map);
+        let mut map = data.map.write().unwrap_or_else(PoisonError::into_inner);
+        if is_due(&map) {
+            self.map_anew(data, &mut map);
+        }
+        map.part(&*data.file, part)
+    }
+
+    fn map_anew(&self, data: &OpenData, map: &mut Mapping) {
+        let len = self.len();
+        // Its share of the budget comes back before it takes a new one.
+        map.clear(len);
+        let me: Weak<dyn Evict> = self.me.clone();
+        if let Some(ticket) = self.place.handles.map(len, &me)
+            && self.begin_mapping()
+        {
+            map.fill(&*data.file, ticket);
+        }
+    }
+
+    /// Whether the file may be mapped. From then on it is not cut.
+    fn begin_mapping(&self) -> bool {
+        let mut slot = self.lock_slot();
+        if slot.shape == Shape::Free {
+            slot.shape = Shape::Mapped;
+        }
+        slot.shape == Shape::Mapped
     }
 
     fn lock_facts(&self) -> MutexGuard<'_, Facts> {
@@ -416,29 +448,10 @@ impl OpenData {
         OpenData {
             file,
             writable,
-            map: OnceLock::new(),
+            map: RwLock::new(Mapping::default()),
             offsets: Mutex::new(None),
             times: Mutex::new(None),
             _ticket: ticket,
         }
-    }
-}
-
-impl Mapped {
-    /// Reads in the pieces that cover a range, each once.
-    fn populate(&self, file: &dyn File, position: u64, len: u64) -> io::Result<()> {
-        if len == 0 {
-            return Ok(());
-        }
-        for piece in position / POPULATE..=(position + len - 1) / POPULATE {
-            let Some(word) = self.populated.get((piece / 64) as usize) else { break };
-            let bit = 1 << (piece % 64);
-            if word.load(Ordering::Relaxed) & bit == 0 {
-                let end = ((piece + 1) * POPULATE).min(self.bytes.len() as u64);
-                file.populate(&self.bytes[(piece * POPULATE) as usize..end as usize])?;
-                word.fetch_or(bit, Ordering::Relaxed);
-            }
-        }
-        Ok(())
     }
 }

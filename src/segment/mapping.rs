@@ -1,0 +1,80 @@
+//! A mapping of a segment's file: what is read is not copied.
+//!
+//! The active segment is mapped up to where it was readable then; those bytes are never written again. It is mapped
+//! anew as it grows, and what lies behind is read. A mapping only ever shows what has been read in before.
+
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::storage::File;
+use crate::storage::handles::MappedTicket;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// Mappings are read in by pieces of this size before they are touched.
+const PIECE: u64 = 256 << 10;
+/// The active segment is mapped, and mapped anew, when so much of it is not, and a quarter of what is.
+const GROWTH_MIN: u64 = 1 << 20;
+
+/// The mapping of an open file, if there is one.
+#[derive(Default)]
+pub(super) struct Mapping {
+    /// How much was readable when the file was last mapped, or could not be.
+    tried: u64,
+    mapped: Option<Mapped>,
+}
+
+struct Mapped {
+    bytes: Bytes,
+    /// One bit for each piece that has been read in.
+    populated: Box<[AtomicU64]>,
+    _ticket: MappedTicket,
+}
+
+impl Mapping {
+    /// Whether it is time to map a file of which `len` bytes are readable.
+    pub(super) fn is_outgrown(&self, len: u64, sealed: bool) -> bool {
+        let grown = len.saturating_sub(self.tried);
+        if sealed { grown > 0 } else { grown >= GROWTH_MIN.max(self.tried / 4) }
+    }
+
+    /// Lets go of the mapping: one of `len` bytes is to take its place.
+    pub(super) fn clear(&mut self, len: u64) {
+        *self = Mapping { tried: len, mapped: None };
+    }
+
+    /// Maps the file, whose first `tried` bytes are readable.
+    pub(super) fn fill(&mut self, file: &dyn File, ticket: MappedTicket) {
+        // Where mapping fails, reading tells the error.
+        let Some(bytes) = file.map(self.tried).ok().flatten() else { return };
+        let words = self.tried.div_ceil(PIECE).div_ceil(64) as usize;
+        let populated = (0..words).map(|_| AtomicU64::new(0)).collect();
+        self.mapped = Some(Mapped { bytes, populated, _ticket: ticket });
+    }
+
+    /// A part of the file; `None` where it is not mapped.
+    pub(super) fn part(&self, file: &dyn File, part: Range<u64>) -> io::Result<Option<Bytes>> {
+        let Some(mapped) = self.mapped.as_ref().filter(|mapped| part.end <= mapped.bytes.len() as u64) else {
+            return Ok(None);
+        };
+        mapped.populate(file, &part)?;
+        Ok(Some(mapped.bytes.slice(part.start as usize..part.end as usize)))
+    }
+}
+
+impl Mapped {
+    /// Reads in the pieces that cover a part, each once.
+    fn populate(&self, file: &dyn File, part: &Range<u64>) -> io::Result<()> {
+        for piece in part.start / PIECE..part.end.div_ceil(PIECE) {
+            let Some(word) = self.populated.get((piece / 64) as usize) else { break };
+            let bit = 1 << (piece % 64);
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                let end = ((piece + 1) * PIECE).min(self.bytes.len() as u64);
+                file.populate(&self.bytes[(piece * PIECE) as usize..end as usize])?;
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+}
