@@ -170,7 +170,8 @@ pub struct LogConfig {
     /// How far the durable watermark on disk lies behind the true one, at most: what an open after a crash scans of
     /// each partition. Default 64 MiB. Kafka writes its own at each roll and each minute.
     pub checkpoint_bytes: u64,
-    /// Threads that sync. Default 2. With none, `Log::maintain` syncs what is due.
+    /// Threads that sync. Default 2. Beside them one thread reserves space ahead of appends. With none there is no such
+    /// thread either, and `Log::maintain` syncs what is due.
     pub sync_threads: usize,
     /// Threads that open partitions. Default: four for each processor, `None`. Kafka's
     /// `num.recovery.threads.per.data.dir`.
@@ -338,7 +339,8 @@ pub struct TopicConfig {
     pub max_producers: usize,
     /// Whether sealed segments are read through mappings. Default `true`.
     pub mapped_reads: bool,
-    /// Whether space is reserved ahead of small appends. Default `true`.
+    /// Whether space is reserved ahead of small appends: zeros behind the last batch, up to 1.5 MiB while a partition is
+    /// busy, which go when it rests. Default `true`.
     pub append_windows: bool,
 }
 

@@ -286,6 +286,7 @@ fn budgets(config: &LogConfig, storage: &Arc<dyn Storage>, dir: &Path) -> Budget
     Budgets {
         storage: Arc::clone(storage),
         handles: Handles::new(open_max, config.max_mapped_bytes),
+        ahead: Arc::default(),
         unsynced: Unsynced::new(config.max_unsynced_bytes, config.backpressure),
         space: SpaceWatch::new(Arc::clone(storage), dir.to_path_buf(), config.min_free_bytes),
         sync_queue: SyncQueue::default(),
@@ -408,6 +409,11 @@ impl LogInner {
             };
             threads.push(spawn(&format!("stratalog-sync-{at}"), run));
         }
+        if self.config.sync_threads > 0 {
+            let ahead = Arc::clone(&self.budgets.ahead);
+            ahead.join();
+            threads.push(spawn("stratalog-ahead", move || ahead.serve()));
+        }
         let Some(interval) = self.config.maintenance_interval else { return };
         let (log, stop) = (self.me.clone(), Arc::clone(&self.stop));
         threads.push(spawn("stratalog-upkeep", move || keep_up(&log, &stop, interval)));
@@ -421,6 +427,7 @@ impl LogInner {
         self.stop.stop();
         self.budgets.throttle.stop();
         self.budgets.sync_queue.close();
+        self.budgets.ahead.close();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // The last clone may be the one that the maintenance thread holds for a pass.

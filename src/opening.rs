@@ -14,7 +14,7 @@ use crate::kafka_dir::{self, Checkpoints, Shutdown};
 use crate::log::RecoveryReport;
 use crate::offset::Offset;
 use crate::recovery::{self, KafkaCheckpoints, PartitionReport, Request};
-use crate::segment::Place;
+
 use crate::shared::{Budgets, Shared};
 use crate::state::StateStore;
 use crate::storage::{FileKind, OpenMode, Storage, files};
@@ -116,7 +116,7 @@ pub(crate) fn request(
     Request {
         topic: topic.into(),
         id,
-        place: Arc::new(Place::new(path, Arc::clone(&budgets.storage), Arc::clone(&budgets.handles))),
+        place: budgets.place(path),
         budgets: Arc::clone(budgets),
         config: Arc::clone(topic_config),
         mode: config.recovery,
@@ -149,7 +149,7 @@ pub(crate) fn make_partition(
         }
         made => made.map_err(|e| Error::io(e, &path))?,
     }
-    let place = Arc::new(Place::new(path, Arc::clone(storage), Arc::clone(&budgets.handles)));
+    let place = budgets.place(path);
     let metadata = partition_metadata::write(topic_id);
     files::write_new(&**storage, &place.path(file_name::PARTITION_METADATA), metadata.as_bytes())?;
     // `state` first: a directory with a log and no `state` would be taken for one that was put there by somebody else.

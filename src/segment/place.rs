@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::file_name::{SegmentFileKind, Suffix, segment_file};
 use crate::offset::Offset;
 use crate::storage::Storage;
+use crate::storage::ahead::Ahead;
 use crate::storage::handles::Handles;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, OnceLock, Weak};
@@ -16,6 +17,7 @@ pub(crate) struct Place {
     pub(crate) dir: PathBuf,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) handles: Arc<Handles>,
+    pub(crate) ahead: Arc<Ahead>,
     pub(crate) mapped_reads: AtomicBool,
     owner: OnceLock<Weak<dyn Owner>>,
 }
@@ -30,14 +32,15 @@ pub(crate) trait Owner: Send + Sync {
 }
 
 impl Place {
-    pub(crate) fn new(dir: PathBuf, storage: Arc<dyn Storage>, handles: Arc<Handles>) -> Place {
-        Place { dir, storage, handles, mapped_reads: AtomicBool::new(true), owner: OnceLock::new() }
+    pub(crate) fn new(dir: PathBuf, storage: Arc<dyn Storage>, handles: Arc<Handles>, ahead: Arc<Ahead>) -> Place {
+        Place { dir, storage, handles, ahead, mapped_reads: AtomicBool::new(true), owner: OnceLock::new() }
     }
 
     /// The same directory, for somebody who reads beside its owner. Nothing is mapped that another process may cut.
     pub(crate) fn reading_only(other: &Place) -> Place {
-        let (dir, storage, handles) = (other.dir.clone(), Arc::clone(&other.storage), Arc::clone(&other.handles));
-        Place { mapped_reads: AtomicBool::new(false), ..Place::new(dir, storage, handles) }
+        let (storage, handles, ahead) = (&other.storage, &other.handles, &other.ahead);
+        let place = Place::new(other.dir.clone(), Arc::clone(storage), Arc::clone(handles), Arc::clone(ahead));
+        Place { mapped_reads: AtomicBool::new(false), ..place }
     }
 
     /// Names the owner, once.

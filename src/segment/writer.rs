@@ -1,5 +1,6 @@
 //! The writer of the active segment. Sealing consumes it: a sealed segment cannot be written.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::BatchHeader;
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::offset::{Offset, Timestamp};
+use crate::storage::ahead::Asked;
 use crate::storage::{OpenMode, Reserve, Reserved, Window};
 use crate::sync::atomic::Ordering;
 
@@ -23,6 +25,10 @@ const MAPPED_WRITE_MAX: u64 = 2 << 10;
 const ZEROED_WRITE_MAX: u64 = 256 << 10;
 /// Zeros that nothing is mapped of are written in pieces of this size: larger ones make single appends wait.
 const ZEROED_PIECE: u64 = 128 << 10;
+/// A write larger than this has no space reserved ahead of its time.
+const AHEAD_WRITE_MAX: u64 = 32 << 10;
+/// So many windows are reserved ahead of their time.
+const AHEAD_WINDOWS: usize = 2;
 /// So many small writes since the file was opened make a window worth its price.
 const WRITES_BEFORE_WINDOW: u32 = 4;
 
@@ -38,6 +44,8 @@ pub(crate) struct SegmentWriter {
     reserved: u64,
     /// The part of it that is mapped. It goes before the file is cut.
     window: Option<Window>,
+    /// The spaces behind it, which a thread of the log reserves meanwhile. They go before the file is cut.
+    ahead: VecDeque<Asked>,
     /// How much is reserved next.
     next_reserve: u64,
     small_writes: u32,
@@ -81,6 +89,7 @@ impl SegmentWriter {
             index_entries,
             reserved: len,
             window: None,
+            ahead: VecDeque::new(),
             next_reserve: WINDOW_MIN,
             small_writes: 0,
             reserve,
@@ -123,13 +132,14 @@ impl SegmentWriter {
     #[inline(never)]
     fn write_to_file(&mut self, parts: [&[u8]; 2], size: u64) -> Result<()> {
         let data = self.take_data()?;
-        self.reserve_for(&data, size);
-        let copied = self.window.as_mut().is_some_and(|window| window.write(parts, self.len));
+        let next = self.reserve_for(&data, size);
+        let copied = self.copy(parts, next);
         let written = if copied { Ok(()) } else { data.file.write_vectored_at(&parts, self.len) };
         let written = match written {
             Ok(()) => {
                 self.len += size;
                 self.reserved = self.reserved.max(self.len);
+                self.ask_ahead(&data, size);
                 Ok(())
             }
             Err(e) => Err(self.roll_back(&data, e)),
@@ -176,6 +186,7 @@ impl SegmentWriter {
     pub(crate) fn trim(&mut self) -> Result<()> {
         self.small_writes = 0;
         self.window = None;
+        self.settle_ahead();
         if self.reserved > self.len {
             let data = self.take_data()?;
             let released = data.file.release(self.len);
@@ -190,6 +201,7 @@ impl SegmentWriter {
     pub(crate) fn let_go(&mut self) {
         self.data = None;
         self.window = None;
+        self.settle_ahead();
         self.small_writes = 0;
     }
 
@@ -215,17 +227,40 @@ impl SegmentWriter {
         }
     }
 
-    /// Reserves space ahead of small writes. A full disk, or a file system that cannot, is no error here: the write
-    /// itself will tell.
-    fn reserve_for(&mut self, data: &OpenData, size: u64) {
-        let Some(how) = self.reserve else { return };
+    /// Copies bytes into the window, or into what is left of it and the one behind it, which takes its place. `false`
+    /// where they do not lie in both whole.
+    fn copy(&mut self, parts: [&[u8]; 2], next: Option<Window>) -> bool {
+        let position = self.len;
+        let Some(mut next) = next else {
+            return self.window.as_mut().is_some_and(|window| window.write(parts, position));
+        };
+        let copied = match self.window.as_mut().filter(|window| window.end() > position) {
+            Some(window) => {
+                let (head, tail) = split(parts, (window.end() - position) as usize);
+                window.write(head, position) && next.write(tail, window.end())
+            }
+            None => next.write(parts, position),
+        };
+        self.window = Some(next);
+        copied
+    }
+
+    /// Reserves space for writes that are not large, and returns the window behind the one there is. A full disk, or a
+    /// file system that cannot, is no error here: the write itself will tell.
+    fn reserve_for(&mut self, data: &OpenData, size: u64) -> Option<Window> {
+        let how = self.reserve?;
+        if self.len + size <= self.reserved {
+            return None;
+        }
+        // Whatever is written next lies where it may be at work.
+        let next = self.take_ahead(data);
         if size > ZEROED_WRITE_MAX || self.len + size <= self.reserved {
-            return;
+            return next;
         }
         let how = if size > MAPPED_WRITE_MAX { Reserve::Zeroed } else { how };
         self.small_writes += 1;
         if self.small_writes < WRITES_BEFORE_WINDOW {
-            return;
+            return None;
         }
         // What is zeroed already is not zeroed again, unless it is to be mapped.
         let from = if how == Reserve::Mapped { self.len } else { self.reserved };
@@ -233,30 +268,80 @@ impl SegmentWriter {
         let piece = if how == Reserve::Mapped { self.next_reserve } else { ZEROED_PIECE };
         let end = (self.len + size).next_multiple_of(piece);
         self.window = None;
-        match data.file.reserve(from, end - from, how) {
+        let reserved = data.file.reserve(from, end - from, how);
+        self.window = self.take_reserved(data, end, reserved);
+        self.next_reserve = (self.next_reserve * 2).min(WINDOW_MAX);
+        None
+    }
+
+    /// Has the next spaces reserved while this one is used, once there was use for the largest. For large writes it is
+    /// no gain: one thread cannot zero faster than they come.
+    fn ask_ahead(&mut self, data: &OpenData, size: u64) {
+        if self.reserve != Some(Reserve::Mapped) || self.next_reserve < WINDOW_MAX || size > AHEAD_WRITE_MAX {
+            return;
+        }
+        while self.ahead.len() < AHEAD_WINDOWS && self.reserved > self.len {
+            let from = self.ahead.back().map_or(self.reserved, Asked::end);
+            let part = from..(from + 1).next_multiple_of(WINDOW_MAX);
+            let Some(asked) = self.segment.place.ahead.ask(&data.file, part, Reserve::Mapped) else { return };
+            self.ahead.push_back(asked);
+        }
+    }
+
+    /// Takes over what was reserved meanwhile, if it was begun.
+    fn take_ahead(&mut self, data: &OpenData) -> Option<Window> {
+        let asked = self.ahead.pop_front()?;
+        let end = asked.end();
+        let reserved = asked.take();
+        if !matches!(reserved, Some(Ok(_))) {
+            // Nothing is written behind it that is not reserved.
+            self.settle_ahead();
+        }
+        self.take_reserved(data, end, reserved?)
+    }
+
+    /// Lets nobody reserve anything any more; what was begun is still there.
+    fn settle_ahead(&mut self) {
+        while let Some(asked) = self.ahead.pop_front() {
+            let end = asked.end();
+            if asked.take().is_some() {
+                self.reserved = self.reserved.max(end);
+            }
+        }
+    }
+
+    /// Takes note of space that was reserved up to `end`, or was not.
+    fn take_reserved(&mut self, data: &OpenData, end: u64, reserved: io::Result<Reserved>) -> Option<Window> {
+        match reserved {
             Ok(Reserved::Nothing) => {
                 self.reserve = None;
-                return;
+                None
             }
-            Ok(Reserved::Space) => {}
-            Ok(Reserved::Window(window)) => self.window = Some(window),
+            Ok(Reserved::Space) => {
+                self.reserved = end;
+                None
+            }
+            Ok(Reserved::Window(window)) => {
+                self.reserved = end;
+                Some(window)
+            }
             Err(_) => {
                 // Whatever part was reserved goes back, so that it is not taken for data.
+                self.window = None;
                 let released = data.file.release(self.len).is_ok();
                 self.reserved = if released { self.len } else { end };
                 self.next_reserve = WINDOW_MIN;
                 self.small_writes = 0;
-                return;
+                None
             }
         }
-        self.reserved = end;
-        self.next_reserve = (self.next_reserve * 2).min(WINDOW_MAX);
     }
 
     /// Takes a failed write back: what it left would be taken for a torn tail (I9).
     fn roll_back(&mut self, data: &OpenData, cause: io::Error) -> Error {
         let path = self.segment.path();
         self.window = None;
+        self.settle_ahead();
         match data.file.release(self.len) {
             Ok(()) => {
                 self.reserved = self.len;
@@ -264,5 +349,14 @@ impl SegmentWriter {
             }
             Err(_) => Error::new(ErrorKind::Poisoned).at_path(&path),
         }
+    }
+}
+
+/// The first `at` bytes of two buffers, one behind the other, and the rest.
+fn split(parts: [&[u8]; 2], at: usize) -> ([&[u8]; 2], [&[u8]; 2]) {
+    let [first, second] = parts;
+    match at.checked_sub(first.len()) {
+        None => ([&first[..at], &[]], [&first[at..], second]),
+        Some(at) => ([first, &second[..at]], [&second[at..], &[]]),
     }
 }

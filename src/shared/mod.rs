@@ -1,5 +1,6 @@
 //! What the workers of a partition share: its place, its view, its ends, and the services around them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::active::Active;
@@ -17,6 +18,7 @@ use crate::segment::{Owner, Place, Segment};
 use crate::state::StateStore;
 use crate::stats::{Counters, Upkeep};
 use crate::storage::Storage;
+use crate::storage::ahead::Ahead;
 use crate::storage::handles::Handles;
 use crate::storage::paced::Throttle;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
@@ -41,6 +43,7 @@ const NO_ROOM_RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Budgets {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) handles: Arc<Handles>,
+    pub(crate) ahead: Arc<Ahead>,
     pub(crate) unsynced: Unsynced,
     pub(crate) space: SpaceWatch,
     pub(crate) sync_queue: SyncQueue,
@@ -53,6 +56,14 @@ pub(crate) struct Budgets {
     pub(crate) throttle: Arc<Throttle>,
     /// Set once the log's secret is known.
     pub(crate) hasher: OnceLock<KeyHasher>,
+}
+
+impl Budgets {
+    /// The place of a partition that shares them.
+    pub(crate) fn place(&self, dir: PathBuf) -> Arc<Place> {
+        let (storage, handles, ahead) = (&self.storage, &self.handles, &self.ahead);
+        Arc::new(Place::new(dir, Arc::clone(storage), Arc::clone(handles), Arc::clone(ahead)))
+    }
 }
 
 /// One partition, as its workers see it.

@@ -190,6 +190,11 @@ pub struct Window {
 }
 
 impl Window {
+    /// One past the position of the last byte.
+    pub fn end(&self) -> u64 {
+        self.start + self.map.len() as u64
+    }
+
     /// Copies buffers, one behind the other, to a position of the file; `false`, and nothing done, when they do not lie
     /// in the window whole.
     #[inline]
@@ -289,7 +294,7 @@ impl File for FsFile {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         // SAFETY: the mapping is read-only and the caller keeps the file from being cut or overwritten below `len`
-        // while it is held (the contract of `File::map`): sealed segments are never written, and a truncation
+        // while it is held (the contract of `File::map`): what is readable is never written again, and a truncation
         // makes a new file.
         let map = unsafe { MmapOptions::new().len(len as usize).map(&self.file)? };
         Ok(Some(Bytes::from_owner(map)))
@@ -323,8 +328,8 @@ impl FsFile {
         let start = position / page * page;
         // SAFETY: the file was written up to `position + len`, so it has blocks for all of it, and its owner drops the
         // window before it cuts the file (the contract of `File::reserve`); nobody else writes an active segment (the
-        // log's lock). Reads of the same pages go through `read_at`, so no reference to these bytes exists but the
-        // window's own.
+        // log's lock). Readers see the same pages through `read_at` or a mapping of their own, but only bytes that were
+        // published, which are never written again.
         let map =
             unsafe { MmapOptions::new().offset(start).len((position + len - start) as usize).map_mut(&self.file)? };
         // Pages that cannot be had are found out here, not by a signal later.

@@ -1,6 +1,7 @@
 //! The seam to the disk. Everything above reads and writes through [`Storage`] and [`File`], directory operations
 //! included, so that the same engine runs on a real file system and on a simulated one that can crash at any operation.
 
+pub(crate) mod ahead;
 pub(crate) mod buffers;
 pub(crate) mod files;
 mod fs;
@@ -117,7 +118,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
 /// Holds a lock file until dropped.
 pub trait LockGuard: Send + Sync + fmt::Debug {}
 
-/// An open file. One thread writes at a time; any number read.
+/// An open file. One thread writes at a time; any number read. Behind what is written another thread may reserve space
+/// meanwhile.
 pub trait File: Send + Sync + fmt::Debug {
     /// Reads at a position until `buf` is full or the file ends; returns the bytes read.
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;
