@@ -187,6 +187,20 @@ fn what_is_refused_is_told_in_the_words_of_the_command_line() {
 }
 
 #[test]
+fn a_missing_segment_is_told_by_all_that_look() {
+    let dir = tempfile::tempdir().unwrap();
+    write_log(dir.path());
+    let logs: Vec<_> = files(&dir.path().join("events-0"));
+    let logs: Vec<_> = logs.iter().filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
+    assert!(logs.len() > 2);
+    fs::remove_file(logs[1]).unwrap();
+    for command in ["info", "topics", "segments", "verify", "repair"] {
+        let said = expect(1, &[command, text(dir.path())]);
+        assert!(said.contains(" missing") || command == "repair", "{command}: {said}");
+    }
+}
+
+#[test]
 fn an_older_value_that_lies_below_damage_is_shown_with_the_status_of_damage() {
     let crash =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/kafka-crash/bit-flip-middle-segment/before");
