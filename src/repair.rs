@@ -12,7 +12,9 @@ use std::sync::Arc;
 use crate::config::{LogConfig, RecoveryMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::State;
-use crate::inspect::{self, Entry, Kind};
+use crate::format::checkpoint::OffsetCheckpoint;
+use crate::format::file_name::{CLEANER_CHECKPOINT, SegmentFileKind, Suffix};
+use crate::inspect::{self, Directory, Entry, Kind, PartitionDir};
 use crate::log::{Log, RecoveryReport};
 use crate::offset::Offset;
 use crate::segment::scan::OFFSETS_MAX;
@@ -145,10 +147,18 @@ pub fn plan(dir: impl AsRef<Path>, options: &Options) -> Result<RepairPlan> {
     }
     let mut plan = RepairPlan { dir: dir.to_path_buf(), allow_gaps: options.allow_gaps, steps: Vec::new() };
     for partition in &directory.partitions {
-        let ours = directory.kind == Kind::Ours;
-        plan.steps.extend(plan_partition(&*storage, &partition.path, ours, options.allow_gaps)?);
+        let cleaned_to = (directory.kind == Kind::Kafka).then(|| cleaned_to(&directory, partition));
+        plan.steps.extend(plan_partition(&*storage, &partition.path, cleaned_to, options.allow_gaps)?);
     }
     Ok(plan)
+}
+
+/// How far Kafka's cleaner is known to have come.
+fn cleaned_to(directory: &Directory, partition: &PartitionDir) -> Offset {
+    let files = directory.checkpoints.iter().filter(|file| file.name == CLEANER_CHECKPOINT);
+    let mut entries = files.filter_map(|file| file.entries.as_ref().ok()).flatten();
+    let is_its = |entry: &&OffsetCheckpoint| entry.topic == partition.topic && entry.partition == partition.id;
+    entries.find(is_its).map_or(Offset::ZERO, |entry| entry.offset)
 }
 
 /// Carries out a plan: opens the log in [`RecoveryMode::Salvage`] and closes it. `config` is as for [`Log::open`]; its
@@ -186,20 +196,59 @@ struct Damage {
     batches: u64,
 }
 
-fn plan_partition(storage: &dyn Storage, dir: &Path, ours: bool, allow_gaps: bool) -> Result<Vec<Step>> {
+/// Gaps between segments that are no damage.
+enum KnownGaps {
+    /// All are.
+    All,
+    /// Those on record.
+    Recorded(Vec<Range<Offset>>),
+    /// What Kafka's cleaner left: below where it is known to have come, and where it deleted a segment.
+    Kafka { cleaned_to: Offset, deleted: Vec<Offset> },
+}
+
+impl KnownGaps {
+    /// Whether a gap behind the segment of this base is one of them.
+    fn contains(&self, base: Offset, gap: &Range<Offset>) -> bool {
+        match self {
+            KnownGaps::All => true,
+            KnownGaps::Recorded(gaps) => gaps.iter().any(|known| known.start <= gap.start && gap.end <= known.end),
+            KnownGaps::Kafka { cleaned_to, deleted } => {
+                gap.end <= *cleaned_to || deleted.iter().any(|deleted| (base..gap.end).contains(deleted))
+            }
+        }
+    }
+}
+
+/// Of Kafka's directories it is known how far they were cleaned.
+fn plan_partition(
+    storage: &dyn Storage,
+    dir: &Path,
+    cleaned_to: Option<Offset>,
+    allow_gaps: bool,
+) -> Result<Vec<Step>> {
     let state_file = inspect::state(storage, dir)?;
     let state = state_file.as_ref().and_then(|file| file.newest().cloned());
     let mut steps = Vec::new();
-    if ours && state.is_none() {
+    if cleaned_to.is_none() && state.is_none() {
         steps.push(Step::RewriteState { path: dir.join(crate::format::file_name::STATE) });
     }
     let mut segments = Vec::new();
-    for file in inspect::files(storage, dir)?.iter().filter(|file| file.is_log()) {
-        if let Some((base, ..)) = file.segment() {
-            segments.push(find(storage, &file.path, base, file.len)?);
+    let mut deleted = Vec::new();
+    for file in inspect::files(storage, dir)? {
+        match file.segment() {
+            Some((base, SegmentFileKind::Log, Suffix::None)) => {
+                segments.push(find(storage, &file.path, base, file.len)?);
+            }
+            Some((base, SegmentFileKind::Log, Suffix::Deleted)) => deleted.push(base),
+            _ => {}
         }
     }
-    steps.extend(decide(dir, &segments, state.as_ref(), ours, allow_gaps));
+    let known_gaps = match cleaned_to {
+        _ if allow_gaps => KnownGaps::All,
+        Some(cleaned_to) => KnownGaps::Kafka { cleaned_to, deleted },
+        None => KnownGaps::Recorded(state.as_ref().map(|state| state.adopted_gaps.clone()).unwrap_or_default()),
+    };
+    steps.extend(decide(dir, &segments, state.as_ref(), &known_gaps));
     Ok(steps)
 }
 
@@ -233,7 +282,7 @@ fn find(storage: &dyn Storage, path: &Path, base: Offset, len: u64) -> Result<Fo
 }
 
 /// Pure: what is done to segments that were found like this.
-fn decide(dir: &Path, segments: &[Found], state: Option<&State>, ours: bool, allow_gaps: bool) -> Vec<Step> {
+fn decide(dir: &Path, segments: &[Found], state: Option<&State>, known_gaps: &KnownGaps) -> Vec<Step> {
     let mut steps = Vec::new();
     let log_start = state.map_or(Offset::ZERO, |state| state.log_start);
     if let (Some(first), true) = (segments.first(), state.is_some())
@@ -241,16 +290,15 @@ fn decide(dir: &Path, segments: &[Found], state: Option<&State>, ours: bool, all
     {
         steps.push(Step::RaiseStart { path: dir.to_path_buf(), offsets: log_start..first.base });
     }
-    let mut end: Option<Offset> = None;
+    let (mut end, mut before): (Option<Offset>, Option<Offset>) = (None, None);
     let mut broken = false;
     for segment in segments {
-        let known = |gap: &Range<Offset>| {
-            state.is_some_and(|s| s.adopted_gaps.iter().any(|k| k.start <= gap.start && gap.end <= k.end))
-        };
-        // Kafka's own gaps are for its cleaner's checkpoint to explain.
-        let gap = end.filter(|end| *end < segment.base).map(|end| end..segment.base);
-        let is_hole = gap.is_some_and(|gap| ours && !allow_gaps && !known(&gap) && gap.end > log_start);
+        let is_hole = end.zip(before).is_some_and(|(end, before)| {
+            let gap = end..segment.base;
+            !gap.is_empty() && !known_gaps.contains(before, &gap) && gap.end > log_start
+        });
         let overlaps = end.is_some_and(|end| end > segment.base);
+        before = Some(segment.base);
         broken |= is_hole || overlaps;
         if broken {
             let offsets = segment.base..segment.last;

@@ -136,6 +136,20 @@ fn check_goes_on(dir: tempfile::TempDir, opened: (Log, Partition), case: &Case) 
     log.close().unwrap();
 }
 
+/// A log that is open for reading only, on files that nobody has put in order yet.
+#[test]
+fn a_read_only_open_shows_what_recovery_would_leave_and_writes_nothing() {
+    for case in cases().iter().filter(|case| !is_bit_flip(case)) {
+        let dir = copy(&case.before);
+        let before = contents(dir.path());
+        let log = Log::open_read_only(dir.path()).unwrap();
+        assert!(report(&log).error.is_none(), "{}: {:?}", case.name, report(&log));
+        let partition = log.partition("crash", 0).unwrap();
+        case.after.check(&all_records(&partition), &case.name);
+        assert_eq!(contents(dir.path()), before, "{}", case.name);
+    }
+}
+
 #[test]
 fn what_is_cut_off_a_tail_lies_aside() {
     for case in cases() {

@@ -112,6 +112,28 @@ fn a_missing_segment_ends_the_log_before_it_and_a_missing_head_starts_it_later()
     }
 }
 
+/// A directory of Kafka's: what its cleaner is known to have reached may have gaps, nothing else may.
+#[test]
+fn a_missing_segment_of_kafkas_is_told_and_repaired_unless_its_cleaner_explains_it() {
+    for cleaned in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        write_log(dir.path());
+        for ours in ["stratalog.meta", "stratalog.topics", "t-0/state"] {
+            fs::remove_file(dir.path().join(ours)).unwrap();
+        }
+        fs::remove_file(&logs(dir.path())[2]).unwrap();
+        let checkpoint = if cleaned { format!("0\n1\nt 0 {RECORDS}\n") } else { "0\n0\n".to_owned() };
+        fs::write(dir.path().join("cleaner-offset-checkpoint"), checkpoint).unwrap();
+        let plan = plan(dir.path());
+        assert_eq!(plan.is_empty(), cleaned, "{plan}");
+        let read_only = Log::open_read_only(dir.path()).unwrap();
+        assert_eq!(read_only.partition("t", 0).unwrap().stats().error.is_none(), cleaned);
+        drop(read_only);
+        let (_log, partition) = repair_and_open(dir.path(), &plan);
+        assert_eq!(partition.offsets().end == Offset::new(RECORDS), cleaned);
+    }
+}
+
 #[test]
 fn a_plan_for_another_state_of_the_directory_is_not_run() {
     let dir = tempfile::tempdir().unwrap();

@@ -151,6 +151,8 @@ impl Opening {
                 Ok(Step::FinishSwap { swap, replaced }) => {
                     files.swaps.retain(|seen| seen.base != swap);
                     files.logs.retain(|log| !replaced.contains(&log.base));
+                    // As once they are renamed: they explain what Kafka's output leaves out at its end.
+                    files.deleted.extend(replaced);
                     let path = self.request.place.segment_path(swap, SegmentFileKind::Log, Suffix::Swap);
                     let info = self.request.place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
                     let end =

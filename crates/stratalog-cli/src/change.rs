@@ -4,7 +4,7 @@ use serde::Serialize;
 use stratalog::Partition;
 
 use crate::human;
-use crate::outcome::{Outcome, Status};
+use crate::outcome::{Failure, Outcome, Status};
 use crate::target::Writable;
 use crate::ui::{self, Ui};
 
@@ -61,7 +61,7 @@ impl State {
 
 impl<T: Done> Change<T> {
     /// Does it, and looks at the partition before and after.
-    pub fn make(partition: &Partition, act: impl FnOnce() -> stratalog::Result<T>) -> Change<T> {
+    pub fn make<E: Into<Failure>>(partition: &Partition, act: impl FnOnce() -> Result<T, E>) -> Change<T> {
         let before = State::of(partition);
         let (done, error, status) = match act() {
             Ok(done) => {
@@ -69,7 +69,7 @@ impl<T: Done> Change<T> {
                 (Some(done), None, status)
             }
             Err(error) => {
-                let failure = crate::outcome::Failure::from(error);
+                let failure: Failure = error.into();
                 (None, Some(failure.to_string()), failure.status())
             }
         };
@@ -98,7 +98,7 @@ pub fn finish<T: Done>(
     for change in &changes.partitions {
         status = status.max(change.status);
         if let Some(error) = &change.error {
-            ui.note(&format!("{}-{}: {error}", change.topic, change.partition));
+            ui.error(&format!("{}-{}: {error}", change.topic, change.partition));
         }
     }
     ui.show(&changes, |changes| show(changes, text))?;
@@ -118,7 +118,7 @@ fn show<T>(changes: &Changes<T>, text: impl Fn(&T, &State, &State) -> String) ->
     if changes.partitions.is_empty() {
         return "nothing to do\n".to_owned();
     }
-    let headings = ["PARTITION", "", "START", "END", "SEGMENTS", "RECORDS"];
+    let headings = ["PARTITION", "", "START", "END", "SEGMENTS", "LOG SIZE"];
     let mut table = ui::table_of_numbers(headings, &[2, 3, 4, 5]);
     for change in &changes.partitions {
         let name = format!("{}-{}", change.topic, change.partition);

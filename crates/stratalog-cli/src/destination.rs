@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use stratalog::{Cleanup, Log, Partition, Record, TopicConfig, partition_for_key};
 
+use crate::human;
 use crate::outcome::Failure;
 use crate::target::{self, Writable, WriteArgs};
 use crate::text::parse::Block;
@@ -75,7 +76,8 @@ impl DestinationArgs {
                     return Err(Failure::misuse(message));
                 };
                 let topic = log.create_topic(&self.what, count, self.topic_config()?)?;
-                ui.note(&format!("made the topic {} with {count} partitions", self.what));
+                let count_text = human::count(u64::from(count), "partition", "partitions");
+                ui.note(&format!("made the topic {} with {count_text}", self.what));
                 (self.what.clone(), topic.partitions(), Some(count))
             }
         };

@@ -1,8 +1,11 @@
 //! What is told of partitions and their segments, in text and in JSON.
 
+use std::ops::Range;
+
 use serde::Serialize;
-use stratalog::format::file_name;
-use stratalog::inspect::{self, Deadline, Depth, Directory, Due, PartitionDir, SegmentInfo};
+use stratalog::format::State;
+use stratalog::format::file_name::{self, SegmentFileKind, Suffix};
+use stratalog::inspect::{self, Deadline, Depth, Directory, Due, FileEntry, Kind, PartitionDir, SegmentInfo};
 use stratalog::storage::FileSystem;
 use stratalog::{Offset, Timestamp, TopicConfig};
 
@@ -167,18 +170,26 @@ pub fn partition(
     let config = topic_config(directory, &dir.topic);
     let mut totals = Totals::default();
     let mut deadlines = Vec::new();
-    let (mut first, mut end) = (None, None);
+    let files = inspect::files(&storage, &dir.path)?;
+    let mut gaps = Vec::new();
+    let (mut first, mut end): (Option<Offset>, Option<Offset>) = (None, None);
     for segment in inspect::segments(&storage, &dir.path, depth)? {
         let segment = segment?;
         each(&segment);
         totals.add_segment(&segment, is_dirty(directory, dir, &segment));
         damage.extend(damage_of(&segment));
         first = first.or(Some(segment.base));
+        gaps.extend(end.filter(|end| *end < segment.base).map(|end| end..segment.base));
         end = Some(segment.end);
         deadlines.extend(config.iter().flat_map(|config| segment.deadlines(config)).map(DeadlineSummary::new));
     }
     let log_start = state.as_ref().map(|state| state.log_start).or(checkpoint(file_name::LOG_START_CHECKPOINT));
     let log_start = log_start.max(first).unwrap_or(Offset::ZERO);
+    gaps.retain(|gap| gap.end > log_start && !is_explained(directory, dir, state.as_ref(), &files, gap));
+    // An owner that compacts meanwhile takes files away: then what was seen is not one state of the directory.
+    if !gaps.is_empty() && inspect::files(&storage, &dir.path)? == files {
+        damage.extend(gaps.iter().map(|gap| format!("the offsets [{}, {}) are missing", gap.start, gap.end)));
+    }
     let durable_end =
         state.as_ref().map(|state| state.durable_end).or(checkpoint(file_name::RECOVERY_POINT_CHECKPOINT));
     let high_watermark =
@@ -198,6 +209,25 @@ pub fn partition(
         next_deadline: deadlines.into_iter().min(),
         damage,
     })
+}
+
+/// Whether a gap between segments is known: to `state`, by Kafka's cleaner, or since a swap is under way there.
+fn is_explained(
+    directory: &Directory,
+    dir: &PartitionDir,
+    state: Option<&State>,
+    files: &[FileEntry],
+    gap: &Range<Offset>,
+) -> bool {
+    let recorded = state.is_some_and(|s| s.adopted_gaps.iter().any(|g| g.start <= gap.start && gap.end <= g.end));
+    let cleaned = directory.kind == Kind::Kafka
+        && directory.checkpoint(file_name::CLEANER_CHECKPOINT, &dir.topic, dir.id).is_some_and(|to| gap.end <= to);
+    let before = files.iter().filter(|file| file.is_log()).filter_map(FileEntry::segment).map(|(base, ..)| base);
+    let before = before.filter(|base| *base < gap.start).max().unwrap_or(Offset::ZERO);
+    let swapped = files.iter().filter_map(FileEntry::segment).any(|(base, kind, suffix)| {
+        kind == SegmentFileKind::Log && suffix != Suffix::None && (before..gap.end).contains(&base)
+    });
+    recorded || cleaned || swapped
 }
 
 /// What is wrong with a segment, in words.

@@ -41,11 +41,11 @@ pub fn directory(path: &Path) -> Result<Directory, Failure> {
     Ok(directory)
 }
 
-/// The partitions that are meant: of a topic, a single one, or all.
+/// The partitions that are meant: of a topic, a single one, or all. In an empty directory every name stands for none.
 pub fn partitions<'d>(directory: &'d Directory, what: Option<&str>) -> Result<Vec<&'d PartitionDir>, Failure> {
     let Some(what) = what else { return Ok(directory.partitions.iter().collect()) };
     let selected = directory.select(what);
-    if selected.is_empty() {
+    if selected.is_empty() && !directory.is_empty() {
         let message = format!("{}: no topic and no partition is named {what:?}", directory.path.display());
         return Err(Failure::misuse(message));
     }

@@ -1,6 +1,5 @@
 //! What people and machines get to see: text or JSON on stdout, notes and progress on stderr.
 
-use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -43,28 +42,30 @@ impl Ui {
 
     /// Something that a person should know, beside the result.
     pub fn note(&self, text: &str) {
-        say(format_args!("stratalog: {text}"));
+        self.say("note", text, "stratalog: ");
     }
 
     /// Damage that was met, beside the result.
     pub fn damage(&self, what: &str) {
-        if self.json {
-            say(format_args!("{}", serde_json::json!({ "damage": what })));
-        } else {
-            say(format_args!("stratalog: damage: {what}"));
-        }
+        self.say("damage", what, "stratalog: damage: ");
+    }
+
+    /// What could not be done, while the command goes on.
+    pub fn error(&self, what: &str) {
+        self.say("error", what, "stratalog: ");
     }
 
     /// Why the command could not go on.
     pub fn failure(&self, failure: &Failure) {
-        if failure.is_silent() {
-            return;
+        if !failure.is_silent() {
+            self.error(&failure.to_string());
         }
-        if self.json {
-            say(format_args!("{}", serde_json::json!({ "error": failure.to_string() })));
-        } else {
-            say(format_args!("stratalog: {failure}"));
-        }
+    }
+
+    /// A line on stderr. Nobody may be there to listen: that is no reason to stop, let alone to panic.
+    fn say(&self, what: &'static str, text: &str, prefix: &str) {
+        let line = if self.json { serde_json::json!({ what: text }).to_string() } else { format!("{prefix}{text}") };
+        let _ = writeln!(io::stderr(), "{line}");
     }
 
     /// A bar with rate and time left, in bytes; hidden when stderr is no terminal.
@@ -84,11 +85,6 @@ impl Ui {
         let style = ProgressStyle::with_template(template).expect("the templates above are sound");
         ProgressBar::new(total).with_style(style).with_message(what)
     }
-}
-
-/// Nobody may be there to listen: that is no reason to stop, let alone to panic.
-fn say(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// A table with these headings.

@@ -154,7 +154,60 @@ fn every_command_has_a_help_text_with_examples() {
         let help = expect(0, &["help", command]);
         let examples = help.split("Examples:\n").nth(1).unwrap_or_default();
         assert!(examples.lines().next().is_some_and(|first| first.contains("stratalog ")), "{command}: {help}");
+        // Sentences go on to the end of the line, however wide it is.
+        let lines: Vec<&str> = examples.lines().collect();
+        for pair in lines.windows(2).filter(|pair| !pair[0].ends_with(['.', ':']) && !pair[0].starts_with(' ')) {
+            let next = pair[1].split(' ').next().unwrap_or_default();
+            assert!(
+                pair[0].is_empty() || next.is_empty() || pair[0].len() + 1 + next.len() > 98,
+                "{command}: {}",
+                pair[0]
+            );
+        }
     }
+}
+
+#[test]
+fn what_is_refused_is_told_in_the_words_of_the_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    write_log(dir.path());
+    let args = ["truncate", "--to", "1", text(dir.path()), "prices-0"];
+    let refused = run(&args);
+    assert_eq!(refused.status.code(), Some(2));
+    let stderr = String::from_utf8(refused.stderr).unwrap();
+    assert!(stderr.contains("--lossy") && !stderr.contains("truncate_lossy"), "{stderr}");
+    let (absent, nowhere) = (["get", text(dir.path()), "prices", "absent"], ["cat", text(dir.path()), "absent"]);
+    for args in [&args[..], &absent, &nowhere] {
+        let output = run(&[&["--json"], args].concat());
+        assert_ne!(output.status.code(), Some(0), "{args:?}");
+        for line in String::from_utf8(output.stderr).unwrap().lines() {
+            serde_json::from_str::<serde_json::Value>(line).expect(line);
+        }
+    }
+}
+
+#[test]
+fn a_missing_segment_is_told_by_all_that_look() {
+    let dir = tempfile::tempdir().unwrap();
+    write_log(dir.path());
+    let logs: Vec<_> = files(&dir.path().join("events-0"));
+    let logs: Vec<_> = logs.iter().filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
+    assert!(logs.len() > 2);
+    fs::remove_file(logs[1]).unwrap();
+    for command in ["info", "topics", "segments", "verify", "repair"] {
+        let said = expect(1, &[command, text(dir.path())]);
+        assert!(said.contains(" missing") || command == "repair", "{command}: {said}");
+    }
+}
+
+#[test]
+fn an_older_value_that_lies_below_damage_is_shown_with_the_status_of_damage() {
+    let crash =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/kafka-crash/bit-flip-middle-segment/before");
+    let output = run(&["get", text(&crash), "crash", "key-00000106"]);
+    assert!(!output.stdout.is_empty());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("damage"));
 }
 
 #[test]

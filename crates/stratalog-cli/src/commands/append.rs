@@ -16,7 +16,7 @@ Examples:
   stratalog append /var/lib/orders orders --key order-1 --tombstone
   echo 'order-2: placed' | stratalog append /var/lib/orders orders --key-separator ': '
 
-With neither --value nor --tombstone every line of standard input is a record, as for import. What was appended is
+With neither --value nor --tombstone every line of standard input is a record, as for import. What was appended is \
 durable when the command ends. No other process may have the log open.";
 
 #[derive(clap::Args, Debug)]

@@ -17,7 +17,7 @@ Examples:
   stratalog cat --from 1000 -n 5 /var/lib/orders orders-0
   stratalog cat --since 2026-01-31T12:00:00Z --json /var/lib/orders orders | jq .offset
 
-Each line has the partition and offset, the time, the key and the value. With --json or --format, records are written
+Each line has the partition and offset, the time, the key and the value. With --json or --format, records are written \
 as by export. Nothing is locked or written: it works beside a running owner.";
 
 #[derive(clap::Args, Debug)]

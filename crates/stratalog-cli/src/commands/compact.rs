@@ -18,8 +18,8 @@ Examples:
   stratalog compact /var/lib/orders
   stratalog compact --full /var/lib/orders prices-3
 
-Without --full it does what is due by the topic's configuration; with it the active segment is sealed first, so that
-everything appended so far counts. Topics whose cleanup.policy is `delete` are left out. No other process may have the
+Without --full it does what is due by the topic's configuration; with it the active segment is sealed first, so that \
+everything appended so far counts. Topics whose cleanup.policy is `delete` are left out. No other process may have the \
 log open.";
 
 #[derive(clap::Args, Debug)]

@@ -15,7 +15,7 @@ pub const EXAMPLES: &str = "\
 Examples:
   stratalog delete-records --before 120000 /var/lib/orders orders-0
 
-The log then starts at that offset, durably. The bytes go with the segments that lie below it as a whole. No other
+The log then starts at that offset, durably. The bytes go with the segments that lie below it as a whole. No other \
 process may have the log open.";
 
 #[derive(clap::Args, Debug)]
@@ -34,16 +34,12 @@ pub struct Args {
 
 pub fn run(args: &Args, ui: &Ui) -> Outcome {
     let directory = target::directory(&args.dir)?;
-    if directory.is_empty() {
-        return change::show_none(ui);
-    }
     target::partitions(&directory, Some(&args.partition))?;
     let Some(writable) = args.write.open(&directory, ui)? else { return change::show_none(ui) };
     let partition = target::open_partition(&writable.log, &directory, &args.partition)?;
     let change = Change::make(&partition, || {
         partition.delete_before(Offset::new(args.before))?;
-        let segments_removed = partition.retain(SystemClock.now())?;
-        Ok(Retained { segments_removed })
+        partition.retain(SystemClock.now()).map(|segments_removed| Retained { segments_removed })
     });
     drop(partition);
     change::finish(writable, vec![change], ui, retain::text)

@@ -20,9 +20,9 @@ Examples:
   stratalog demo --git ~/src/linux
   stratalog demo --tsv changes.tsv.gz
 
-A child process appends half of the changes to four partitions and is killed; the log is opened again, takes the other
-half, and is compacted. What it holds is compared with the truth before and after: with git's own tree, where the
-changes are a repository's, as those of the directory it is run in. All of it happens in a temporary directory.
+A child process appends half of the changes to four partitions and is killed; the log is opened again, takes the other \
+half, and is compacted. What it holds is compared with the truth before and after: with git's own tree, where the \
+changes are a repository's, as those of the directory it is run in. All of it happens in a temporary directory. \
 Exit status: 0 when all is equal, else 1.";
 
 #[derive(clap::Args, Debug)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::Serialize;
-use stratalog::{FetchOptions, Isolation, Log, Offset, Partition, Timestamp};
+use stratalog::{FetchOptions, Isolation, Log, Offset, Partition, PartitionReport, Timestamp};
 
 use crate::human;
 use crate::outcome::{Failure, Outcome, Status};
@@ -19,8 +19,8 @@ Examples:
   stratalog export --format json /var/lib/orders orders-0 | zstd > orders-0.jsonl.zst
   stratalog export --from 1000 --to 2000 --format json --text /var/lib/orders orders-0
 
-Partition by partition, in the order of their offsets. What a format cannot hold is refused, and a file that is not
-whole is removed; --format json holds everything but offsets, which an import gives anew. Nothing is locked or
+Partition by partition, in the order of their offsets. What a format cannot hold is refused, and a file that is not \
+whole is removed; --format json holds everything but offsets, which an import gives anew. Nothing is locked or \
 written: it works beside a running owner, and shows what is there when it begins.";
 
 #[derive(clap::Args, Debug)]
@@ -77,10 +77,11 @@ pub struct Opened {
 }
 
 impl FromArgs {
-    /// Opens the log for reading; `None` for an empty directory.
+    /// Opens the log for reading; `None` for an empty directory. Damage is told of.
     pub fn open(&self, ui: &Ui) -> Result<Option<Opened>, Failure> {
         let directory = target::directory(&self.dir)?;
         if directory.is_empty() {
+            ui.note(&format!("{}: an empty directory", self.dir.display()));
             return Ok(None);
         }
         let selected = target::partitions(&directory, Some(&self.what))?;
@@ -91,6 +92,16 @@ impl FromArgs {
             if let Some(error) = partition.stats().error {
                 is_well = false;
                 ui.damage(&format!("{}-{}: {error}", partition.topic(), partition.id()));
+            }
+            let is_its =
+                |report: &&PartitionReport| report.topic == partition.topic() && report.partition == partition.id();
+            if let Some(cut) = log.recovery_report().partitions.iter().find(is_its).and_then(|r| r.cut.as_ref()) {
+                is_well = false;
+                let (topic, id) = (partition.topic(), partition.id());
+                ui.damage(&format!(
+                    "{topic}-{id}: {} bytes of {} behind offset {} are torn",
+                    cut.bytes, cut.file, cut.offset
+                ));
             }
         }
         if partitions.is_empty() {

@@ -22,10 +22,10 @@ pub const EXAMPLES: &str = "\
 Examples:
   stratalog export-kafka /var/lib/orders /var/lib/kafka
 
-The log is closed in good order and copied, with the checkpoint files and the marker of a clean shutdown; the new
-directory holds nothing but Kafka's files. A broker that is to use it wants its own meta.properties there, and its
-cluster has to know the topics by the ids in partition.metadata; their configurations, which Kafka keeps elsewhere, are
-shown for that. No other process may have the log open. (Kafka can also open a closed log of ours where it is, and
+The log is closed in good order and copied, with the checkpoint files and the marker of a clean shutdown; the new \
+directory holds nothing but Kafka's files. A broker that is to use it wants its own meta.properties there, and its \
+cluster has to know the topics by the ids in partition.metadata; their configurations, which Kafka keeps elsewhere, \
+are shown for that. No other process may have the log open. (Kafka can also open a closed log of ours where it is, and \
 leaves what is ours alone.)";
 
 #[derive(clap::Args, Debug)]
@@ -58,7 +58,8 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
     match directory.kind {
         Kind::Kafka => return Err(Failure::misuse(format!("{}: Kafka's already", args.dir.display()))),
         Kind::Neither => {
-            ui.note(&format!("{}: empty, nothing was made", args.dir.display()));
+            let nothing = Exported { path: args.into.clone(), copied_bytes: 0, topics: Vec::new() };
+            ui.show(&nothing, |_| format!("{}: empty, nothing was made", args.dir.display()))?;
             return Ok(Status::Well);
         }
         Kind::Ours => {}

@@ -21,9 +21,9 @@ Examples:
   stratalog get --base64 /var/lib/orders orders AAAAAQ==
   stratalog get --json /var/lib/orders orders order-1
 
-Exit status: 0 and the value and a line break on standard output; 1 when no record has the key, or when the latest one
+Exit status: 0 and the value and a line break on standard output; 1 when no record has the key, or when the latest one \
 deletes it (with --json the record is shown then, its value null).
-The partition that the key belongs to is searched first, then the others, each from its newest segment to its oldest:
+The partition that the key belongs to is searched first, then the others, each from its newest segment to its oldest: \
 of a compacted topic little is read for a key that changed lately, and everything for one that is absent.";
 
 #[derive(clap::Args, Debug)]
@@ -73,7 +73,9 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
         opened.partitions.sort_by_key(|partition| (partition.id() != home, partition.id()));
         for partition in &opened.partitions {
             if let Some(found) = search(args, &from, partition, &key)? {
-                return show(args, partition, &found, ui);
+                let shown = show(args, partition, &found, ui)?;
+                // Below damage the latest record of the key may be an older one.
+                return Ok(if opened.is_well { shown } else { Status::Damage });
             }
         }
     }

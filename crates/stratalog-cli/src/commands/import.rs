@@ -16,10 +16,10 @@ pub const EXAMPLES: &str = "\
 Examples:
   stratalog import --create /var/lib/orders orders changes.tsv.gz
   stratalog import --create=4 --config cleanup.policy=compact /var/lib/orders orders changes.jsonl
-  stratalog dump --json /mnt/old orders | stratalog import --format json /var/lib/orders orders
+  stratalog cat --json /mnt/old orders | stratalog import --format json /var/lib/orders orders
   printf 'k1=v1\\nk2=NULL\\n' | stratalog import --key-separator = --null NULL /var/lib/orders orders
 
-All that went in is durable when it ends. A line that is no record ends it with status 2: the records before it are
+All that went in is durable when it ends. A line that is no record ends it with status 2: the records before it are \
 in, and are counted in what it says; what is behind it is not.";
 
 #[derive(clap::Args, Debug)]

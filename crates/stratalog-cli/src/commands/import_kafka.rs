@@ -18,9 +18,9 @@ Examples:
   stratalog import-kafka /var/lib/kafka /var/lib/orders
   stratalog import-kafka --in-place /var/lib/kafka
 
-The first copies, and changes nothing in Kafka's directory; the second takes it over as it is: Kafka's files stay as
+The first copies, and changes nothing in Kafka's directory; the second takes it over as it is: Kafka's files stay as \
 they are, and ours come to lie beside them. Stop the broker first; that it is stopped is checked.
-The topics have no configuration then, since Kafka keeps that elsewhere: nothing is compacted or given up until they
+The topics have no configuration then, since Kafka keeps that elsewhere: nothing is compacted or given up until they \
 are given one. Of a torn tail the whole batches are kept, and its bytes are put aside; the status is 1 then.";
 
 #[derive(clap::Args, Debug)]
@@ -64,7 +64,9 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
         return Err(Failure::misuse(message));
     }
     if directory.is_empty() {
-        ui.note(&format!("{}: empty, nothing was made", args.from.display()));
+        let path = args.into.as_ref().unwrap_or(&args.from).clone();
+        let nothing = Imported { path, copied_bytes: 0, partitions: Vec::new(), left_behind: Vec::new() };
+        ui.show(&nothing, |_| format!("{}: empty, nothing was made", args.from.display()))?;
         return Ok(Status::Well);
     }
     let (path, copy) = match &args.into {

@@ -17,7 +17,7 @@ Examples:
   stratalog info /var/lib/orders
   stratalog info --json /var/lib/orders | jq '.partitions[] | {topic, end, bytes}'
 
-Nothing is locked or written: it works beside a running owner. Of sealed segments it takes the word of `state`, so it
+Nothing is locked or written: it works beside a running owner. Of sealed segments it takes the word of `state`, so it \
 is quick on logs of any size; `stratalog verify` reads everything. On a directory of Kafka's everything is read.";
 
 #[derive(clap::Args, Debug)]

@@ -16,9 +16,9 @@ Examples:
   stratalog repair /var/lib/orders            show what would be done
   stratalog repair --yes /var/lib/orders      do it
 
-Nothing is done without --yes. No byte is deleted: what is in the way is put aside in the same directory, under names
-that end in .broken. Records behind damage are given up all the same, so copy the directory first. The exit status is 1
-while there is something to repair, and 0 once it is done.";
+Nothing is done without --yes. No byte is deleted: what is in the way is put aside in the same directory, under names \
+that end in .broken. Records behind damage are given up all the same, so copy the directory first. The exit status is \
+1 while there is something to repair, and 0 once it is done.";
 
 #[derive(clap::Args, Debug)]
 pub struct Args {

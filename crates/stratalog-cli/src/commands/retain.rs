@@ -16,7 +16,7 @@ Examples:
   stratalog retain /var/lib/orders
   stratalog retain /var/lib/orders orders-0
 
-Whole segments go that are older than retention.ms or beyond retention.bytes, and those below the log start. Topics
+Whole segments go that are older than retention.ms or beyond retention.bytes, and those below the log start. Topics \
 without either setting lose nothing. No other process may have the log open.";
 
 #[derive(clap::Args, Debug)]
@@ -46,8 +46,7 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
     let mut changes = Vec::new();
     for partition in target::open_partitions(&writable.log, &selected) {
         changes.push(Change::make(&partition, || {
-            let segments_removed = partition.retain(SystemClock.now())?;
-            Ok(Retained { segments_removed })
+            partition.retain(SystemClock.now()).map(|segments_removed| Retained { segments_removed })
         }));
     }
     change::finish(writable, changes, ui, text)

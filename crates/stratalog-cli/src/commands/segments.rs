@@ -20,7 +20,7 @@ Examples:
   stratalog segments /var/lib/orders orders-0
   stratalog segments --quick --json /var/lib/orders orders | jq '.segments[] | .garbageBytes'
 
-GARBAGE is what newer records made superfluous, as of the last compaction. A segment that no compaction has looked at
+GARBAGE is what newer records made superfluous, as of the last compaction. A segment that no compaction has looked at \
 is dirty. Every record is read, unless --quick is said. Nothing is locked or written.";
 
 #[derive(clap::Args, Debug)]

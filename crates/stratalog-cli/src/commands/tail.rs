@@ -23,7 +23,7 @@ Examples:
   stratalog tail /var/lib/orders orders
   stratalog tail -n 0 -f --json /var/lib/orders orders-0 | jq .offset
 
-With -f it goes on as records come, beside the owner that appends them, until it is stopped or whoever reads its
+With -f it goes on as records come, beside the owner that appends them, until it is stopped or whoever reads its \
 output goes away. It looks at the files ten times a second; it locks and writes nothing.";
 
 #[derive(clap::Args, Debug)]

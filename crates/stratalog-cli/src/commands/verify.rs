@@ -1,7 +1,9 @@
 //! `stratalog verify`: everything that can be checked without changing a byte.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use stratalog::inspect::{self, Directory, Kind};
@@ -21,13 +23,13 @@ Examples:
   stratalog verify --json /var/lib/orders | jq '.partitions[].findings[]'
   stratalog verify --flip 1000 --seed 7 /var/lib/orders
 
-Every batch and record is read, and checked against the indexes, snapshots, digests and `state`. Nothing is locked or
+Every batch and record is read, and checked against the indexes, snapshots, digests and `state`. Nothing is locked or \
 written; beside a running owner, what it is writing at that moment may look torn.
 
---flip puts the engine to the test, not the directory: in a copy it changes single bytes, one at a time, opens and
-reads everything, for reading and for writing, and compares with what was read before. A read may answer the same as
-before, or an error, or end early with the cut told of. Panics and silently wrong reads must both be 0. Of Kafka's
-checkpoint files, which have no checksum, a changed number that is still one cannot be told; those are counted apart.
+--flip puts the engine to the test, not the directory: in a copy it changes single bytes, one at a time, opens and \
+reads everything, for reading and for writing, and compares with what was read before. A read may answer the same as \
+before, or an error, or end early with the cut told of. Panics and silently wrong reads must both be 0. Of Kafka's \
+checkpoint files, which have no checksum, a changed number that is still one cannot be told; those are counted apart. \
 The copies need twice the room of the directory, below $TMPDIR.";
 
 #[derive(clap::Args, Debug)]
@@ -93,6 +95,8 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
 }
 
 fn check(directory: &Directory, ui: &Ui) -> Result<Verified, Failure> {
+    refuse_denied(&directory.path)?;
+    directory.partitions.iter().try_for_each(|dir| refuse_denied(&dir.path))?;
     let mut verified = Verified {
         path: directory.path.clone(),
         kind: target::kind_name(directory),
@@ -130,6 +134,19 @@ fn check(directory: &Directory, ui: &Ui) -> Result<Verified, Failure> {
     }
     bar.finish_and_clear();
     Ok(verified)
+}
+
+/// What may not be read is neither well nor damaged. Other errors come up where the file is read.
+fn refuse_denied(dir: &Path) -> Result<(), Failure> {
+    for file in inspect::files(&FileSystem::new(), dir)? {
+        match File::open(&file.path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(Failure::misuse(format!("{}: {error}", file.path.display())));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn partition_report(partition: &stratalog::Partition) -> Result<Partition, Failure> {

@@ -19,10 +19,12 @@ pub fn with_formats(examples: &str) -> String {
 const FORMATS: &str = "\
 Formats:
   lines  a value a line; with --key-separator, a key before it
-  json   an object a line: timestamp (ms), key, value (base64 or null), headers (pairs of a name and base64 or null);
-         as dump --json writes it; other fields are left alone. With --text keys and values are plain strings
+  json   an object a line, as dump --json writes it: timestamp (ms), key and
+         value (base64 or null; with --text plain strings), headers (pairs of
+         a name and base64 or null); other fields are left alone
   tsv    timestamp (ms) TAB key TAB value; an empty value is a tombstone
-The name of the file tells: .tsv, .json, .jsonl, .ndjson, else lines. With .gz behind it, it is compressed. What comes
+
+The name of the file tells: .tsv, .json, .jsonl, .ndjson, else lines. With .gz behind it, it is compressed. What comes \
 from standard input is lines, what goes to standard output is json, unless --format says otherwise.";
 
 /// How records are written as text.

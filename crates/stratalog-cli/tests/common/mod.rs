@@ -29,8 +29,14 @@ pub fn with_log<T>(dir: &Path, act: impl FnOnce(&Log) -> T) -> T {
 
 /// Runs the tool; it must not panic, whatever it is used on.
 pub fn run(args: &[&str]) -> Output {
+    run_by(&[env!("CARGO_BIN_EXE_stratalog")], args)
+}
+
+/// The same, with what stands before it on the command line.
+pub fn run_by(tool: &[&str], args: &[&str]) -> Output {
     let starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-    let child = Command::new(env!("CARGO_BIN_EXE_stratalog"))
+    let child = Command::new(tool[0])
+        .args(&tool[1..])
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

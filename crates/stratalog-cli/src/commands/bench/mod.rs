@@ -21,9 +21,9 @@ Examples:
   stratalog bench --size 1024 /mnt/fast --html bench.html
   stratalog bench --json /mnt/fast | jq '.rows[] | {name, value, unit}'
 
-Works in a directory of its own below DIR, which it removes at the end; a log in DIR is left alone. Each figure is the
-median of some rounds. Beside it stands what the machine can do at most, measured in the same run: memory copied,
-CRC-32C, files written and read through the page cache, fdatasync of a file of zeros. The machine should have nothing
+Works in a directory of its own below DIR, which it removes at the end; a log in DIR is left alone. Each figure is the \
+median of some rounds. Beside it stands what the machine can do at most, measured in the same run: memory copied, \
+CRC-32C, files written and read through the page cache, fdatasync of a file of zeros. The machine should have nothing \
 else to do.";
 
 #[derive(clap::Args, Debug)]

@@ -23,17 +23,17 @@ Examples:
   stratalog dump --from 1200 --to 1210 --whole /var/lib/orders/orders-0
   stratalog dump --batches /var/lib/kafka/events-3
 
-PATH is a log directory, the directory of a partition, or one file: a .log, .index, .timeindex, .txnindex, .snapshot,
-.digest, `state`, a checkpoint, or a file with topics or the identity of a log. Files of any suffix can be named; in
+PATH is a log directory, the directory of a partition, or one file: a .log, .index, .timeindex, .txnindex, .snapshot, \
+.digest, `state`, a checkpoint, or a file with topics or the identity of a log. Files of any suffix can be named; in \
 directories those in use are shown.
 
-Nothing is recovered, locked or written: what a running owner is writing may look torn. Damage goes to stderr, what can
-be read behind it is shown all the same, and the exit status is 1.
+Nothing is recovered, locked or written: what a running owner is writing may look torn. Damage goes to stderr, what \
+can be read behind it is shown all the same, and the exit status is 1.
 
-With --json there is one line for each record, keys and values in base64, with the fields of its batch beside it:
-topic partition offset timestamp key value headers sequence segment position batchBaseOffset batchLastOffset batchCount
-magic producerId producerEpoch baseSequence leaderEpoch transactional control compression timestampType maxTimestamp
-deleteHorizonMs crc, and controlType and coordinatorEpoch of transaction markers. Batches without records have
+With --json there is one line for each record, keys and values in base64, with the fields of its batch beside it: \
+topic partition offset timestamp key value headers sequence segment position batchBaseOffset batchLastOffset \
+batchCount magic producerId producerEpoch baseSequence leaderEpoch transactional control compression timestampType maxTimestamp \
+deleteHorizonMs crc, and controlType and coordinatorEpoch of transaction markers. Batches without records have \
 \"emptyBatch\":true instead of the record's fields. Lines of other files have `file` and `kind`.";
 
 #[derive(clap::Args, Debug)]
@@ -101,6 +101,9 @@ impl Dump<'_> {
                 Err(Failure::misuse(format!("{}: not a log directory", path.display())))
             }
             Located::Log(directory) => {
+                if directory.is_empty() {
+                    self.ui.note(&format!("{}: an empty directory", path.display()));
+                }
                 if self.args.all {
                     self.log_files(&resolved)?;
                 }

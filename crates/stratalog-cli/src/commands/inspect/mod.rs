@@ -21,10 +21,10 @@ Examples:
   stratalog inspect /var/lib/orders orders-0 --html - | ssh desk 'cat > orders.html'
   stratalog inspect --json /var/lib/orders | jq '.partitions[] | {topic, dirtyBytes}'
 
-The page is one file that needs no network: of each partition its segments to scale along offsets and time; what of
-each is live, garbage, tombstones or dirty; how dense its indexes are; what compaction has done, as far as that is
+The page is one file that needs no network: of each partition its segments to scale along offsets and time; what of \
+each is live, garbage, tombstones or dirty; how dense its indexes are; what compaction has done, as far as that is \
 kept on disk; how it grew. What is not known is said.
-Shares are taken from the digests that compactions leave; segments without one are read, as far as --scan allows.
+Shares are taken from the digests that compactions leave; segments without one are read, as far as --scan allows. \
 Nothing is locked or written but the page: it works beside a running owner, and on Kafka's directories.";
 
 #[derive(clap::Args, Debug)]
@@ -49,8 +49,7 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
         ));
     }
     let directory = target::directory(&args.dir)?;
-    let selected =
-        if directory.is_empty() { Vec::new() } else { target::partitions(&directory, args.what.as_deref())? };
+    let selected = target::partitions(&directory, args.what.as_deref())?;
     let budget = ScanBudget { bytes: args.scan.saturating_mul(1 << 20), ..ScanBudget::default() };
     let log = look::log(&directory, &selected, budget, ui)?;
     for partition in &log.partitions {
