@@ -2,7 +2,7 @@
 //! commit point of creating, deleting and configuring.
 //!
 //! Text, in lines of `word value`: a magic line with the version; for each topic `topic`, `id`, `partitions` (how
-//! many), `partition` (one line each), `unfinished` and `set key value`; last a line with the CRC-32 of all before it.
+//! many), `partition` and `leaving` (one line each), `unfinished` and `set key value`; last a line with the CRC-32 of all before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -36,6 +36,8 @@ pub(crate) struct TopicEntry {
     pub(crate) id: TopicId,
     /// The partitions that are here.
     pub(crate) partitions: BTreeSet<u32>,
+    /// Partitions that are deleted, while the topic stays; their directories may still be there.
+    pub(crate) leaving: BTreeSet<u32>,
     /// How many partitions the topic has, here and elsewhere: what keys are routed by. `None` while nobody has said
     /// it.
     pub(crate) declared: Option<u32>,
@@ -85,6 +87,9 @@ impl Catalog {
             }
             for partition in &topic.partitions {
                 let _ = writeln!(text, "partition {partition}");
+            }
+            for partition in &topic.leaving {
+                let _ = writeln!(text, "leaving {partition}");
             }
             for (partition, clean) in &topic.taking_over {
                 let _ = writeln!(text, "unfinished {partition} {}", if *clean { "clean" } else { "unclean" });
@@ -142,12 +147,18 @@ impl TopicEntry {
         TopicEntry {
             id,
             partitions: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             declared: None,
             config,
             deleted: false,
             adopted: false,
             taking_over: BTreeMap::new(),
         }
+    }
+
+    /// Whether this partition, or all of the topic, is deleted.
+    pub(crate) fn has_deleted(&self, partition: u32) -> bool {
+        self.deleted || self.leaving.contains(&partition)
     }
 
     fn take_line(&mut self, word: &str, value: &str) -> Result<()> {
@@ -158,6 +169,9 @@ impl TopicEntry {
             ("partitions", count) => self.declared = Some(count.parse().map_err(|_| unreadable())?),
             ("partition", id) => {
                 self.partitions.insert(id.parse().map_err(|_| unreadable())?);
+            }
+            ("leaving", id) => {
+                self.leaving.insert(id.parse().map_err(|_| unreadable())?);
             }
             ("unfinished", value) => {
                 let (partition, how) = value.split_once(' ').ok_or_else(unreadable)?;
@@ -205,6 +219,7 @@ mod tests {
         let mut catalog = Catalog::default();
         let mut one = TopicEntry::new(TopicId::new(7), config);
         one.partitions = [0, 3, 17].into();
+        one.leaving = [5, 23].into();
         one.declared = Some(24);
         one.taking_over = [(3, false), (17, true)].into();
         let mut two = TopicEntry::new(TopicId::new(u128::MAX), TopicConfig::default());

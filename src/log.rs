@@ -5,7 +5,7 @@ mod topics;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::budget::{SpaceWatch, SyncQueue, Unsynced};
@@ -30,7 +30,7 @@ use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use crate::tail::{self, Registration};
 use crate::topic::Topic;
 
-use self::threads::{Stop, keep_up, spawn, take_turns};
+use self::threads::Stop;
 use self::topics::{Creation, check_count};
 
 /// One data directory with topics in it, owned by one process.
@@ -211,6 +211,16 @@ impl Log {
     /// Deletes a topic. Once this returns no crash brings it back; its handles answer [`ErrorKind::Closed`].
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         self.inner.delete(name)
+    }
+
+    /// Deletes one partition of a topic, as a broker does that hands it to another. Once this returns no crash brings it
+    /// back; its handles answer [`ErrorKind::Closed`]. The declared number stays, and with it where keys go; with its
+    /// last partition the topic goes too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when it is not here.
+    pub fn delete_partition(&self, topic: &str, id: u32) -> Result<()> {
+        self.inner.delete_partition(topic, id)
     }
 
     /// One pass over all partitions: rolls by age, retention, removal of what nobody reads any more; then compaction,
@@ -396,45 +406,6 @@ impl LogInner {
     /// Topics that were taken over and have no configuration yet.
     fn adopted_topics(&self) -> Vec<String> {
         self.lock_catalog().topics.iter().filter(|(_, entry)| entry.adopted).map(|(name, _)| name.clone()).collect()
-    }
-
-    fn start_threads(&self) {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        for at in 0..self.config.sync_threads {
-            let budgets = Arc::clone(&self.budgets);
-            let run = move || {
-                while let Some(partition) = budgets.sync_queue.next() {
-                    partition.sync_now();
-                }
-            };
-            threads.push(spawn(&format!("stratalog-sync-{at}"), run));
-        }
-        if self.config.sync_threads > 0 {
-            let ahead = Arc::clone(&self.budgets.ahead);
-            ahead.join();
-            threads.push(spawn("stratalog-ahead", move || ahead.serve()));
-        }
-        let Some(interval) = self.config.maintenance_interval else { return };
-        let (log, stop) = (self.me.clone(), Arc::clone(&self.stop));
-        threads.push(spawn("stratalog-upkeep", move || keep_up(&log, &stop, interval)));
-        for at in 0..self.config.compaction_threads {
-            let (log, stop) = (self.me.clone(), Arc::clone(&self.stop));
-            threads.push(spawn(&format!("stratalog-compact-{at}"), move || take_turns(&log, &stop)));
-        }
-    }
-
-    fn stop_threads(&self) {
-        self.stop.stop();
-        self.budgets.throttle.stop();
-        self.budgets.sync_queue.close();
-        self.budgets.ahead.close();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            // The last clone may be the one that the maintenance thread holds for a pass.
-            if thread.thread().id() != thread::current().id() {
-                let _ = thread.join();
-            }
-        }
     }
 
     /// Ends the threads, and what they do, without waiting for all of it; the catalog is not changed any more. `None`

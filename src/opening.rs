@@ -68,7 +68,7 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, budgets: &Arc<Budgets>, r
     let mut found = partition_dirs(storage, dir)?;
     let foreign = meta.is_none() && !found.is_empty();
     // These go before anything is opened, and their topics leave the catalog.
-    found.retain(|found| !catalog.topics.get(&found.topic).is_some_and(|entry| entry.deleted));
+    found.retain(|found| !catalog.topics.get(&found.topic).is_some_and(|entry| entry.has_deleted(found.id)));
     let adopt = foreign || checkpoints.shutdown == Shutdown::Kafka || catalog.taking_over;
     let clean = checkpoints.shutdown != Shutdown::Unclean || catalog.taking_over_clean;
     if !read_only {
@@ -159,10 +159,10 @@ pub(crate) fn make_partition(
     place.sync_dir()
 }
 
-/// Removes the directories of deleted topics, and then the topics from the catalog. The caller stores that.
+/// Removes the directories of deleted topics and partitions, and then these from the catalog. The caller stores that.
 pub(crate) fn remove_deleted(storage: &dyn Storage, dir: &Path, catalog: &mut Catalog) -> Result<()> {
-    for (name, entry) in catalog.topics.iter().filter(|(_, entry)| entry.deleted) {
-        for id in &entry.partitions {
+    for (name, entry) in &catalog.topics {
+        for id in entry.partitions.union(&entry.leaving).filter(|id| entry.has_deleted(**id)) {
             let path = dir.join(file_name::partition_dir(name, *id));
             let gone = dir.join(file_name::deleted_partition_dir(name, *id, entry.id.bits()));
             match storage.rename(&path, &gone) {
@@ -174,6 +174,7 @@ pub(crate) fn remove_deleted(storage: &dyn Storage, dir: &Path, catalog: &mut Ca
     }
     storage.sync_dir(dir).map_err(|e| Error::io(e, dir))?;
     catalog.topics.retain(|_, entry| !entry.deleted);
+    catalog.topics.values_mut().for_each(|entry| entry.leaving.clear());
     Ok(())
 }
 

@@ -47,6 +47,10 @@ impl Topic {
         self.inner.partitions.write().unwrap_or_else(PoisonError::into_inner).insert(partition.id(), partition);
     }
 
+    pub(crate) fn remove(&self, id: u32) -> Option<Partition> {
+        self.inner.partitions.write().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.inner.name

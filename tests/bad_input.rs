@@ -161,6 +161,28 @@ fn a_file_is_no_log() {
     assert_eq!(fs::read(&file).unwrap(), b"Dear all");
 }
 
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_an_error_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = one(dir.path());
+    log.close().unwrap();
+    for name in [".log", ".index", ".digest"].map(|extension| format!("{:020}{extension}", 0)).iter() {
+        let path = dir.path().join("t-0").join(name);
+        let kept = fs::read(&path).ok();
+        let _ = fs::remove_file(&path);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let log = Log::open(dir.path(), quiet()).unwrap();
+        if let Some(partition) = log.partition("t", 0) {
+            let _ = partition.verify();
+            let _ = partition.reader(Offset::ZERO).unwrap().next_record();
+        }
+        drop(log);
+        // In the place of a cache it may be gone: that is made anew.
+        let _ = fs::remove_file(&path);
+        kept.map_or(Ok(()), |bytes| fs::write(&path, bytes)).unwrap();
+    }
+}
+
 /// Puts a checksum behind what it covers.
 fn with_crc(body: &[u8]) -> Vec<u8> {
     [body, &crc32fast::hash(body).to_be_bytes()].concat()

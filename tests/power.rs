@@ -268,3 +268,41 @@ fn a_log_start_that_could_not_be_stored_does_not_come_later() {
         }
     }
 }
+
+#[test]
+fn a_deleted_partition_is_whole_or_gone_and_gone_for_good_once_that_was_acknowledged() {
+    for stop in 0.. {
+        let storage = SimStorage::new();
+        let log = Log::open("/log", config(&storage)).unwrap();
+        let all = log.create_topic("t", 2, topic()).unwrap();
+        for partition in all.partitions() {
+            partition.append_records([Record::new("key", "value")]).unwrap();
+            partition.flush().unwrap();
+        }
+        storage.stop_after(stop);
+        let deleted = log.delete_partition("t", 1).is_ok();
+        let mut images = vec![storage.kill()];
+        for order in [Order::Strict, Order::Journaled] {
+            images.extend((0..32).map(|seed| storage.crash(&Crash { order, seed })));
+        }
+        for image in images {
+            for image in [image.kill(), image.crash(&NOTHING)] {
+                let log = Log::open("/log", config(&image)).unwrap();
+                let what = format!("stopped after {stop}");
+                assert!(log.recovery_report().failed.is_empty(), "{what}: {:?}", log.recovery_report().failed);
+                assert_eq!(log.partition("t", 0).expect("it stays").offsets().end, Offset::new(1), "{what}");
+                match log.partition("t", 1) {
+                    Some(whole) => assert!(!deleted && whole.offsets().end == Offset::new(1), "{what}"),
+                    // What is made in its place is new.
+                    None => {
+                        let made = log.create_partition("t", 1, topic()).unwrap();
+                        assert_eq!(made.offsets().end, Offset::ZERO, "{what}");
+                    }
+                }
+            }
+        }
+        if deleted {
+            return;
+        }
+    }
+}

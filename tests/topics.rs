@@ -52,6 +52,38 @@ fn a_deleted_topic_is_gone_and_its_name_is_free() {
 }
 
 #[test]
+fn a_deleted_partition_is_gone_and_the_others_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    let topic = log.create_topic("t", 3, small()).unwrap();
+    for (id, count) in [(0, 10), (1, 100), (2, 30)] {
+        append(&topic.partition(id).unwrap(), count);
+    }
+    let old = topic.partition(1).unwrap();
+    log.delete_partition("t", 1).unwrap();
+    assert_eq!(*old.append_records([Record::new("k", "v")]).unwrap_err().kind(), ErrorKind::Closed);
+    for missing in [log.delete_partition("t", 1), log.delete_partition("t", 7), log.delete_partition("u", 0)] {
+        assert_eq!(*missing.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    assert!(!dir.path().join("t-1").exists());
+    drop((old, topic, log));
+
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    let topic = log.topic("t").unwrap();
+    assert_eq!(topic.partition_count(), Some(3), "keys go where they went");
+    assert_eq!(topic.partitions().iter().map(|partition| partition.id()).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(read(&topic.partition(2).unwrap(), 0), expected(0..30));
+    append(&log.create_partition("t", 1, small()).unwrap(), 5);
+    for id in [0, 1] {
+        log.delete_partition("t", id).unwrap();
+    }
+    log.delete_partition("t", 2).unwrap();
+    assert!(log.topic("t").is_none(), "the last one takes the topic along");
+    log.close().unwrap();
+    assert!(Log::open(dir.path(), quiet()).unwrap().topics().is_empty());
+}
+
+#[test]
 fn keys_go_where_kafka_sends_them_and_others_in_turn() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), quiet()).unwrap();

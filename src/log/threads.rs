@@ -43,7 +43,7 @@ impl Stop {
         self.changed.notify_all();
     }
 
-    pub(super) fn stop(&self) {
+    fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_all();
     }
@@ -57,8 +57,49 @@ impl Stop {
     }
 }
 
+impl LogInner {
+    pub(super) fn start_threads(&self) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for at in 0..self.config.sync_threads {
+            let budgets = Arc::clone(&self.budgets);
+            let run = move || {
+                while let Some(partition) = budgets.sync_queue.next() {
+                    partition.sync_now();
+                }
+            };
+            threads.push(spawn(&format!("stratalog-sync-{at}"), run));
+        }
+        if self.config.sync_threads > 0 {
+            let ahead = Arc::clone(&self.budgets.ahead);
+            ahead.join();
+            threads.push(spawn("stratalog-ahead", move || ahead.serve()));
+        }
+        let Some(interval) = self.config.maintenance_interval else { return };
+        let (log, stop) = (self.me.clone(), Arc::clone(&self.stop));
+        threads.push(spawn("stratalog-upkeep", move || keep_up(&log, &stop, interval)));
+        for at in 0..self.config.compaction_threads {
+            let (log, stop) = (self.me.clone(), Arc::clone(&self.stop));
+            threads.push(spawn(&format!("stratalog-compact-{at}"), move || take_turns(&log, &stop)));
+        }
+    }
+
+    pub(super) fn stop_threads(&self) {
+        self.stop.stop();
+        self.budgets.throttle.stop();
+        self.budgets.sync_queue.close();
+        self.budgets.ahead.close();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // The last clone may be the one that the maintenance thread holds for a pass.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
 /// Looks at all partitions at each interval. The log is not kept meanwhile: whoever drops its last clone stops this.
-pub(super) fn keep_up(log: &Weak<LogInner>, stop: &Stop, interval: Duration) {
+fn keep_up(log: &Weak<LogInner>, stop: &Stop, interval: Duration) {
     while !stop.wait(interval) {
         let Some((all, clock)) = log.upgrade().map(|log| (log.begin_upkeep(), Arc::clone(&log.config.clock))) else {
             return;
@@ -74,7 +115,7 @@ pub(super) fn keep_up(log: &Weak<LogInner>, stop: &Stop, interval: Duration) {
 }
 
 /// Compacts what is due, after each look at the partitions.
-pub(super) fn take_turns(log: &Weak<LogInner>, stop: &Stop) {
+fn take_turns(log: &Weak<LogInner>, stop: &Stop) {
     let mut seen = 0;
     while let Some(tick) = stop.wait_for_tick(seen) {
         seen = tick;
@@ -90,7 +131,7 @@ pub(super) fn take_turns(log: &Weak<LogInner>, stop: &Stop) {
     }
 }
 
-pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     thread::Builder::new().name(name.to_owned()).spawn(run).expect("the process can start threads")
 }
 

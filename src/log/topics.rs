@@ -1,11 +1,12 @@
 //! Making, configuring and deleting topics: each commits with the catalog, one at a time.
 
 use super::LogInner;
-use crate::catalog::TopicEntry;
+use crate::catalog::{Catalog, TopicEntry};
 use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name;
 use crate::opening;
+use crate::partition::Partition;
 use crate::sync::{Arc, PoisonError};
 use crate::topic::Topic;
 
@@ -37,8 +38,10 @@ impl LogInner {
         // A deleted one is in the way until its files are gone.
         if exists
             && (creation == Creation::Topic
-                || changed.topics[name].deleted
-                || ids.iter().any(|id| changed.topics[name].partitions.contains(id)))
+                || ids.iter().any(|id| {
+                    let topic = &changed.topics[name];
+                    topic.partitions.contains(id) || topic.has_deleted(*id)
+                }))
         {
             return Err(ErrorKind::AlreadyExists.into());
         }
@@ -137,13 +140,48 @@ impl LogInner {
         self.check_writable()?;
         let mut changed = catalog.clone();
         changed.topics.get_mut(name).ok_or(ErrorKind::NotFound)?.deleted = true;
+        self.commit_deletion(&mut catalog, changed, || {
+            let topic = self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+            topic.map(|topic| topic.partitions()).unwrap_or_default()
+        })
+    }
+
+    pub(super) fn delete_partition(&self, name: &str, id: u32) -> Result<()> {
+        let mut catalog = self.lock_catalog();
+        self.check_writable()?;
+        let mut changed = catalog.clone();
+        let entry = changed.topics.get_mut(name).ok_or(ErrorKind::NotFound)?;
+        if !entry.partitions.contains(&id) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        let is_last = entry.partitions.len() == 1;
+        if is_last {
+            entry.deleted = true;
+        } else {
+            entry.partitions.remove(&id);
+            entry.taking_over.remove(&id);
+            entry.leaving.insert(id);
+        }
+        self.commit_deletion(&mut catalog, changed, || {
+            let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+            let topic = if is_last { topics.remove(name) } else { topics.get(name).cloned() };
+            topic.and_then(|topic| topic.remove(id)).into_iter().collect()
+        })
+    }
+
+    /// Stores a catalog that says what is deleted, then ends these partitions and removes their files.
+    fn commit_deletion(
+        &self,
+        catalog: &mut Catalog,
+        mut changed: Catalog,
+        take_out: impl FnOnce() -> Vec<Partition>,
+    ) -> Result<()> {
         let storage = &*self.budgets.storage;
         // The commit: the next open finishes what a crash leaves from here on.
         changed.store(storage, &self.dir)?;
-        // Kept from here on: a topic that is stored again without its mark would come back.
+        // Kept from here on: what is stored again without its mark would come back.
         catalog.clone_from(&changed);
-        let topic = self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        for partition in topic.map(|topic| topic.partitions()).unwrap_or_default() {
+        for partition in take_out() {
             partition.shared.abandon();
         }
         opening::remove_deleted(storage, &self.dir, &mut changed)?;

@@ -59,7 +59,8 @@ impl Default for FileSystem {
 impl Storage for FileSystem {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let mut options = OpenOptions::new();
-        options.read(true).mode(self.file_mode).custom_flags(no_follow());
+        // Of a regular file it changes nothing; a pipe that nobody writes to would be waited for.
+        options.read(true).mode(self.file_mode).custom_flags(no_follow() | libc::O_NONBLOCK);
         match mode {
             OpenMode::Read => {}
             OpenMode::Write => {
