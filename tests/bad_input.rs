@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{append, expected, quiet, read, small};
+use stratalog::format::Batches;
 use stratalog::{Codec, Error, ErrorKind, Log, LogConfig, Offset, Partition, Record, RecordBatch, TopicConfig};
 
 fn one(dir: &Path) -> (Log, Partition) {
@@ -31,6 +32,38 @@ fn listing(dir: &Path) -> Vec<(String, Vec<u8>)> {
         entries.map(|path| (path.display().to_string(), fs::read(&path).unwrap_or_default())).collect();
     all.sort();
     all
+}
+
+#[test]
+fn what_lies_before_a_damaged_batch_is_read_and_then_it_is_told_where_the_damage_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    log.create_topic("t", 1, TopicConfig::new()).unwrap();
+    append(&log.partition("t", 0).unwrap(), 10);
+    log.close().unwrap();
+    let path = dir.path().join("t-0/00000000000000000000.log");
+    let mut bytes = fs::read(&path).unwrap();
+    let mut batches = Batches::new(&bytes);
+    let damaged = batches.by_ref().map(|batch| *batch.unwrap().header()).take(8).last().unwrap();
+    let end = batches.position();
+    bytes[end - 1] ^= 0x10;
+    fs::write(&path, &bytes).unwrap();
+
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let mut reader = partition.reader(Offset::ZERO).unwrap();
+    while reader.offset() < damaged.base_offset {
+        let at = reader.offset();
+        assert_eq!(reader.next_record().unwrap().unwrap().offset, at);
+    }
+    for _ in 0..2 {
+        let error = reader.next_record().map(drop).unwrap_err();
+        assert!(error.is_corruption(), "{error}");
+        assert_eq!((error.path(), error.position()), (Some(&*path), Some((end - damaged.size) as u64)));
+        assert_eq!(reader.offset(), damaged.base_offset);
+    }
+    reader.seek(damaged.next_offset());
+    assert_eq!(reader.next_record().unwrap().unwrap().offset, damaged.next_offset());
 }
 
 #[test]
