@@ -67,6 +67,51 @@ fn what_lies_before_a_damaged_batch_is_read_and_then_it_is_told_where_the_damage
 }
 
 #[test]
+fn a_large_batch_that_claims_the_offsets_before_it_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    log.create_topic("t", 1, TopicConfig::new()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let values: Vec<String> = (0..120).map(|n| format!("{n}-{}", "x".repeat(500))).collect();
+    for run in values.chunks(20) {
+        partition.append_records(run.iter().map(|value| Record::new("key", value))).unwrap();
+    }
+    drop(partition);
+    log.close().unwrap();
+    let path = dir.path().join("t-0/00000000000000000000.log");
+    let sound = fs::read(&path).unwrap();
+    let starts: Vec<usize> = Batches::new(&sound)
+        .scan(0, |end, batch| {
+            let start = *end;
+            *end += batch.unwrap().as_bytes().len();
+            Some(start)
+        })
+        .collect();
+    for base in [57_u64, 40, 39, 0] {
+        let mut bytes = sound.clone();
+        bytes[starts[3]..starts[3] + 8].copy_from_slice(&base.to_be_bytes());
+        fs::write(&path, &bytes).unwrap();
+        let log = Log::open(dir.path(), quiet()).unwrap();
+        let partition = log.partition("t", 0).unwrap();
+        for from in 0..120 {
+            let mut reader = partition.reader(Offset::new(from)).unwrap();
+            let read = reader.next_record().map(|record| {
+                let record = record.unwrap();
+                (record.offset.get(), record.value.map(<[u8]>::to_vec))
+            });
+            match read {
+                Ok((offset, value)) => {
+                    assert_eq!((offset, value.as_deref()), (from, Some(values[from as usize].as_bytes())), "{base}");
+                    assert!(!(60..80).contains(&from), "{base}: {from}");
+                }
+                Err(error) => assert!(error.is_corruption(), "{error}"),
+            }
+        }
+        log.close().unwrap();
+    }
+}
+
+#[test]
 fn bytes_that_are_no_batches_write_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (log, partition) = one(dir.path());
