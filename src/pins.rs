@@ -262,6 +262,27 @@ pub(crate) struct ReaderPin<V> {
 }
 
 impl<V: Clone> ReaderPin<V> {
+    /// Begins anew at `offset`, as a reader that is made now would.
+    pub(crate) fn restart(&mut self, offset: Offset) {
+        let mut registry = lock(&self.registry);
+        let pass = registry.pass;
+        if pass.is_some() {
+            // Its number tells that it was made since the pass began.
+            let id = registry.next_id();
+            if let Some(standing) = registry.readers.remove(&self.id) {
+                registry.readers.insert(id, standing);
+            }
+            self.id = id;
+        }
+        self.hold_until = pass.map_or(Offset::ZERO, |pass| pass.floor);
+        if let Some(standing) = registry.readers.get_mut(&self.id) {
+            (standing.hold_until, standing.seen) = (self.hold_until, None);
+        }
+        self.place.begin(offset);
+        drop(registry);
+        self.held = None;
+    }
+
     /// Moves on to `next`: everything below was read. Returns the view to go on with, the current one as `load` has it
     /// or the one that has to be kept. Called again before each further look at the log.
     ///
@@ -363,6 +384,12 @@ impl Place {
     #[inline]
     fn set(&self, next: Offset) {
         self.next.store(next.get(), Ordering::Release);
+    }
+
+    /// Only under the lock.
+    fn begin(&self, offset: Offset) {
+        self.set(offset);
+        self.lost_from.store(NOT_LOST, Ordering::Release);
     }
 
     #[inline]

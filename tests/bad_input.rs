@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{append, expected, quiet, read, small};
+use stratalog::format::Batches;
 use stratalog::{Codec, Error, ErrorKind, Log, LogConfig, Offset, Partition, Record, RecordBatch, TopicConfig};
 
 fn one(dir: &Path) -> (Log, Partition) {
@@ -31,6 +32,83 @@ fn listing(dir: &Path) -> Vec<(String, Vec<u8>)> {
         entries.map(|path| (path.display().to_string(), fs::read(&path).unwrap_or_default())).collect();
     all.sort();
     all
+}
+
+#[test]
+fn what_lies_before_a_damaged_batch_is_read_and_then_it_is_told_where_the_damage_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    log.create_topic("t", 1, TopicConfig::new()).unwrap();
+    append(&log.partition("t", 0).unwrap(), 10);
+    log.close().unwrap();
+    let path = dir.path().join("t-0/00000000000000000000.log");
+    let mut bytes = fs::read(&path).unwrap();
+    let mut batches = Batches::new(&bytes);
+    let damaged = batches.by_ref().map(|batch| *batch.unwrap().header()).take(8).last().unwrap();
+    let end = batches.position();
+    bytes[end - 1] ^= 0x10;
+    fs::write(&path, &bytes).unwrap();
+
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let mut reader = partition.reader(Offset::ZERO).unwrap();
+    while reader.offset() < damaged.base_offset {
+        let at = reader.offset();
+        assert_eq!(reader.next_record().unwrap().unwrap().offset, at);
+    }
+    for _ in 0..2 {
+        let error = reader.next_record().map(drop).unwrap_err();
+        assert!(error.is_corruption(), "{error}");
+        assert_eq!((error.path(), error.position()), (Some(&*path), Some((end - damaged.size) as u64)));
+        assert_eq!(reader.offset(), damaged.base_offset);
+    }
+    reader.seek(damaged.next_offset());
+    assert_eq!(reader.next_record().unwrap().unwrap().offset, damaged.next_offset());
+}
+
+#[test]
+fn a_large_batch_that_claims_the_offsets_before_it_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), quiet()).unwrap();
+    log.create_topic("t", 1, TopicConfig::new()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let values: Vec<String> = (0..120).map(|n| format!("{n}-{}", "x".repeat(500))).collect();
+    for run in values.chunks(20) {
+        partition.append_records(run.iter().map(|value| Record::new("key", value))).unwrap();
+    }
+    drop(partition);
+    log.close().unwrap();
+    let path = dir.path().join("t-0/00000000000000000000.log");
+    let sound = fs::read(&path).unwrap();
+    let starts: Vec<usize> = Batches::new(&sound)
+        .scan(0, |end, batch| {
+            let start = *end;
+            *end += batch.unwrap().as_bytes().len();
+            Some(start)
+        })
+        .collect();
+    for base in [57_u64, 40, 39, 0] {
+        let mut bytes = sound.clone();
+        bytes[starts[3]..starts[3] + 8].copy_from_slice(&base.to_be_bytes());
+        fs::write(&path, &bytes).unwrap();
+        let log = Log::open(dir.path(), quiet()).unwrap();
+        let partition = log.partition("t", 0).unwrap();
+        for from in 0..120 {
+            let mut reader = partition.reader(Offset::new(from)).unwrap();
+            let read = reader.next_record().map(|record| {
+                let record = record.unwrap();
+                (record.offset.get(), record.value.map(<[u8]>::to_vec))
+            });
+            match read {
+                Ok((offset, value)) => {
+                    assert_eq!((offset, value.as_deref()), (from, Some(values[from as usize].as_bytes())), "{base}");
+                    assert!(!(60..80).contains(&from), "{base}: {from}");
+                }
+                Err(error) => assert!(error.is_corruption(), "{error}"),
+            }
+        }
+        log.close().unwrap();
+    }
 }
 
 #[test]

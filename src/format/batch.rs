@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::compression::{Codec, Scratch};
 use super::control::ControlRecord;
-use super::record::Records;
+use super::records::Records;
 use super::{BatchBuilder, FormatError};
 use crate::offset::{Offset, Timestamp};
 
@@ -253,6 +253,12 @@ impl<'a> BatchView<'a> {
             Some(bytes) => Ok(BatchView { header, bytes }),
             None => Err(FormatError::Truncated { needed: header.size, available: bytes.len() }),
         }
+    }
+
+    /// The batch that is `bytes`, whose header was parsed before.
+    #[inline]
+    pub(crate) fn new(header: BatchHeader, bytes: &'a [u8]) -> BatchView<'a> {
+        BatchView { header, bytes }
     }
 
     /// Checks the checksum.

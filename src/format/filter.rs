@@ -118,11 +118,10 @@ fn choose(
     runs.clear();
     let mut kept = Kept { count: 0, max_timestamp: Timestamp::from_millis(i64::MIN), has_tombstone: false };
     let mut records = batch.records(scratch)?;
-    let total = records.rest().len();
     let mut start = 0;
     while let Some(record) = records.next() {
         let record = record?;
-        let end = total - records.rest().len();
+        let end = records.position();
         if keep(&record) {
             kept.count += 1;
             kept.max_timestamp = kept.max_timestamp.max(record.timestamp);

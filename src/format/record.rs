@@ -1,6 +1,5 @@
 //! Records: as they are handed in, and as they are read from a batch.
 
-use super::batch::{BatchHeader, TimestampType};
 use super::{FormatError, varint};
 use crate::offset::{Offset, Timestamp};
 
@@ -90,8 +89,8 @@ pub struct RecordView<'a> {
     pub value: Option<&'a [u8]>,
     /// Its sequence number; -1 when the batch has no producer.
     pub sequence: i32,
-    header_count: u32,
-    headers: &'a [u8],
+    pub(super) header_count: u32,
+    pub(super) headers: &'a [u8],
 }
 
 impl<'a> RecordView<'a> {
@@ -140,175 +139,8 @@ impl<'a> Iterator for Headers<'a> {
 impl ExactSizeIterator for Headers<'_> {}
 impl std::iter::FusedIterator for Headers<'_> {}
 
-/// The records of a batch, decoded one by one. Ends after the first error.
-///
-/// Checked are the lengths and counts of every record, that offsets grow and stay within the batch, that there are as
-/// many records as the header says, and that no bytes are left over.
-#[derive(Clone, Debug)]
-pub struct Records<'a> {
-    rest: &'a [u8],
-    walk: Walk,
-}
-
-impl<'a> Records<'a> {
-    #[inline]
-    pub(super) fn new(header: &BatchHeader, bytes: &'a [u8]) -> Records<'a> {
-        let append_time = match header.attributes.timestamp_type() {
-            TimestampType::CreateTime => None,
-            TimestampType::LogAppendTime => Some(header.max_timestamp),
-        };
-        let walk = Walk {
-            remaining: header.count,
-            next_delta: 0,
-            last_offset_delta: header.last_offset_delta,
-            base_sequence: header.base_sequence,
-            base_offset: header.base_offset,
-            base_timestamp: header.base_timestamp.as_millis(),
-            append_time,
-        };
-        Records { rest: bytes, walk }
-    }
-
-    /// The bytes that are not decoded yet.
-    pub(super) fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
-
-    /// Leaves out the records before an offset.
-    pub(crate) fn skip_to(mut self, offset: Offset) -> Result<Records<'a>, FormatError> {
-        loop {
-            let mut ahead = self.clone();
-            match ahead.next() {
-                Some(Ok(record)) if record.offset < offset => self = ahead,
-                Some(Err(why)) => return Err(why),
-                _ => return Ok(self),
-            }
-        }
-    }
-
-    /// Sets the walk aside, without its bytes.
-    pub(crate) fn suspend(self) -> SuspendedRecords {
-        SuspendedRecords { rest: self.rest.len(), walk: self.walk }
-    }
-}
-
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<RecordView<'a>, FormatError>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        self.walk.next(&mut self.rest)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        // The count is the batch's claim: nothing is allocated on it.
-        (0, Some(self.walk.remaining as usize + 1))
-    }
-}
-
-impl std::iter::FusedIterator for Records<'_> {}
-
-/// A walk over records without their bytes, so that who owns those can keep it beside them.
-#[derive(Clone, Debug)]
-pub(crate) struct SuspendedRecords {
-    /// How many bytes are not decoded yet.
-    rest: usize,
-    walk: Walk,
-}
-
-impl SuspendedRecords {
-    /// Whether no record is left, and no byte.
-    #[inline]
-    pub(crate) fn is_done(&self) -> bool {
-        self.rest == 0 && self.walk.remaining == 0
-    }
-
-    /// The next record of the same bytes as before. Nothing but what changes is touched: moving all of it for each
-    /// record would cost as much as decoding.
-    #[inline]
-    pub(crate) fn next<'a>(&mut self, bytes: &'a [u8]) -> Option<Result<RecordView<'a>, FormatError>> {
-        let decoded = bytes.len().saturating_sub(self.rest);
-        let mut rest = bytes.get(decoded..).unwrap_or_default();
-        let next = self.walk.next(&mut rest);
-        self.rest = rest.len();
-        next
-    }
-}
-
-/// How far a walk has come.
-#[derive(Clone, Debug)]
-struct Walk {
-    remaining: u32,
-    /// The lowest offset delta that the next record may have.
-    next_delta: u32,
-    last_offset_delta: u32,
-    base_sequence: i32,
-    base_offset: Offset,
-    base_timestamp: i64,
-    append_time: Option<Timestamp>,
-}
-
-impl Walk {
-    #[inline(always)]
-    fn next<'a>(&mut self, rest: &mut &'a [u8]) -> Option<Result<RecordView<'a>, FormatError>> {
-        if self.remaining == 0 {
-            let extra = std::mem::take(rest).len();
-            return (extra > 0).then_some(Err(FormatError::TrailingBytes { extra }));
-        }
-        self.remaining -= 1;
-        let record = self.decode(rest);
-        if record.is_err() {
-            self.remaining = 0;
-            *rest = &[];
-        }
-        Some(record)
-    }
-
-    #[inline(always)]
-    fn decode<'a>(&mut self, rest: &mut &'a [u8]) -> Result<RecordView<'a>, FormatError> {
-        let length = varint::take_i32(rest)?;
-        let Some(mut body) = take(rest, length) else { return Err(FormatError::BadRecord("length")) };
-
-        let Some((_attributes, after)) = body.split_first() else { return Err(FormatError::BadRecord("length")) };
-        body = after;
-        let timestamp_delta = varint::take_i64(&mut body)?;
-        // A negative delta becomes one that is too large.
-        let offset_delta = varint::take_i32(&mut body)? as u32;
-        if offset_delta < self.next_delta || offset_delta > self.last_offset_delta {
-            return Err(FormatError::BadOffset);
-        }
-        let key = take_nullable(&mut body, "key length")?;
-        let value = take_nullable(&mut body, "value length")?;
-        let header_count = varint::take_i32(&mut body)?;
-        if header_count != 0 || !body.is_empty() {
-            check_headers(header_count, body)?;
-        }
-
-        self.next_delta = offset_delta + 1;
-        let timestamp = Timestamp::from_millis(self.base_timestamp.wrapping_add(timestamp_delta));
-        Ok(RecordView {
-            offset: self.base_offset + u64::from(offset_delta),
-            timestamp: self.append_time.unwrap_or(timestamp),
-            key,
-            value,
-            sequence: sequence_at(self.base_sequence, offset_delta),
-            header_count: header_count as u32,
-            headers: body,
-        })
-    }
-}
-
-/// Sequence numbers wrap from the largest `i32` to 0.
 #[inline(always)]
-fn sequence_at(base: i32, offset_delta: u32) -> i32 {
-    if base < 0 {
-        return -1;
-    }
-    (base as u32).wrapping_add(offset_delta) as i32 & i32::MAX
-}
-
-#[inline(always)]
-fn take_nullable<'a>(bytes: &mut &'a [u8], what: &'static str) -> Result<Option<&'a [u8]>, FormatError> {
+pub(super) fn take_nullable<'a>(bytes: &mut &'a [u8], what: &'static str) -> Result<Option<&'a [u8]>, FormatError> {
     let length = varint::take_i32(bytes)?;
     if length == -1 {
         return Ok(None);
@@ -317,7 +149,7 @@ fn take_nullable<'a>(bytes: &mut &'a [u8], what: &'static str) -> Result<Option<
 }
 
 #[inline(always)]
-fn take<'a>(bytes: &mut &'a [u8], length: i32) -> Option<&'a [u8]> {
+pub(super) fn take<'a>(bytes: &mut &'a [u8], length: i32) -> Option<&'a [u8]> {
     let (taken, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
     *bytes = rest;
     Some(taken)
@@ -331,7 +163,7 @@ fn take_header<'a>(bytes: &mut &'a [u8]) -> Result<Header<'a>, FormatError> {
 }
 
 #[inline(never)]
-fn check_headers(count: i32, mut bytes: &[u8]) -> Result<(), FormatError> {
+pub(super) fn check_headers(count: i32, mut bytes: &[u8]) -> Result<(), FormatError> {
     if count < 0 {
         return Err(FormatError::BadRecord("header count"));
     }

@@ -69,6 +69,76 @@ fn take_long(bytes: &[u8], max: usize) -> Result<(i64, &[u8]), FormatError> {
     Err(BAD)
 }
 
+/// The first bytes of a record, in a register: its first varints, where they are short, need one load and one check of
+/// the bounds for all. `None` is told for longer ones.
+pub(super) struct Head {
+    word: u64,
+    len: usize,
+}
+
+impl Head {
+    #[inline(always)]
+    pub(super) fn of(bytes: &[u8], at: usize) -> Option<Head> {
+        // The first byte lowest, as in a varint.
+        let word = u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?).swap_bytes();
+        Some(Head { word, len: 0 })
+    }
+
+    /// How many bytes were taken. Together they are at most eight: two lengths, a byte and a number.
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline(always)]
+    pub(super) fn skip_byte(&mut self) {
+        self.word >>= 8;
+        self.len += 1;
+    }
+
+    /// A number of up to two bytes that is not negative.
+    #[inline(always)]
+    pub(super) fn take_length(&mut self) -> Option<usize> {
+        let raw = self.take_raw(2)?;
+        (raw & 1 == 0).then_some((raw >> 1) as usize)
+    }
+
+    /// A number of up to three bytes.
+    #[inline(always)]
+    pub(super) fn take_i32(&mut self) -> Option<i32> {
+        Some(unzigzag(self.take_raw(3)?) as i32)
+    }
+
+    #[inline(always)]
+    fn take_raw(&mut self, max: usize) -> Option<u64> {
+        let word = self.word;
+        let (raw, len) = if word & 0x80 == 0 {
+            (word & 0x7f, 1)
+        } else if word & 0x8000 == 0 {
+            (word & 0x7f | word >> 1 & 0x3f80, 2)
+        } else if max > 2 && word & 0x80_0000 == 0 {
+            (word & 0x7f | word >> 1 & 0x3f80 | word >> 2 & 0x1f_c000, 3)
+        } else {
+            return None;
+        };
+        self.word >>= 8 * len;
+        self.len += len;
+        Some(raw)
+    }
+}
+
+/// A varint of up to two bytes as it is stored, and what follows it; `None` for a longer one, and for the last byte of
+/// all.
+#[inline(always)]
+pub(super) fn short(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
+    let [a, b] = *bytes.get(at..)?.first_chunk()?;
+    match (a, b) {
+        (..0x80, _) => Some((u32::from(a), at + 1)),
+        (_, ..0x80) => Some((u32::from(a & 0x7f) | u32::from(b) << 7, at + 2)),
+        _ => None,
+    }
+}
+
 /// Small absolute values to small unsigned ones.
 #[inline(always)]
 pub(super) const fn zigzag(value: i64) -> u64 {

@@ -162,6 +162,27 @@ fn who_loads_a_view_without_the_tombstone_is_told() {
 }
 
 #[test]
+fn a_reader_that_begins_anew_is_as_one_that_is_made_then() {
+    let pins = Pins::default();
+    let mut pin = pins.reader(at(60));
+    let mut lost = pins.reader(at(10));
+    let pass = pins.begin_pass(at(50), time(0), Duration::ZERO);
+    // It holds nobody up where it stood; from now on it might miss a tombstone.
+    pin.restart(at(20));
+    assert_eq!(pin.view_at(at(20), || "old").unwrap(), "old");
+    assert_eq!(pass.publish(at(44), || ()).1, vec![reader(None, 10)]);
+    assert_eq!(pin.view_at(at(30), || "new").unwrap(), "old");
+    drop(pass);
+    assert!(lost.view_at(at(10), || "new").is_err());
+    lost.restart(at(10));
+    assert_eq!(lost.view_at(at(10), || "new").unwrap(), "new");
+    pin.restart(at(20));
+    assert_eq!(pin.view_at(at(20), || "new").unwrap(), "new");
+    drop((pin, lost));
+    assert_eq!(pins.lowest(at(100)), None);
+}
+
+#[test]
 fn a_truncation_ends_readers_that_keep_an_old_view() {
     let pins = Pins::default();
     let pass = pins.begin_pass(at(50), time(0), HOLD_MAX);

@@ -118,12 +118,40 @@ impl Indexer {
     }
 }
 
-/// The last entry at or below `offset` (relative to the base) in the bytes of an `.index`.
-pub(crate) fn floor_offset(bytes: &[u8], offset: u32) -> Option<OffsetIndexEntry> {
-    let count = partition(bytes, OffsetIndexEntry::LEN, |entry| {
-        OffsetIndexEntry::decode(entry).is_some_and(|entry| entry.offset <= offset)
+/// Entries around a batch that is looked for. The walk to it begins at the floor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Around {
+    /// What is looked for. Offsets are relative to the base.
+    pub(super) target: u32,
+    /// The last entry at or below the target; else the start of the segment.
+    pub(super) floor: OffsetIndexEntry,
+    /// The entry that follows, if it is known.
+    pub(super) next: Option<OffsetIndexEntry>,
+}
+
+impl Around {
+    /// The start of the segment.
+    pub(super) fn start(target: u32) -> Around {
+        Around { target, floor: OffsetIndexEntry { offset: 0, position: 0 }, next: None }
+    }
+
+    /// About how many bytes lie between the floor and the target, if that is known.
+    pub(super) fn distance(&self) -> Option<u64> {
+        let (floor, next) = (self.floor, self.next?);
+        let bytes = u64::from(next.position.checked_sub(floor.position)?);
+        let offsets = next.offset.checked_sub(floor.offset)?;
+        (bytes * u64::from(self.target.saturating_sub(floor.offset))).checked_div(u64::from(offsets))
+    }
+}
+
+/// The entries around `target` (relative to the base) in the bytes of an `.index`.
+pub(super) fn around(bytes: &[u8], target: u32) -> Around {
+    let after = partition(bytes, OffsetIndexEntry::LEN, |entry| {
+        OffsetIndexEntry::decode(entry).is_some_and(|entry| entry.offset <= target)
     });
-    entry_at(bytes, OffsetIndexEntry::LEN, count.checked_sub(1)?).and_then(OffsetIndexEntry::decode)
+    let entry = |index| entry_at(bytes, OffsetIndexEntry::LEN, index).and_then(OffsetIndexEntry::decode);
+    let start = Around::start(target);
+    Around { floor: after.checked_sub(1).and_then(entry).unwrap_or(start.floor), next: entry(after), ..start }
 }
 
 /// The last entry with a timestamp below `timestamp` in the bytes of a `.timeindex`: no record before its offset is

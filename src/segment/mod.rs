@@ -14,7 +14,7 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::error::{Error, Result};
 use crate::format::BatchView;
@@ -34,6 +34,8 @@ pub(crate) use self::place::{Owner, Place};
 const INTERVAL: usize = 4096;
 /// What it reads beyond that, and beyond what it was asked for: no batch is cut off for a few bytes.
 const SLACK: usize = 512;
+/// Entries that lie farther apart than this are most likely those of two batches one behind the other.
+const LARGE: u64 = INTERVAL as u64 * 3 / 2;
 
 /// What is known of a segment beside its extent. All but the id may be lost: it is found again, or counted anew.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -305,13 +307,11 @@ impl Segment {
         // The active one may have grown beyond an end that is read before its length.
         let end = if self.is_sealed() { self.end() } else { Offset::MAX };
         let readable = self.len();
-        let begin = || -> Result<Walker> {
-            // A position beyond the end cannot be one of a batch; from the first one on all are found.
-            let floor = self.floor_position(&data, from)?;
-            let position = if floor <= readable { floor } else { 0 };
-            Ok(Walker::new(position, self.base..end, from, limit))
+        let begin = || -> Result<(Walker, usize)> {
+            let (position, distance) = self.start_near(&data, from, readable)?;
+            Ok((Walker::new(position, self.base..end, from, limit), distance))
         };
-        let mut walker = begin()?;
+        let (mut walker, mut distance) = begin()?;
         let mut trusted = walker.position == 0;
         let mut want = max_bytes.max(INTERVAL).saturating_add(SLACK);
         loop {
@@ -320,13 +320,14 @@ impl Segment {
             if left == 0 {
                 return Ok(None);
             }
-            let window = self.window(&data, position, (want as u64).min(left))?;
-            load(&window[..window.len().min(INTERVAL)]);
+            let mut window = self.window(&data, position, (want as u64).min(left))?;
+            load(&window[..window.len().min(distance)]);
             match walker.walk(&window, max_bytes) {
                 Ok(Walk::Found { start, end, .. }) if !at_least_one && end - start > max_bytes => return Ok(None),
                 Ok(Walk::Found { start, end, next }) => {
-                    let bytes = window.slice(start..end);
-                    return Ok(Some(Slice { bytes, position: position + start as u64, next }));
+                    window.truncate(end);
+                    window.advance(start);
+                    return Ok(Some(Slice { bytes: window, position: position + start as u64, next }));
                 }
                 Ok(Walk::PastLimit) => return Ok(None),
                 // In growing steps: the index may have few entries. Batches are alike.
@@ -341,7 +342,7 @@ impl Segment {
                 // An index that leads astray is rebuilt; what is then still no batch is damage.
                 _ if !trusted => {
                     self.rebuild_index(&data)?;
-                    walker = begin()?;
+                    (walker, distance) = begin()?;
                     trusted = true;
                 }
                 Err((at, why)) => return Err(Error::corrupt(&self.path(), position + at as u64, why.to_string())),
@@ -350,6 +351,19 @@ impl Segment {
                 }
             }
         }
+    }
+
+    /// Where a walk to the batch that holds `from`, or the first after it, begins, and about how far it has to go.
+    fn start_near(&self, data: &OpenData, from: Offset, readable: u64) -> Result<(u64, usize)> {
+        let around = self.around(data, from)?;
+        let floor = u64::from(around.floor.position);
+        let distance = match around.next {
+            // Large batches have an entry each: the walk goes from the header of this one to the next.
+            Some(next) if u64::from(next.position) > floor + LARGE => 0,
+            _ => around.distance().map_or(INTERVAL, |distance| (distance as usize + SLACK).min(INTERVAL)),
+        };
+        // A position beyond the end cannot be one of a batch; from the first one on all are found.
+        Ok(if floor <= readable { (floor, distance) } else { (0, INTERVAL) })
     }
 
     /// Bytes of the file: a slice of its mapping, or read.

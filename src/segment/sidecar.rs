@@ -11,7 +11,7 @@ use crate::offset::{Offset, Timestamp};
 use crate::storage::OpenMode;
 use crate::sync::{MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
-use super::index::{Entries, Indexer, SegmentIndex, Sums, before_time, floor_offset};
+use super::index::{Around, Entries, Indexer, SegmentIndex, Sums, around, before_time};
 use super::scan::{Check, Scan, ScanError};
 use super::{Cached, OpenData, Segment};
 
@@ -30,21 +30,26 @@ const TIMES: Sidecar = Sidecar { kind: SegmentFileKind::TimeIndex, entry: TimeIn
 const ABORTED: Sidecar = Sidecar { kind: SegmentFileKind::TxnIndex, entry: AbortedTxn::LEN };
 
 impl Segment {
-    /// A position at or before the batch that holds `offset`, or the first after it.
-    pub(super) fn floor_position(&self, data: &OpenData, offset: Offset) -> Result<u64> {
+    /// The index entries around the batch that holds `offset`, or the first after it.
+    pub(super) fn around(&self, data: &OpenData, offset: Offset) -> Result<Around> {
         let target = u32::try_from(offset.since(self.base())).unwrap_or(u32::MAX);
         let in_memory = |index: &SegmentIndex| {
-            let at = index.offsets.partition_point(|entry| entry.offset <= target).checked_sub(1)?;
-            index.offsets.get(at).map(|entry| u64::from(entry.position))
+            let after = index.offsets.partition_point(|entry| entry.offset <= target);
+            let floor = index.offsets.get(after.checked_sub(1)?)?;
+            Some(Around { target, floor: *floor, next: index.offsets.get(after).copied() })
         };
-        if let Some(position) = in_memory(&self.read_index()) {
-            return Ok(position);
-        }
-        match self.stored(data, OFFSETS, self.sums().offsets)? {
-            Some(bytes) => Ok(floor_offset(&bytes, target).map_or(0, |entry| u64::from(entry.position))),
+        let sum = {
+            let index = self.read_index();
+            if let Some(around) = in_memory(&index) {
+                return Ok(around);
+            }
+            index.stored.offsets
+        };
+        match self.stored(data, OFFSETS, sum)? {
+            Some(bytes) => Ok(around(&bytes, target)),
             None => {
                 self.rebuild_index(data)?;
-                Ok(in_memory(&self.read_index()).unwrap_or(0))
+                Ok(in_memory(&self.read_index()).unwrap_or(Around::start(target)))
             }
         }
     }
@@ -103,11 +108,16 @@ impl Segment {
         // Entries in memory stay: only what lies before them is looked for.
         let first = self.read_index().offsets.first().map(|entry| u64::from(entry.position));
         let mut scan = Scan::new(&*data.file, 0, first.unwrap_or(self.len()), Check::Header);
+        let mut end = self.base();
         loop {
             match scan.next() {
                 Ok(Some(found)) => {
-                    if let Some((offset, time)) = indexer.note(found.batch.header(), found.position) {
-                        offsets.push(offset);
+                    let header = found.batch.header();
+                    // A walk that began at a batch which claims offsets of those before it would believe it.
+                    let is_above = header.base_offset >= end;
+                    end = end.max(header.next_offset());
+                    if let Some((offset, time)) = indexer.note(header, found.position) {
+                        offsets.extend(is_above.then_some(offset));
                         times.extend(time);
                     }
                 }

@@ -1,0 +1,272 @@
+//! Fetches of whole batches.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{BatchView, Batches, Scratch};
+use crate::isolation::{Isolation, Offsets, aborted_in, offsets};
+use crate::offset::{Offset, Timestamp};
+use crate::segment::{OpenData, Segment};
+use crate::shared::Shared;
+use crate::sync::atomic::{Ordering, fence};
+use crate::transactions::AbortedRange;
+use crate::view::View;
+
+/// What a fetch is to return.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FetchOptions {
+    /// About how many bytes: at least one batch is returned, whatever its size. Default 1 MiB.
+    /// A [`Reader`](crate::Reader) begins with less, and comes to this while it goes on in order.
+    pub max_bytes: usize,
+    /// How far it may see. Default [`Isolation::End`].
+    pub isolation: Isolation,
+    /// Whether the CRC of each batch is checked. Default `false`: who sends the bytes on has the receiver check them.
+    /// A [`Reader`](crate::Reader) always checks.
+    pub check_crc: bool,
+}
+
+impl Default for FetchOptions {
+    fn default() -> FetchOptions {
+        FetchOptions { max_bytes: 1 << 20, isolation: Isolation::End, check_crc: false }
+    }
+}
+
+/// Whole batches, as they lie on disk, and where to go on.
+#[derive(Clone, Debug)]
+pub struct Fetch {
+    pub(super) first: Bytes,
+    pub(super) more: Vec<Bytes>,
+    region: Option<FileRegion>,
+    from: Offset,
+    /// Where the next fetch begins. It grows even where no record is left: compaction leaves gaps.
+    pub next_offset: Offset,
+    /// The partition's offsets at the time.
+    pub offsets: Offsets,
+    /// Aborted transactions with records in the batches; only under [`Isolation::Committed`].
+    pub aborted: Vec<AbortedRange>,
+}
+
+/// The place in a file of the first batches of a fetch, for `sendfile`. While it lives the file is neither cut nor
+/// overwritten.
+#[derive(Clone)]
+pub struct FileRegion {
+    data: Arc<OpenData>,
+    _lease: Arc<()>,
+    position: u64,
+    len: u64,
+}
+
+impl Fetch {
+    /// The bytes, in as many pieces as segments were touched.
+    pub fn chunks(&self) -> impl Iterator<Item = &Bytes> {
+        std::iter::once(&self.first).filter(|first| !first.is_empty()).chain(&self.more)
+    }
+
+    /// How many bytes.
+    pub fn len(&self) -> usize {
+        self.chunks().map(Bytes::len).sum()
+    }
+
+    /// Whether there is no batch.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// The batches. The first one may begin before the offset asked for.
+    pub fn batches(&self) -> impl Iterator<Item = Result<BatchView<'_>>> {
+        self.chunks().flat_map(|chunk| Batches::new(chunk)).map(|batch| batch.map_err(Error::from))
+    }
+
+    /// The offset asked for: records before it, in the first batch, are to be skipped.
+    pub fn from(&self) -> Offset {
+        self.from
+    }
+
+    /// Where the first chunk lies in its file; `None` where the storage has no descriptors.
+    pub fn region(&self) -> Option<&FileRegion> {
+        self.region.as_ref()
+    }
+}
+
+impl FileRegion {
+    /// The file.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.data.file.descriptor().expect("a region is only made of a file with a descriptor")
+    }
+
+    /// The first byte.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// How many bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it is empty; it never is.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl std::fmt::Debug for FileRegion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FileRegion[{}, +{})", self.position, self.len)
+    }
+}
+
+/// Whole batches from the one that holds `from` on.
+pub(crate) fn fetch(shared: &Shared, from: Offset, options: FetchOptions) -> Result<Fetch> {
+    undisturbed(shared, || fetch_view(shared, &shared.view.load(), from, options, true))
+}
+
+/// The same for a reader: from the view that it has to go on with, and without the place in the file.
+pub(super) fn fetch_from(
+    shared: &Shared,
+    mut load: impl FnMut() -> Result<Arc<View>>,
+    from: Offset,
+    options: FetchOptions,
+) -> Result<Fetch> {
+    undisturbed(shared, || fetch_view(shared, &*load()?, from, options, false))
+}
+
+/// Reads again what a truncation has come in between of: it may have shown bytes that are gone, or shown them as
+/// damage.
+fn undisturbed<T>(shared: &Shared, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        let cuts = shared.wait_for_cut();
+        let done = read();
+        // It looks for leases after it has changed the count (begin_cut).
+        fence(Ordering::SeqCst);
+        if shared.cuts.load(Ordering::Acquire) == cuts {
+            // The files may be gone, or another's, once the log is closed or the topic deleted.
+            return shared.check_open().and(done).map_err(|error| shared.blame(error));
+        }
+    }
+}
+
+fn fetch_view(shared: &Shared, view: &View, from: Offset, options: FetchOptions, with_region: bool) -> Result<Fetch> {
+    let offsets = offsets(shared);
+    check_range(shared, from, &offsets)?;
+    let mut limit = offsets.visible(options.isolation);
+    if shared.health.is_poisoned() {
+        // What the failed sync left in the page cache may not be on disk.
+        limit = limit.min(offsets.durable);
+    }
+    let mut fetch = Fetch {
+        first: Bytes::new(),
+        more: Vec::new(),
+        region: None,
+        from,
+        next_offset: from,
+        offsets,
+        aborted: Vec::new(),
+    };
+    let mut size = 0;
+    for segment in view.from(from) {
+        if fetch.next_offset >= limit || segment.base() >= limit || size >= options.max_bytes && size > 0 {
+            break;
+        }
+        let Some(slice) = segment.slice(fetch.next_offset, limit, options.max_bytes - size, size == 0)? else {
+            // Up to the log end there are whole batches: none where one must be has lost its offset.
+            if size == 0 && !segment.is_sealed() && limit == offsets.end && fetch.next_offset < limit {
+                return Err(Error::corrupt(&segment.path(), segment.len(), "offsets below the log end are not there"));
+            }
+            // With batches in hand it may also be that the next one is too large for the rest of the budget.
+            if size > 0 || segment.end() > limit || !segment.is_sealed() {
+                break;
+            }
+            fetch.next_offset = fetch.next_offset.max(segment.end());
+            continue;
+        };
+        if options.check_crc {
+            check_crcs(segment, slice.position, &slice.bytes)?;
+        }
+        size += slice.bytes.len();
+        fetch.next_offset = slice.next;
+        if fetch.first.is_empty() {
+            fetch.region = if with_region { region(segment, &slice)? } else { None };
+            fetch.first = slice.bytes;
+        } else {
+            fetch.more.push(slice.bytes);
+        }
+        if slice.next < segment.end() {
+            break;
+        }
+    }
+    if options.isolation == Isolation::Committed && !fetch.is_empty() {
+        fetch.aborted = aborted_in(shared, view, from, fetch.next_offset)?;
+    }
+    Ok(fetch)
+}
+
+fn check_range(shared: &Shared, from: Offset, offsets: &Offsets) -> Result<()> {
+    if from >= offsets.start && from <= offsets.end {
+        return Ok(());
+    }
+    // Beyond damage found at open nothing is served, and the damage is the reason.
+    if from > offsets.end
+        && let Some(reason) = shared.health.reason()
+    {
+        return Err(reason);
+    }
+    Err(ErrorKind::OffsetOutOfRange { requested: from, start: offsets.start, end: offsets.end }.into())
+}
+
+fn check_crcs(segment: &Segment, position: u64, bytes: &[u8]) -> Result<()> {
+    let mut batches = Batches::new(bytes);
+    loop {
+        let at = position + batches.position() as u64;
+        let Some(batch) = batches.next() else { return Ok(()) };
+        batch
+            .and_then(|batch| batch.check_crc())
+            .map_err(|why| Error::corrupt(&segment.path(), at, why.to_string()))?;
+    }
+}
+
+fn region(segment: &Segment, slice: &crate::segment::Slice) -> Result<Option<FileRegion>> {
+    let data = segment.open()?;
+    if data.file.descriptor().is_none() {
+        return Ok(None);
+    }
+    Ok(Some(FileRegion { data, _lease: segment.lease(), position: slice.position, len: slice.bytes.len() as u64 }))
+}
+
+/// The first offset at or after which every record is at least as late as `at`: the offset of the first such record.
+pub(crate) fn offset_for(shared: &Shared, at: Timestamp) -> Result<Option<Offset>> {
+    undisturbed(shared, || offset_in(shared, &shared.view.load(), at))
+}
+
+fn offset_in(shared: &Shared, view: &View, at: Timestamp) -> Result<Option<Offset>> {
+    let start = shared.ends.log_start();
+    let end = offsets(shared).end;
+    let mut scratch = Scratch::default();
+    for segment in view.from(start) {
+        if segment.is_sealed() && segment.max_timestamp()? < at {
+            continue;
+        }
+        let mut from = segment.floor_time(at)?.max(start);
+        while let Some(slice) = segment.slice(from, end, 1 << 16, true)? {
+            for batch in Batches::new(&slice.bytes) {
+                let corrupt =
+                    |why: crate::format::FormatError| Error::corrupt(&segment.path(), slice.position, why.to_string());
+                let batch = batch.map_err(corrupt)?;
+                if batch.header().max_timestamp < at {
+                    continue;
+                }
+                for record in batch.records(&mut scratch).map_err(corrupt)? {
+                    let record = record.map_err(corrupt)?;
+                    if record.timestamp >= at && record.offset >= start {
+                        return Ok(Some(record.offset));
+                    }
+                }
+            }
+            from = slice.next;
+        }
+    }
+    Ok(None)
+}
