@@ -1,5 +1,7 @@
 //! Records: as they are handed in, and as they are read from a batch.
 
+use std::ops::Range;
+
 use super::batch::{BatchHeader, TimestampType};
 use super::{FormatError, varint};
 use crate::offset::{Offset, Timestamp};
@@ -169,6 +171,46 @@ impl<'a> Records<'a> {
         Records { rest: bytes, walk }
     }
 
+    /// Calls `visit` with each record. What it does not look at is checked, but not put together.
+    #[inline(always)]
+    pub(crate) fn visit<E: From<FormatError>>(
+        self,
+        mut visit: impl FnMut(RecordView<'a>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Records { mut rest, mut walk } = self;
+        while let Some(record) = walk.next(&mut rest) {
+            visit(record?)?;
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` with the records that have these offset deltas, in ascending order, and where their bytes lie.
+    ///
+    /// For a batch with a record for each of its offsets: of the others only the length is looked at.
+    #[inline]
+    pub(super) fn pick(
+        self,
+        deltas: &[u32],
+        mut visit: impl FnMut(RecordView<'a>, Range<usize>),
+    ) -> Result<(), FormatError> {
+        let Records { mut rest, mut walk } = self;
+        let total = rest.len();
+        let mut next = 0;
+        for &delta in deltas {
+            pass(&mut rest, next..delta)?;
+            let start = total - rest.len();
+            walk.next_delta = delta;
+            let record = walk.decode(&mut rest)?;
+            if record.offset != walk.base_offset + u64::from(delta) {
+                return Err(FormatError::BadOffset);
+            }
+            visit(record, start..total - rest.len());
+            next = delta + 1;
+        }
+        pass(&mut rest, next..walk.remaining)?;
+        if rest.is_empty() { Ok(()) } else { Err(FormatError::TrailingBytes { extra: rest.len() }) }
+    }
+
     /// The bytes that are not decoded yet.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.rest
@@ -296,6 +338,16 @@ impl Walk {
             headers: body,
         })
     }
+}
+
+/// Leaves out records.
+#[inline(always)]
+fn pass(bytes: &mut &[u8], records: Range<u32>) -> Result<(), FormatError> {
+    for _ in records {
+        let length = varint::take_i32(bytes)?;
+        take(bytes, length).ok_or(FormatError::BadRecord("length"))?;
+    }
+    Ok(())
 }
 
 /// Sequence numbers wrap from the largest `i32` to 0.
