@@ -16,7 +16,8 @@ struct State {
 
 impl SipHasher {
     pub(super) fn new(key: &[u8; 16]) -> SipHasher {
-        let [k0, k1] = [0, 1].map(|half| u64::from_le_bytes(key.as_chunks().0[half]));
+        let key = u128::from_le_bytes(*key);
+        let (k0, k1) = (key as u64, (key >> 64) as u64);
         let state = State {
             v0: k0 ^ 0x736f_6d65_7073_6575,
             // The last byte is what makes it one of 128 bits.
