@@ -319,7 +319,7 @@ impl Active {
         if let Some(ended) = self.producers.update(header, control)
             && let Some(entry) = transactions::aborted_entry(&ended, self.producers.first_open_transaction())
         {
-            self.segment().update_index(|index| index.aborted.push(entry));
+            self.segment().update_index(|index| index.recent_mut().aborted.push(entry));
         }
         self.unstable = true;
     }

@@ -14,7 +14,7 @@ use crate::offset::Offset;
 use crate::segment::Place;
 use crate::storage::{File, OpenMode};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, PoisonError};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The smallest slot: a sector that most disks write whole.
 const SLOT_MIN: usize = 4096;
@@ -57,12 +57,15 @@ struct Inner {
     /// Whether only one slot that was read is sound.
     alone: bool,
     state: State,
+    /// Whether `state` is without its segments: whoever needs them reads them again. They would be most of what an idle
+    /// partition takes of memory, and the partition knows its segments itself.
+    lean: bool,
 }
 
 impl StateStore {
     /// Whether the file says something else by now, because of another process.
     pub(crate) fn is_outdated(&self) -> bool {
-        StateStore::load(&self.place).map_or(true, |(_, now)| now.get() != self.get())
+        StateStore::load(&self.place).map_or(true, |(_, now)| now.lock().state != self.lock().state)
     }
 
     /// Reads the file.
@@ -101,13 +104,42 @@ impl StateStore {
         let slot = if is_sized && matches!(found, Found::Good(_)) { half } else { 0 };
         let state = if let Found::Good(state) = &found { state.clone() } else { State::default() };
         let active_base = AtomicU64::new(state.active_base.get());
-        let inner = Inner { sequence, slot, first, settled: false, agreed, alone, state };
+        let inner = Inner { sequence, slot, first, settled: false, agreed, alone, state, lean: false };
         Ok((found, StateStore { place: Arc::clone(place), inner: Mutex::new(inner), active_base }))
     }
 
-    /// What was written last.
+    /// What was written last, but for what is known of the segments.
     pub(crate) fn get(&self) -> State {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).state.clone()
+        let inner = self.lock();
+        State { segments: Vec::new(), adopted_gaps: inner.state.adopted_gaps.clone(), ..inner.state }
+    }
+
+    /// What was written last.
+    pub(crate) fn read(&self) -> Result<State> {
+        self.whole(&self.lock())
+    }
+
+    /// Forgets what is known of the segments until it is needed.
+    pub(crate) fn forget_segments(&self) {
+        self.lock().forget_segments();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state with its segments.
+    fn whole(&self, inner: &Inner) -> Result<State> {
+        if !inner.lean {
+            return Ok(inner.state.clone());
+        }
+        let path = self.place.path(file_name::STATE);
+        let bytes = self.place.storage.open(&path, OpenMode::Read).and_then(|file| read_all(&*file));
+        let bytes = bytes.map_err(|e| Error::io(e, &path))?;
+        // Damage to one slot leaves its twin; damage to both, what is remembered: the segments are a cache.
+        let written = bytes.chunks(inner.slot).filter_map(|slot| decode_slot(slot).ok());
+        let same = written.filter(|(sequence, _)| *sequence == inner.sequence).map(|(_, state)| state).next();
+        Ok(same.unwrap_or_else(|| inner.state.clone()))
     }
 
     /// The base of the active segment that the file names. Recovery wants that segment: none from it on may be removed
@@ -119,11 +151,13 @@ impl StateStore {
     /// Changes the state, durably: when this returns, no crash brings the old one back. After an error the old state
     /// holds, on disk as here, or else the storage has failed and the caller stops writing.
     pub(crate) fn update(&self, change: impl FnOnce(&mut State)) -> Result<()> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = inner.state.clone();
+        let mut inner = self.lock();
+        let mut state = self.whole(&inner)?;
+        (inner.state, inner.lean) = (state.clone(), false);
         change(&mut state);
         let written = self.write(&mut inner, state);
         self.active_base.store(inner.state.active_base.get(), Ordering::Release);
+        inner.forget_segments();
         written
     }
 
@@ -136,7 +170,16 @@ impl StateStore {
         if state.needed_size() > inner.slot {
             match self.replace(&path, sequence, &state) {
                 Ok(slot) => {
-                    *inner = Inner { sequence, slot, first: 0, settled: true, agreed: true, alone: false, state };
+                    *inner = Inner {
+                        sequence,
+                        slot,
+                        first: 0,
+                        settled: true,
+                        agreed: true,
+                        alone: false,
+                        state,
+                        lean: false,
+                    };
                     return Ok(());
                 }
                 // No room for larger slots: what does not fit is only a cache.
@@ -164,13 +207,12 @@ impl StateStore {
     /// Makes what was read durable: whoever wrote it may have been killed before the sync. Nothing is done on its word
     /// before this.
     pub(crate) fn settle(&self) -> Result<()> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        self.settle_slot(&mut inner)
+        self.settle_slot(&mut self.lock())
     }
 
     /// Makes what was read durable, unless a crash surely leaves it: nobody is shown what may not last.
     pub(crate) fn settle_seen(&self) -> Result<()> {
-        let agreed = self.inner.lock().unwrap_or_else(PoisonError::into_inner).agreed;
+        let agreed = self.lock().agreed;
         if agreed { Ok(()) } else { self.settle() }
     }
 
@@ -187,7 +229,7 @@ impl StateStore {
         let io = |e| Error::io(e, &path);
         let file = self.place.storage.open(&path, OpenMode::Write).map_err(io)?;
         // It may be in the page cache only, even after a sync that succeeds (I8): write it again.
-        let read = inner.state.encode(inner.sequence, inner.slot).unwrap_or_default();
+        let read = self.whole(inner)?.encode(inner.sequence, inner.slot).unwrap_or_default();
         file.write_at(&read, (1 - inner.first) * inner.slot as u64).map_err(io)?;
         file.sync().map_err(|e| fatal(e, &path))?;
         if inner.alone {
@@ -202,7 +244,7 @@ impl StateStore {
 
     /// Makes the second slot durable as well.
     pub(crate) fn sync(&self) -> Result<()> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.lock();
         if inner.slot == 0 {
             return Ok(());
         }
@@ -231,6 +273,13 @@ impl StateStore {
 }
 
 impl Inner {
+    /// Forgets the segments where the file surely has them: in a slot that was synced, or in both.
+    fn forget_segments(&mut self) {
+        if self.slot != 0 && (self.settled || self.agreed) {
+            (self.state.segments, self.lean) = (Vec::new(), true);
+        }
+    }
+
     /// Writes the old state over the slot that a write has failed on, durably: of what failed the slot may hold all, and
     /// a crash would bring it back. As the newest one, so that whoever finds it in the page cache only sees that the
     /// slots differ, and settles it.

@@ -152,7 +152,7 @@ fn cut_back(shared: &Shared, active: &mut Active, held: &Held<'_>, to: Offset) -
     }
     segments.push(active_segment);
 
-    let found = look(&shared.place, Some(&state), false)?;
+    let found = look(&shared.place, Some(&shared.whole_state()?), false)?;
     let mut replay = Replay::new(Default::default());
     replay.producers_before(&shared.place, &found.logs, &found.snapshots, to, shared.high_watermark(), None)?;
     shared.lock_epochs().truncate_from_end(to);

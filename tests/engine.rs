@@ -164,3 +164,28 @@ fn what_is_deleted_before_an_offset_stays_deleted() {
     assert_eq!(partition.offsets().start, Offset::new(200));
     assert_eq!(read(&partition, 200), expected(200..300));
 }
+
+#[test]
+fn a_state_file_that_is_damaged_while_the_log_is_open_is_whole_after_the_next_change() {
+    for slots in [1, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), config()).unwrap();
+        let partition = log.create_topic("t", 1, small()).unwrap().partition(0).unwrap();
+        append(&partition, 0..300);
+        partition.flush().unwrap();
+        let path = dir.path().join("t-0/state");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let damaged = bytes.len() / 2 * slots;
+        bytes[..damaged].fill(0xa5);
+        std::fs::write(&path, bytes).unwrap();
+        partition.delete_before(Offset::new(20)).unwrap();
+        append(&partition, 300..400);
+        drop((partition, log));
+
+        let log = Log::open(dir.path(), config()).unwrap();
+        assert!(!log.recovery_report().partitions[0].state_lost);
+        let partition = log.partition("t", 0).unwrap();
+        assert_eq!(partition.offsets().start, Offset::new(20));
+        assert_eq!(read(&partition, 20), expected(20..400));
+    }
+}

@@ -224,8 +224,9 @@ fn numbers_on_disk_are_big_endian() {
     for source in sources() {
         for (at, line) in source.code.iter().enumerate() {
             for bad in ["to_le_bytes", "to_ne_bytes", "from_le_bytes", "from_ne_bytes", "LittleEndian"] {
-                // The lz4 and snappy framings are little-endian by their own specification.
-                if line.contains(bad) && !source.path.starts_with("format/compression/") {
+                // The lz4 and snappy framings, and the words of SipHash, are little-endian by their own specification.
+                let by_theirs = ["format/compression/", "format/siphash.rs"];
+                if line.contains(bad) && !by_theirs.iter().any(|path| source.path.starts_with(path)) {
                     violations.push(format!("{}:{}: {bad}", source.path, at + 1));
                 }
             }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -229,6 +230,10 @@ impl File for Counted {
     fn sync(&self) -> io::Result<()> {
         self.counts.syncs.fetch_add(1, Ordering::Relaxed);
         if self.syncs { self.inner.sync() } else { Ok(()) }
+    }
+
+    fn write_out(&self, begin: Range<u64>, wait_for: Range<u64>) -> io::Result<()> {
+        if self.syncs { self.inner.write_out(begin, wait_for) } else { Ok(()) }
     }
 
     fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<Reserved> {

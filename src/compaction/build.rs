@@ -127,18 +127,16 @@ impl Builder<'_> {
             self.tally.record_bytes += batch.payload().len() as u64;
             return Ok(());
         }
-        for record in batch.records(&mut self.scratch)? {
-            let record = record?;
+        let Builder { segment, hasher, sorter, tally, scratch, .. } = self;
+        batch.records(scratch)?.visit(|record| {
             let bytes = record.size();
-            self.tally.record_bytes += u64::from(bytes);
+            tally.record_bytes += u64::from(bytes);
             // A record without a key is garbage: nothing can supersede it, so nothing would ever remove it.
-            if let Some(key) = record.key {
-                let delta = record.offset.since(self.segment.base()) as u32;
-                let entry = DigestEntry::new(self.hasher.hash(key), delta, record.is_tombstone(), bytes);
-                self.sorter.push(&entry).map_err(Trouble::Other)?;
-            }
-        }
-        Ok(())
+            let Some(key) = record.key else { return Ok(()) };
+            let delta = record.offset.since(segment.base()) as u32;
+            let entry = DigestEntry::new(hasher.hash(key), delta, record.is_tombstone(), bytes);
+            sorter.push(&entry).map_err(Trouble::Other)
+        })
     }
 }
 

@@ -24,6 +24,7 @@ mod damage;
 #[cfg(feature = "internals")]
 #[allow(missing_docs)]
 pub mod internals;
+mod latest;
 pub(crate) mod merge;
 mod offsets;
 pub(crate) mod pass;

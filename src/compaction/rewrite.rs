@@ -5,6 +5,7 @@
 //! of segments has no hole; and so does the last batch of each known producer. The CRC of everything that is read is
 //! checked, so damage never gets a new one.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::format::digest::{DigestAnnex, DigestSubject, HeadersSum, KeyHasher};
 use crate::format::file_name::{SegmentFileKind, Suffix, numbered_segment_file};
 use crate::format::{
     AbortedTxn, BatchHeader, BatchView, FilterScratch, Filtered, IndexSum, OffsetIndexEntry, TimeIndexEntry,
-    empty_batch, filter_batch,
+    empty_batch, filter_batch_to,
 };
 use crate::offset::{Offset, Timestamp};
 use crate::producers::LastBatches;
@@ -35,8 +36,9 @@ use crate::format::digest::Horizon;
 
 /// Output is written in pieces of this size.
 const PIECE: usize = 1 << 20;
-/// Output is synced so often, so that the sync at the end is short.
-const SYNC_BYTES: u64 = 8 << 20;
+/// Output is sent to the medium in pieces of this size, while the next one is made: the sync at the end is short, and
+/// no more than two pieces wait for it.
+const WRITE_OUT: u64 = 4 << 20;
 /// Positions in indexes are 32-bit, in Kafka signed.
 const LEN_MAX: u64 = i32::MAX as u64;
 
@@ -137,7 +139,8 @@ struct Writer {
     buffer: Vec<u8>,
     /// Bytes written, without the buffer.
     written: u64,
-    synced: u64,
+    /// The last piece that was sent to the medium.
+    sent: Range<u64>,
     indexer: Indexer,
     offsets: Vec<u8>,
     times: Vec<u8>,
@@ -162,7 +165,7 @@ impl Writer {
             file,
             buffer: Vec::with_capacity(PIECE),
             written: 0,
-            synced: 0,
+            sent: 0..0,
             indexer: Indexer::new(base, u64::from(rules.shared.config().index_interval_bytes)),
             offsets: Vec::new(),
             times: Vec::new(),
@@ -221,7 +224,7 @@ impl Writer {
             self.highest_abort = self.highest_abort.max(marker);
             return self.emptied(rules, header);
         }
-        let mut kept = survivors.of_batch(group, header.base_offset..=header.last_offset())?;
+        let kept = survivors.of_batch(group, header.base_offset..=header.last_offset())?;
         if kept.is_empty() {
             return self.emptied(rules, header);
         }
@@ -230,8 +233,7 @@ impl Writer {
         }
         let horizon = horizon_at(input.horizons, header.base_offset);
         let start = self.buffer.len();
-        let keep = &mut |record: &crate::format::RecordView<'_>| kept.keeps(record.offset);
-        match filter_batch(&batch, keep, horizon, &mut self.scratch, &mut self.buffer).map_err(damaged)? {
+        match filter_batch_to(&batch, kept, horizon, &mut self.scratch, &mut self.buffer).map_err(damaged)? {
             Filtered::Rewritten { .. } => self.note(start),
             Filtered::Unchanged => self.put(batch.as_bytes(), header),
             Filtered::Empty => self.emptied(rules, header),
@@ -308,9 +310,10 @@ impl Writer {
         self.file.write_at(&self.buffer, self.written).map_err(at)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
-        if self.written - self.synced >= SYNC_BYTES {
-            self.file.sync().map_err(at)?;
-            self.synced = self.written;
+        if self.written - self.sent.end >= WRITE_OUT {
+            let piece = self.sent.end..self.written;
+            let before = std::mem::replace(&mut self.sent, piece.clone());
+            self.file.write_out(piece, before).map_err(at)?;
         }
         Ok(())
     }

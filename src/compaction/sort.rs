@@ -7,7 +7,11 @@
 //!
 //! When the memory is full for the first time, older records of keys that came again are dropped. If that frees half of
 //! it, it is done again each time, and a segment that holds few keys many times over never needs the disk.
+//!
+//! None of that is needed while all keys fit half of the memory: then a [table](super::latest) holds the last record of
+//! each.
 
+use super::latest::Latest;
 use super::radix::Scatter;
 use super::spill::{Pages, Streams, TempFiles};
 use crate::error::Result;
@@ -21,6 +25,8 @@ const PARTS_MAX: usize = 256;
 const PAGES_PER_PART: usize = 4;
 /// With so many parts, one of them is sure to fit into the memory that is left for sorting.
 const PARTS_MIN: usize = 16;
+/// So many entries are collected before their places in the table are looked up, all at once.
+const LOOKED_UP_AT_ONCE: usize = 64;
 /// Bits that the upper half of a hash has.
 const BITS: u32 = u64::BITS;
 
@@ -32,6 +38,8 @@ pub(crate) struct SortMemory {
     part_bits: u32,
     /// The most entries that are sorted at a time.
     sorted_at_once: usize,
+    /// Bytes of the table. Together with the parts that it is emptied into it takes no more than all.
+    table: usize,
 }
 
 impl SortMemory {
@@ -45,7 +53,7 @@ impl SortMemory {
             (bytes / 4 * 3 / (items * DigestEntry::LEN)).clamp(PARTS_MIN * PAGES_PER_PART, u32::MAX as usize / 2);
         let parts = (count / PAGES_PER_PART).min(PARTS_MAX);
         let sorted_at_once = (bytes / 4 / Scatter::<DigestEntry>::ITEM_MEMORY).max(4 * PAGES_PER_PART * items);
-        SortMemory { pages: Pages { items, count }, part_bits: parts.ilog2(), sorted_at_once }
+        SortMemory { pages: Pages { items, count }, part_bits: parts.ilog2(), sorted_at_once, table: bytes / 2 }
     }
 }
 
@@ -53,6 +61,11 @@ impl SortMemory {
 pub(crate) struct Sorter<'t> {
     memory: SortMemory,
     temp: TempFiles<'t>,
+    /// What was pushed last.
+    collected: Vec<DigestEntry>,
+    /// The other entries, while their keys fit; `in_parts` from then on.
+    latest: Latest,
+    in_parts: bool,
     parts: Parts,
     loaded: Loaded,
 }
@@ -80,7 +93,15 @@ struct Parts {
 impl<'t> Sorter<'t> {
     pub(crate) fn new(memory: SortMemory, temp: TempFiles<'t>) -> Sorter<'t> {
         let loaded = Loaded { entries: Vec::new(), scatter: Scatter::default(), max: memory.sorted_at_once };
-        Sorter { memory, temp, parts: Parts::new(&memory, 0, 0), loaded }
+        Sorter {
+            memory,
+            temp,
+            collected: Vec::with_capacity(LOOKED_UP_AT_ONCE),
+            latest: Latest::new(memory.table),
+            in_parts: false,
+            parts: Parts::new(&memory, 0, 0),
+            loaded,
+        }
     }
 
     /// Adds an entry. Those of the same key come in the order of their offsets.
@@ -88,15 +109,48 @@ impl<'t> Sorter<'t> {
     /// After an error the sorter is of no more use.
     #[inline]
     pub(crate) fn push(&mut self, entry: &DigestEntry) -> Result<()> {
-        self.parts.push(entry, &mut self.loaded, &self.temp)
+        self.collected.push(*entry);
+        if self.collected.len() < LOOKED_UP_AT_ONCE { Ok(()) } else { self.settle() }
     }
 
     /// Hands out the last entry of each hash, in order and many at a time, and starts over.
     pub(crate) fn drain(&mut self, mut emit: impl FnMut(&[DigestEntry]) -> Result<()>) -> Result<()> {
-        let part_bits = self.memory.part_bits;
-        self.parts.drain(&self.memory, part_bits, &mut self.loaded, &self.temp, &mut emit)?;
-        self.parts.streams.clear();
-        self.parts.keeps_much = false;
+        self.settle()?;
+        if self.in_parts {
+            let part_bits = self.memory.part_bits;
+            self.parts.drain(&self.memory, part_bits, &mut self.loaded, &self.temp, &mut emit)?;
+            self.parts.streams.clear();
+            (self.parts.keeps_much, self.in_parts) = (false, false);
+            return Ok(());
+        }
+        let mut entries = self.latest.iter();
+        loop {
+            self.loaded.entries.clear();
+            self.loaded.entries.extend(entries.by_ref().take(PAGE_ITEMS));
+            if self.loaded.entries.is_empty() {
+                break;
+            }
+            emit(&self.loaded.entries)?;
+        }
+        drop(entries);
+        self.latest.clear();
+        Ok(())
+    }
+
+    /// Puts what was collected where it belongs.
+    fn settle(&mut self) -> Result<()> {
+        let mut taken = 0;
+        if !self.in_parts {
+            taken = self.latest.take(&self.collected);
+            if taken < self.collected.len() {
+                self.in_parts = true;
+                self.latest.iter().try_for_each(|entry| self.parts.push(entry, &mut self.loaded, &self.temp))?;
+                self.latest.free();
+            }
+        }
+        let rest = &self.collected[taken..];
+        rest.iter().try_for_each(|entry| self.parts.push(entry, &mut self.loaded, &self.temp))?;
+        self.collected.clear();
         Ok(())
     }
 }

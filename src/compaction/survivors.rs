@@ -103,8 +103,9 @@ impl<'t> Survivors<'t> {
         &self.groups
     }
 
-    /// What stays of a batch. Groups, and the batches of each, are asked for in ascending order, none twice.
-    pub(crate) fn of_batch(&mut self, group: usize, batch: RangeInclusive<Offset>) -> Result<Kept<'_>> {
+    /// What stays of a batch: the offsets of these records, less the first one of the batch, in ascending order. Groups,
+    /// and the batches of each, are asked for in ascending order, none twice.
+    pub(crate) fn of_batch(&mut self, group: usize, batch: RangeInclusive<Offset>) -> Result<&[u32]> {
         let (first, last) = batch.into_inner();
         let offsets = &self.groups[group].offsets;
         assert!(offsets.start <= first && first <= last && last < offsets.end, "the batch is in the group");
@@ -112,7 +113,7 @@ impl<'t> Survivors<'t> {
         let positions = position..position + last.since(first) + 1;
         self.batch.clear();
         self.offsets.visit(positions, &self.temp, |kept| self.batch.push((kept - position) as u32))?;
-        Ok(Kept { first, deltas: &self.batch, next: 0 })
+        Ok(&self.batch)
     }
 
     /// Writes the entries of the digest of a group's output; where that is more than one segment, of the one that has
@@ -137,37 +138,6 @@ impl<'t> Survivors<'t> {
             }
             digest.push(&entries)
         })
-    }
-}
-
-/// The records of a batch that stay.
-#[derive(Debug)]
-pub(crate) struct Kept<'s> {
-    first: Offset,
-    /// Their offsets, less the first one of the batch, in ascending order.
-    deltas: &'s [u32],
-    next: usize,
-}
-
-impl Kept<'_> {
-    /// How many: all of them when it is the number of records in the batch.
-    pub(crate) fn len(&self) -> usize {
-        self.deltas.len()
-    }
-
-    /// Whether none stays.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.deltas.is_empty()
-    }
-
-    /// Whether a record stays. Records are asked for in ascending order.
-    #[inline]
-    pub(crate) fn keeps(&mut self, offset: Offset) -> bool {
-        let kept = |&delta: &u32| self.first + u64::from(delta);
-        while self.deltas.get(self.next).map(kept).is_some_and(|kept| kept < offset) {
-            self.next += 1;
-        }
-        self.deltas.get(self.next).map(kept) == Some(offset)
     }
 }
 

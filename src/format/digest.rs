@@ -20,10 +20,10 @@
 use std::fmt;
 
 use byteorder::{BigEndian, ByteOrder};
-use siphasher::sip128::SipHasher13;
 
 use super::FormatError;
 use super::fields::Fields;
+use super::siphash::SipHasher;
 use crate::offset::{Offset, Timestamp};
 
 const MAGIC: [u8; 4] = *b"STLD";
@@ -52,22 +52,23 @@ impl fmt::Debug for KeyHash {
 /// Hashes keys with the secret of a log. Nobody who does not know it can make two keys with the same hash.
 #[derive(Clone, Copy)]
 pub struct KeyHasher {
-    sip: SipHasher13,
+    sip: SipHasher,
     id: u64,
 }
 
 impl KeyHasher {
     /// A hasher with this secret.
     pub fn new(secret: &[u8; 16]) -> KeyHasher {
-        let sip = SipHasher13::new_with_key(secret);
-        KeyHasher { sip, id: sip.hash(b"stratalog: the id of a hash secret").h1 }
+        let sip = SipHasher::new(secret);
+        let [id, _] = sip.hash(b"stratalog: the id of a hash secret");
+        KeyHasher { sip, id }
     }
 
     /// The hash of a key.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> KeyHash {
-        let hash = self.sip.hash(key);
-        KeyHash { high: hash.h1, low: hash.h2 }
+        let [high, low] = self.sip.hash(key);
+        KeyHash { high, low }
     }
 
     /// Tells hashers with other secrets apart, and does not give the secret away.
@@ -96,6 +97,8 @@ impl DigestEntry {
     pub const LEN: usize = 24;
     /// The largest offset delta.
     pub const DELTA_MAX: u32 = i32::MAX as u32;
+    /// An entry of no record, which has the last hash of all.
+    pub(crate) const NONE: DigestEntry = DigestEntry { hash: KeyHash { high: u64::MAX, low: u64::MAX }, place: 0 };
 
     /// An entry for the record `delta` offsets behind the segment's base, of so many bytes.
     ///

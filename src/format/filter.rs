@@ -1,6 +1,8 @@
 //! Keeps some records of a batch and drops the others, as a compaction does: what stays keeps its offset, timestamp
 //! and place in its producer's sequence, and the batch covers the same offsets as before.
 
+use std::ops::Range;
+
 use super::batch::{BATCH_HEADER_LEN, BatchHeader, BatchView, TimestampType};
 use super::compression::{Codec, Compressor, Scratch};
 use super::record::RecordView;
@@ -51,16 +53,50 @@ pub fn filter_batch(
     scratch: &mut FilterScratch,
     out: &mut Vec<u8>,
 ) -> Result<Filtered, FormatError> {
+    let kept = choose(batch, keep, scratch)?;
+    rewrite(batch, &kept, horizon, scratch, out)
+}
+
+/// The same, for who knows the records that stay: their offsets, less the first one of the batch, in ascending order.
+/// What is left out of a batch with a record for each of its offsets is not decoded.
+pub(crate) fn filter_batch_to(
+    batch: &BatchView<'_>,
+    deltas: &[u32],
+    horizon: Option<Timestamp>,
+    scratch: &mut FilterScratch,
+    out: &mut Vec<u8>,
+) -> Result<Filtered, FormatError> {
+    let header = batch.header();
+    let kept = if u64::from(header.count) == header.next_offset().since(header.base_offset) {
+        pick(batch, deltas, scratch)?
+    } else {
+        let mut deltas = deltas.iter().map(|delta| header.base_offset + u64::from(*delta)).peekable();
+        let mut keep = |record: &RecordView<'_>| {
+            while deltas.next_if(|kept| *kept < record.offset).is_some() {}
+            deltas.next_if_eq(&record.offset).is_some()
+        };
+        choose(batch, &mut keep, scratch)?
+    };
+    rewrite(batch, &kept, horizon, scratch, out)
+}
+
+/// Writes what stays of a batch, as it was noted.
+fn rewrite(
+    batch: &BatchView<'_>,
+    kept: &Kept,
+    horizon: Option<Timestamp>,
+    scratch: &mut FilterScratch,
+    out: &mut Vec<u8>,
+) -> Result<Filtered, FormatError> {
     let FilterScratch { scratch, compressor, runs, records: encoded } = scratch;
     let codec = batch.header().attributes.codec()?;
-    let kept = choose(batch, keep, scratch, runs)?;
     if kept.count == 0 {
         return Ok(Filtered::Empty);
     }
     if kept.count == batch.header().count {
         return Ok(Filtered::Unchanged);
     }
-    let header = rewritten_header(batch.header(), &kept, horizon);
+    let header = rewritten_header(batch.header(), kept, horizon);
     let start = out.len();
     let written = (|| {
         let plain = if codec == Codec::None { batch.payload() } else { scratch.decompressed() };
@@ -108,31 +144,50 @@ struct Kept {
     has_tombstone: bool,
 }
 
+impl Kept {
+    const NOTHING: Kept = Kept { count: 0, max_timestamp: Timestamp::from_millis(i64::MIN), has_tombstone: false };
+
+    /// Notes that a record stays, and its bytes.
+    #[inline]
+    fn add(&mut self, record: &RecordView<'_>, bytes: Range<usize>, runs: &mut Vec<(usize, usize)>) {
+        self.count += 1;
+        self.max_timestamp = self.max_timestamp.max(record.timestamp);
+        self.has_tombstone |= record.is_tombstone();
+        match runs.last_mut() {
+            Some(run) if run.1 == bytes.start => run.1 = bytes.end,
+            _ => runs.push((bytes.start, bytes.end)),
+        }
+    }
+}
+
 /// Asks for each record, and notes the bytes of those that stay.
 fn choose(
     batch: &BatchView<'_>,
     keep: &mut dyn FnMut(&RecordView<'_>) -> bool,
-    scratch: &mut Scratch,
-    runs: &mut Vec<(usize, usize)>,
+    scratch: &mut FilterScratch,
 ) -> Result<Kept, FormatError> {
+    let FilterScratch { scratch, runs, .. } = scratch;
     runs.clear();
-    let mut kept = Kept { count: 0, max_timestamp: Timestamp::from_millis(i64::MIN), has_tombstone: false };
+    let mut kept = Kept::NOTHING;
     let mut records = batch.records(scratch)?;
     let mut start = 0;
     while let Some(record) = records.next() {
         let record = record?;
         let end = records.position();
         if keep(&record) {
-            kept.count += 1;
-            kept.max_timestamp = kept.max_timestamp.max(record.timestamp);
-            kept.has_tombstone |= record.is_tombstone();
-            match runs.last_mut() {
-                Some(run) if run.1 == start => run.1 = end,
-                _ => runs.push((start, end)),
-            }
+            kept.add(&record, start..end, runs);
         }
         start = end;
     }
+    Ok(kept)
+}
+
+/// Notes the bytes of the records that stay.
+fn pick(batch: &BatchView<'_>, deltas: &[u32], scratch: &mut FilterScratch) -> Result<Kept, FormatError> {
+    let FilterScratch { scratch, runs, .. } = scratch;
+    runs.clear();
+    let mut kept = Kept::NOTHING;
+    batch.records(scratch)?.pick(deltas, |record, bytes| kept.add(&record, bytes, runs))?;
     Ok(kept)
 }
 
@@ -188,4 +243,77 @@ fn shift_record(bytes: &mut &[u8], shift: i64, out: &mut Vec<u8>) -> Result<(), 
     out.extend_from_slice(prefix.get(..len).unwrap_or_default());
     out.extend_from_slice(body);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::super::{Record, RecordBatch};
+    use super::*;
+
+    fn batch_of(sizes: &[u8], codec: Codec) -> RecordBatch {
+        let values: Vec<_> = sizes.iter().map(|size| vec![*size; usize::from(*size)]).collect();
+        let mut builder = RecordBatch::builder().codec(codec);
+        for (at, value) in (0..).zip(&values) {
+            let record = if value.len() % 7 == 0 { Record::tombstone("key") } else { Record::new("key", value) };
+            builder.push(&record.at(Timestamp::from_millis(1000 + at % 50)), Timestamp::NONE).unwrap();
+        }
+        builder.build().unwrap()
+    }
+
+    /// Filters in both ways; returns what was written.
+    fn filtered_alike(batch: &BatchView<'_>, keeps: impl Fn(u32) -> bool) -> (Filtered, Vec<u8>) {
+        let (mut asked, mut told) = (Vec::new(), Vec::new());
+        let (mut scratch, horizon) = (FilterScratch::default(), Some(Timestamp::from_millis(7)));
+        let base = batch.header().base_offset;
+        let mut deltas = Vec::new();
+        let mut keep = |record: &RecordView<'_>| {
+            let delta = record.offset.since(base) as u32;
+            deltas.extend(keeps(delta).then_some(delta));
+            keeps(delta)
+        };
+        let one = filter_batch(batch, &mut keep, horizon, &mut scratch, &mut asked).unwrap();
+        let other = filter_batch_to(batch, &deltas, horizon, &mut scratch, &mut told).unwrap();
+        assert_eq!((one, &asked), (other, &told));
+        (other, told)
+    }
+
+    proptest! {
+        #[test]
+        fn who_is_asked_and_who_is_told_keep_the_same(
+            sizes in vec(any::<u8>(), 1..150),
+            masks in [any::<u128>(), any::<u128>()],
+            compressed: bool,
+        ) {
+            let codec = if compressed && cfg!(feature = "lz4") { Codec::Lz4 } else { Codec::None };
+            let batch = batch_of(&sizes, codec);
+            let keeps = |mask: u128| move |delta: u32| mask >> (delta % 128) & 1 == 1;
+            let (filtered, bytes) = filtered_alike(&batch.view(), keeps(masks[0]));
+            if let Filtered::Rewritten { .. } = filtered {
+                // It has gaps now.
+                filtered_alike(&BatchView::parse(&bytes).unwrap(), keeps(masks[1]));
+            }
+        }
+    }
+
+    #[test]
+    fn records_that_are_not_where_the_batch_has_them_are_an_error() {
+        let mut bytes = batch_of(&[10; 3], Codec::None).as_bytes().to_vec();
+        let filter = |bytes: &[u8], deltas: &[u32]| {
+            let batch = BatchView::parse(bytes).unwrap();
+            filter_batch_to(&batch, deltas, None, &mut FilterScratch::default(), &mut Vec::new())
+        };
+        assert_eq!(filter(&bytes, &[1]), Ok(Filtered::Rewritten { records: 1 }));
+        // Length, attributes, timestamp delta, offset delta.
+        let offset_delta = BATCH_HEADER_LEN + (bytes.len() - BATCH_HEADER_LEN) / 3 + 3;
+        assert_eq!(bytes[offset_delta], 2, "one, as zigzag");
+        bytes[offset_delta] = 4;
+        assert_eq!(filter(&bytes, &[1]), Err(FormatError::BadOffset));
+        bytes.pop();
+        let len = (bytes.len() - 12) as u32;
+        bytes[8..12].copy_from_slice(&len.to_be_bytes());
+        assert_eq!(filter(&bytes, &[0]), Err(FormatError::BadRecord("length")));
+    }
 }

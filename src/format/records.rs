@@ -1,5 +1,7 @@
 //! The records of a batch, decoded one by one.
 
+use std::ops::Range;
+
 use super::FormatError;
 use super::batch::{BatchHeader, TimestampType};
 use super::record::{RecordView, check_headers, take, take_nullable};
@@ -35,6 +37,51 @@ impl<'a> Records<'a> {
             append_time,
         };
         Records { bytes, walk }
+    }
+
+    /// Calls `visit` with each record. What it does not look at is checked, but not put together.
+    #[inline(always)]
+    pub(crate) fn visit<E: From<FormatError>>(
+        self,
+        mut visit: impl FnMut(RecordView<'a>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Records { bytes, mut walk } = self;
+        loop {
+            while let Some(record) = walk.next_short(bytes) {
+                visit(record)?;
+            }
+            match walk.next_any(bytes) {
+                Some(record) => visit(record?)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Calls `visit` with the records that have these offset deltas, in ascending order, and where their bytes lie.
+    ///
+    /// For a batch with a record for each of its offsets: of the others only the length is looked at.
+    #[inline]
+    pub(super) fn pick(
+        self,
+        deltas: &[u32],
+        mut visit: impl FnMut(RecordView<'a>, Range<usize>),
+    ) -> Result<(), FormatError> {
+        let Records { bytes, mut walk } = self;
+        let mut next = 0;
+        for &wanted in deltas {
+            let start = pass(bytes, walk.at, next..wanted)?;
+            (walk.at, walk.next_delta) = (start, wanted);
+            let decoded = walk.decode_short(bytes).map_or_else(|| decode(walk, bytes), Ok);
+            let Decoded { record, delta, end } = decoded?;
+            if delta != wanted {
+                return Err(FormatError::BadOffset);
+            }
+            visit(record, start..end);
+            walk.at = end;
+            next = wanted + 1;
+        }
+        let end = pass(bytes, walk.at, next..walk.remaining)?;
+        if end == walk.len { Ok(()) } else { Err(FormatError::TrailingBytes { extra: walk.len - end }) }
     }
 
     /// How many bytes are decoded.
@@ -271,6 +318,17 @@ fn look(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
     varint::take_i64(&mut body).ok()?;
     let delta = varint::take_i32(&mut body).ok()?;
     Some((u32::try_from(delta).ok()?, bytes.len() - rest.len()))
+}
+
+/// Where records end that are left out.
+#[inline(always)]
+fn pass(bytes: &[u8], at: usize, records: Range<u32>) -> Result<usize, FormatError> {
+    let mut rest = bytes.get(at..).unwrap_or_default();
+    for _ in records {
+        let length = varint::take_i32(&mut rest)?;
+        take(&mut rest, length).ok_or(FormatError::BadRecord("length"))?;
+    }
+    Ok(bytes.len() - rest.len())
 }
 
 /// A key or value whose length is short, and what follows it.

@@ -284,7 +284,7 @@ impl Opening {
         // One above what was cut would be taken for the state before the batches that come to lie there.
         shared.remove_old_snapshots();
         // Kafka's leftovers have explained the gaps; now those are on record.
-        let leftovers = look(&self.request.place, Some(&shared.state()), false)?.leftovers;
+        let leftovers = look(&self.request.place, Some(&shared.whole_state()?), false)?.leftovers;
         for name in &leftovers {
             files::remove(&*self.request.place.storage, &self.request.place.path(name))?;
         }

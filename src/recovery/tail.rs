@@ -12,7 +12,7 @@ use crate::format::file_name::{self, SegmentFileKind, Suffix, segment_file};
 use crate::format::{FormatError, checkpoint};
 use crate::offset::{Offset, Timestamp};
 use crate::replay::Replay;
-use crate::segment::index::Indexer;
+use crate::segment::index::{Indexer, Recent, SegmentIndex};
 use crate::segment::scan::Check;
 use crate::segment::{Place, Segment};
 use crate::state::Found as FoundState;
@@ -155,9 +155,10 @@ impl Tail {
         made.update_facts(|facts| facts.max_timestamp = indexer.max_timestamp());
         made.update_index(|index| {
             if position == 0 {
-                *index = crate::segment::index::SegmentIndex::empty();
+                *index = SegmentIndex::empty();
             }
-            (index.offsets, index.times, index.aborted) = (offsets, times, aborted);
+            *index.recent_mut() = Recent { offsets, times, aborted };
+            index.shrink();
         });
         opening.stamp(&made);
         self.segments.push(made);

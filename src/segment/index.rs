@@ -26,10 +26,19 @@ pub(crate) struct Entries {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SegmentIndex {
     pub(crate) stored: Sums,
+    /// Most segments have none.
+    recent: Option<Box<Recent>>,
+}
+
+/// Entries that are not stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Recent {
     pub(crate) offsets: Vec<OffsetIndexEntry>,
     pub(crate) times: Vec<TimeIndexEntry>,
     pub(crate) aborted: Vec<AbortedTxn>,
 }
+
+static NO_ENTRIES: Recent = Recent { offsets: Vec::new(), times: Vec::new(), aborted: Vec::new() };
 
 impl SegmentIndex {
     /// The indexes of a segment that has none yet.
@@ -43,13 +52,38 @@ impl SegmentIndex {
         SegmentIndex { stored, ..SegmentIndex::default() }
     }
 
+    /// The entries that are not stored.
+    pub(crate) fn recent(&self) -> &Recent {
+        self.recent.as_deref().unwrap_or(&NO_ENTRIES)
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub(crate) fn recent_mut(&mut self) -> &mut Recent {
+        self.recent.get_or_insert_with(|| Box::new(NO_ENTRIES.clone()))
+    }
+
+    /// Gives the memory of the entries back, where there is none any more.
+    pub(crate) fn shrink(&mut self) {
+        if self.is_stored() {
+            self.recent = None;
+        }
+    }
+
+    /// Whether all entries are stored.
+    pub(crate) fn is_stored(&self) -> bool {
+        let Recent { offsets, times, aborted } = self.recent();
+        offsets.is_empty() && times.is_empty() && aborted.is_empty()
+    }
+
     /// How many entries there are, stored or not.
     pub(crate) fn entries(&self) -> Entries {
         let count = |sum: Option<IndexSum>, recent: usize| sum.unwrap_or_default().entries + recent as u32;
+        let Recent { offsets, times, aborted } = self.recent();
         Entries {
-            offsets: count(self.stored.offsets, self.offsets.len()),
-            times: count(self.stored.times, self.times.len()),
-            aborted: count(self.stored.aborted, self.aborted.len()),
+            offsets: count(self.stored.offsets, offsets.len()),
+            times: count(self.stored.times, times.len()),
+            aborted: count(self.stored.aborted, aborted.len()),
         }
     }
 }

@@ -85,8 +85,6 @@ pub(crate) struct Segment {
     /// Held while index files are written or entries found again, never while a reader looks an entry up.
     index_files: Mutex<()>,
     slot: Mutex<Slot>,
-    /// Held by file regions: while there is one the file is not cut.
-    lease: Arc<()>,
     me: Weak<Segment>,
 }
 
@@ -95,6 +93,8 @@ struct Slot {
     suffix: Suffix,
     data: Option<Arc<OpenData>>,
     shape: Shape,
+    /// Held by file regions: while there is one the file is not cut.
+    lease: Weak<()>,
 }
 
 /// Whether the file may become shorter. A mapping that reaches beyond the end of its file ends the process.
@@ -155,8 +155,7 @@ impl Segment {
             facts: Mutex::new(facts),
             index: RwLock::new(index),
             index_files: Mutex::new(()),
-            slot: Mutex::new(Slot { suffix: Suffix::None, data: None, shape: Shape::Free }),
-            lease: Arc::new(()),
+            slot: Mutex::new(Slot { suffix: Suffix::None, data: None, shape: Shape::Free, lease: Weak::new() }),
             me: Weak::clone(me),
         })
     }
@@ -217,19 +216,24 @@ impl Segment {
 
     /// Holds the file as it is: while a lease is out it is not cut, and not removed from under its reader.
     pub(crate) fn lease(&self) -> Arc<()> {
-        Arc::clone(&self.lease)
+        let mut slot = self.lock_slot();
+        slot.lease.upgrade().unwrap_or_else(|| {
+            let lease = Arc::new(());
+            slot.lease = Arc::downgrade(&lease);
+            lease
+        })
     }
 
     /// Whether nobody holds a lease.
     pub(crate) fn is_unleased(&self) -> bool {
-        Arc::strong_count(&self.lease) == 1
+        self.lock_slot().lease.strong_count() == 0
     }
 
     /// Whether the file may be cut where it is: it is not sealed, nobody holds a lease, and no mapping of it may be in a
     /// reader's hands. From then on none is made.
     pub(crate) fn begin_cut(&self) -> bool {
         let mut slot = self.lock_slot();
-        let may_be_cut = self.is_unleased() && !self.is_sealed() && slot.shape != Shape::Mapped;
+        let may_be_cut = slot.lease.strong_count() == 0 && !self.is_sealed() && slot.shape != Shape::Mapped;
         if may_be_cut {
             slot.shape = Shape::Cut;
         }

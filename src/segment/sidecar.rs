@@ -34,9 +34,9 @@ impl Segment {
     pub(super) fn around(&self, data: &OpenData, offset: Offset) -> Result<Around> {
         let target = u32::try_from(offset.since(self.base())).unwrap_or(u32::MAX);
         let in_memory = |index: &SegmentIndex| {
-            let after = index.offsets.partition_point(|entry| entry.offset <= target);
-            let floor = index.offsets.get(after.checked_sub(1)?)?;
-            Some(Around { target, floor: *floor, next: index.offsets.get(after).copied() })
+            let after = index.recent().offsets.partition_point(|entry| entry.offset <= target);
+            let floor = index.recent().offsets.get(after.checked_sub(1)?)?;
+            Some(Around { target, floor: *floor, next: index.recent().offsets.get(after).copied() })
         };
         let sum = {
             let index = self.read_index();
@@ -57,8 +57,8 @@ impl Segment {
     /// An offset before which no record is as late as `timestamp`.
     pub(crate) fn floor_time(&self, timestamp: Timestamp) -> Result<Offset> {
         let in_memory = |index: &SegmentIndex| {
-            let at = index.times.partition_point(|entry| entry.timestamp < timestamp).checked_sub(1)?;
-            index.times.get(at).map(|entry| entry.offset)
+            let at = index.recent().times.partition_point(|entry| entry.timestamp < timestamp).checked_sub(1)?;
+            index.recent().times.get(at).map(|entry| entry.offset)
         };
         let data = self.open()?;
         let mut found = in_memory(&self.read_index());
@@ -78,7 +78,7 @@ impl Segment {
     pub(crate) fn aborted(&self) -> Result<Option<Vec<AbortedTxn>>> {
         let (sum, recent) = {
             let index = self.read_index();
-            (index.stored.aborted, index.aborted.clone())
+            (index.stored.aborted, index.recent().aborted.clone())
         };
         let Some(sum) = sum else { return Ok(None) };
         if sum.entries == 0 {
@@ -95,7 +95,7 @@ impl Segment {
         if self.sums().times.is_none() {
             self.rebuild_index(&*self.open()?)?;
         }
-        let newest = self.read_index().times.last().map_or(Timestamp::NONE, |entry| entry.timestamp);
+        let newest = self.read_index().recent().times.last().map_or(Timestamp::NONE, |entry| entry.timestamp);
         Ok(self.facts().max_timestamp.max(newest))
     }
 
@@ -106,7 +106,7 @@ impl Segment {
         let mut times = Vec::new();
         let mut indexer = Indexer::new(self.base(), REBUILT_INTERVAL);
         // Entries in memory stay: only what lies before them is looked for.
-        let first = self.read_index().offsets.first().map(|entry| u64::from(entry.position));
+        let first = self.read_index().recent().offsets.first().map(|entry| u64::from(entry.position));
         let mut scan = Scan::new(&*data.file, 0, first.unwrap_or(self.len()), Check::Header);
         let mut end = self.base();
         loop {
@@ -133,8 +133,8 @@ impl Segment {
         }
         self.update_facts(|facts| facts.max_timestamp = facts.max_timestamp.max(indexer.max_timestamp()));
         let mut index = self.write_index();
-        index.offsets.splice(..0, offsets);
-        index.times.splice(..0, times);
+        index.recent_mut().offsets.splice(..0, offsets);
+        index.recent_mut().times.splice(..0, times);
         index.stored.offsets = Some(IndexSum::default());
         index.stored.times = Some(IndexSum::default());
         Ok(())
@@ -143,7 +143,7 @@ impl Segment {
     /// Replaces the aborted transactions by ones that were found again.
     pub(crate) fn set_aborted(&self, aborted: Vec<AbortedTxn>) {
         let mut index = self.write_index();
-        index.aborted = aborted;
+        index.recent_mut().aborted = aborted;
         index.stored.aborted = Some(IndexSum::default());
     }
 
@@ -160,12 +160,27 @@ impl Segment {
             let up_to = up_to.unwrap_or_else(|| index.entries());
             let new =
                 |up_to: u32, sum: Option<IndexSum>| up_to.saturating_sub(sum.unwrap_or_default().entries) as usize;
-            let offsets: Vec<u8> =
-                index.offsets.iter().take(new(up_to.offsets, index.stored.offsets)).flat_map(|e| e.encode()).collect();
-            let times: Vec<u8> =
-                index.times.iter().take(new(up_to.times, index.stored.times)).flat_map(|e| e.encode()).collect();
-            let aborted: Vec<u8> =
-                index.aborted.iter().take(new(up_to.aborted, index.stored.aborted)).flat_map(|e| e.encode()).collect();
+            let offsets: Vec<u8> = index
+                .recent()
+                .offsets
+                .iter()
+                .take(new(up_to.offsets, index.stored.offsets))
+                .flat_map(|e| e.encode())
+                .collect();
+            let times: Vec<u8> = index
+                .recent()
+                .times
+                .iter()
+                .take(new(up_to.times, index.stored.times))
+                .flat_map(|e| e.encode())
+                .collect();
+            let aborted: Vec<u8> = index
+                .recent()
+                .aborted
+                .iter()
+                .take(new(up_to.aborted, index.stored.aborted))
+                .flat_map(|e| e.encode())
+                .collect();
             (offsets, times, aborted, index.stored)
         };
         let stored = Sums {
@@ -179,9 +194,10 @@ impl Segment {
             },
         };
         let mut index = self.write_index();
-        index.offsets.drain(..offsets.len() / OFFSETS.entry);
-        index.times.drain(..times.len() / TIMES.entry);
-        index.aborted.drain(..aborted.len() / ABORTED.entry);
+        index.recent_mut().offsets.drain(..offsets.len() / OFFSETS.entry);
+        index.recent_mut().times.drain(..times.len() / TIMES.entry);
+        index.recent_mut().aborted.drain(..aborted.len() / ABORTED.entry);
+        index.shrink();
         index.stored = stored;
         Ok(())
     }
@@ -195,7 +211,7 @@ impl Segment {
     /// truncation say, is not stored: its file does not count while an entry from below `end` is in memory only.
     pub(crate) fn sums_below(&self, end: Offset) -> Sums {
         let index = self.read_index();
-        let stored = index.aborted.iter().all(|entry| entry.last_offset >= end);
+        let stored = index.recent().aborted.iter().all(|entry| entry.last_offset >= end);
         Sums { aborted: index.stored.aborted.filter(|_| stored), ..index.stored }
     }
 
@@ -203,16 +219,15 @@ impl Segment {
     pub(crate) fn whole_sums(&self) -> Sums {
         let index = self.read_index();
         Sums {
-            offsets: index.stored.offsets.filter(|_| index.offsets.is_empty()),
-            times: index.stored.times.filter(|_| index.times.is_empty()),
-            aborted: index.stored.aborted.filter(|_| index.aborted.is_empty()),
+            offsets: index.stored.offsets.filter(|_| index.recent().offsets.is_empty()),
+            times: index.stored.times.filter(|_| index.recent().times.is_empty()),
+            aborted: index.stored.aborted.filter(|_| index.recent().aborted.is_empty()),
         }
     }
 
     /// Whether the index files have all entries that are known.
     pub(crate) fn index_is_stored(&self) -> bool {
-        let index = self.read_index();
-        index.offsets.is_empty() && index.times.is_empty() && index.aborted.is_empty()
+        self.read_index().is_stored()
     }
 
     /// Whether the index files of a sealed segment, of which nothing is known, end as index files end. Kafka trusts

@@ -154,8 +154,9 @@ impl SegmentWriter {
         if let Some((offset, time)) = self.indexer.note(header, position) {
             self.index_entries += 1;
             self.segment.update_index(|index| {
-                index.offsets.push(offset);
-                index.times.extend(time);
+                let recent = index.recent_mut();
+                recent.offsets.push(offset);
+                recent.times.extend(time);
             });
         }
     }
@@ -178,7 +179,7 @@ impl SegmentWriter {
     pub(crate) fn complete_times(&mut self) {
         if let Some(entry) = self.indexer.finish() {
             self.index_entries += 1;
-            self.segment.update_index(|index| index.times.push(entry));
+            self.segment.update_index(|index| index.recent_mut().times.push(entry));
         }
     }
 
@@ -209,7 +210,7 @@ impl SegmentWriter {
     pub(crate) fn seal(mut self, now: Timestamp) -> Arc<Segment> {
         assert_eq!(self.reserved, self.len, "a segment is trimmed before it is sealed");
         let last_time = self.indexer.finish();
-        self.segment.update_index(|index| index.times.extend(last_time));
+        self.segment.update_index(|index| index.recent_mut().times.extend(last_time));
         self.segment.update_facts(|facts| {
             facts.max_timestamp = facts.max_timestamp.max(self.indexer.max_timestamp());
             facts.sealed_at = now;

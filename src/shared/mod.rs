@@ -123,7 +123,13 @@ pub(crate) struct Parts {
 impl Shared {
     /// Puts a partition together.
     pub(crate) fn new(parts: Parts) -> Arc<Shared> {
-        let counted = Counted::restored(&parts.state.get(), &parts.view.load());
+        // What cannot be read costs a look at the digests.
+        let known = parts.state.read().unwrap_or_else(|_| parts.state.get());
+        let counted = Counted::restored(&known, &parts.view.load());
+        // Who only reads looks whether the file has changed.
+        if !parts.read_only {
+            parts.state.forget_segments();
+        }
         let shared = Arc::new_cyclic(|me| Shared {
             topic: parts.topic,
             id: parts.id,
@@ -362,7 +368,7 @@ impl Shared {
         let end = segment.end();
         self.durability.sync_to(self, end)?;
         let producers = active.snapshot(end);
-        let old = self.state.get();
+        let old = self.whole_state()?;
         let unchanged = old.active_base == segment.base()
             && old.durable_position == segment.len()
             && old.durable_end == end

@@ -20,9 +20,14 @@ use crate::view::View;
 use super::Shared;
 
 impl Shared {
-    /// What the `state` file says.
+    /// What the `state` file says, but for what is known of the segments.
     pub(crate) fn state(&self) -> State {
         self.state.get()
+    }
+
+    /// The same with the segments, which are read for it.
+    pub(crate) fn whole_state(&self) -> Result<State> {
+        self.state.read()
     }
 
     /// The base of the active segment on record: see
@@ -108,7 +113,7 @@ impl Shared {
     /// Finds the aborted transactions of a segment again: its index file is not what it should be.
     pub(crate) fn rebuild_aborted(&self, view: &View, segment: &Segment) -> Result<()> {
         let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
-        let found = survey::look(&self.place, Some(&self.state.get()), false)?;
+        let found = survey::look(&self.place, Some(&self.whole_state()?), false)?;
         let mut replay = Replay::new(Epochs::default());
         replay.producers_before(&self.place, &logs, &found.snapshots, segment.base(), segment.base(), None)?;
         let mut aborted = Vec::new();

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -266,6 +267,14 @@ impl File for FsFile {
         self.file.sync_data()
     }
 
+    #[cfg(target_os = "linux")]
+    fn write_out(&self, begin: Range<u64>, wait_for: Range<u64>) -> io::Result<()> {
+        use libc::{SYNC_FILE_RANGE_WAIT_AFTER, SYNC_FILE_RANGE_WAIT_BEFORE, SYNC_FILE_RANGE_WRITE};
+        sync_file_range(&self.file, begin, SYNC_FILE_RANGE_WRITE)?;
+        let and_wait = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+        sync_file_range(&self.file, wait_for, and_wait)
+    }
+
     fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<Reserved> {
         let mapped = how == Reserve::Mapped;
         if mapped && !(self.map && is_mapped_safely(&self.file)) {
@@ -363,6 +372,26 @@ fn is_mapped_safely(file: &fs::File) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn is_mapped_safely(_file: &fs::File) -> bool {
     false
+}
+
+#[cfg(target_os = "linux")]
+fn sync_file_range(file: &fs::File, range: Range<u64>, flags: libc::c_uint) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // A length of zero would be all of the file.
+    if range.is_empty() {
+        return Ok(());
+    }
+    let (start, len) = (range.start as libc::off64_t, (range.end - range.start) as libc::off64_t);
+    // SAFETY: the descriptor is open for the whole call, which takes no pointer.
+    let done = retry(|| match unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    });
+    match done {
+        // File systems that do not know it.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ESPIPE | libc::EINVAL | libc::ENOSYS)) => Ok(()),
+        done => done,
+    }
 }
 
 fn no_follow() -> i32 {

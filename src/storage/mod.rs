@@ -15,6 +15,7 @@ pub use fs::{FileSystem, Window};
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -141,6 +142,13 @@ pub trait File: Send + Sync + fmt::Debug {
     /// Makes content and length durable (fdatasync). After an error nothing is known of what was written since the
     /// last success, and a second try proves nothing.
     fn sync(&self) -> io::Result<()>;
+    /// Begins to write what lies in the first range to the medium, and waits for what was begun of the second. It makes
+    /// nothing durable, but the sync that does has less to wait for. After an error the file is of no more use: the sync
+    /// may not tell of it again.
+    fn write_out(&self, begin: Range<u64>, wait_for: Range<u64>) -> io::Result<()> {
+        let _ = (begin, wait_for);
+        Ok(())
+    }
     /// Reserves `len` bytes from `position` on, which read as zeros; the file grows to `position + len`. A full disk is
     /// an error. The caller drops a window before the file is cut below its end. A storage that wraps another and has
     /// to see every write answers [`Reserved::Space`] for a window.

@@ -1,6 +1,7 @@
 //! Reading and writing at a bounded rate, and no further once somebody waits: how maintenance uses the disk.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::thread;
@@ -175,6 +176,10 @@ impl File for PacedFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync()
+    }
+
+    fn write_out(&self, begin: Range<u64>, wait_for: Range<u64>) -> io::Result<()> {
+        self.file.write_out(begin, wait_for)
     }
 
     fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<Reserved> {

@@ -19,8 +19,7 @@ fn kept(segments: &Segments, chosen: &[usize], memory: usize) -> (BTreeSet<Offse
     let mut found = BTreeSet::new();
     for (group, number) in chosen.iter().enumerate() {
         for record in &segments.records[*number] {
-            let mut kept = survivors.of_batch(group, record.offset..=record.offset).unwrap();
-            if kept.keeps(record.offset) {
+            if survivors.of_batch(group, record.offset..=record.offset).unwrap() == [0] {
                 found.insert(record.offset);
             }
         }
