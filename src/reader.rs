@@ -181,7 +181,12 @@ impl Reader {
             let header = *batch.header();
             // Here, not in the fetch: its records are decoded from the cache that this brings them into.
             if batch.check_crc().is_err() {
-                self.fetch(FetchOptions { max_bytes: 1, check_crc: true, ..self.options })?;
+                // Once more, by itself: the error says where. What was fetched may be cut by now.
+                (self.piece, self.at) = (Bytes::new(), 0);
+                self.more.clear();
+                if !self.fetch(FetchOptions { max_bytes: 1, check_crc: true, ..self.options })? {
+                    return Ok(None);
+                }
                 continue;
             }
             self.batch = self.at..self.at + header.size;

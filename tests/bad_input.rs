@@ -67,7 +67,7 @@ fn what_lies_before_a_damaged_batch_is_read_and_then_it_is_told_where_the_damage
 }
 
 #[test]
-fn a_large_batch_that_claims_the_offsets_before_it_is_not_believed() {
+fn a_large_batch_that_claims_the_offsets_of_others_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), quiet()).unwrap();
     log.create_topic("t", 1, TopicConfig::new()).unwrap();
@@ -87,7 +87,7 @@ fn a_large_batch_that_claims_the_offsets_before_it_is_not_believed() {
             Some(start)
         })
         .collect();
-    for base in [57_u64, 40, 39, 0] {
+    for base in [57_u64, 40, 39, 0, 61, 63, 79, 99, 100] {
         let mut bytes = sound.clone();
         bytes[starts[3]..starts[3] + 8].copy_from_slice(&base.to_be_bytes());
         fs::write(&path, &bytes).unwrap();

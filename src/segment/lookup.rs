@@ -16,6 +16,13 @@ pub(super) enum Walk {
     PastLimit,
     /// All batches lie before the offset: the walk goes on where the last one ends, which has this size.
     Passed(usize),
+    /// The header at `at` claims offsets of the batches before it. Up to `end` they are sure all the same.
+    Contradicted {
+        start: usize,
+        end: usize,
+        next: Offset,
+        at: usize,
+    },
     /// So many bytes are needed to go on.
     More(usize),
     /// What is asked for is in no batch, unless the one of this position and size says too little of itself.
@@ -47,22 +54,40 @@ impl Walker {
         self.is_certain = true;
     }
 
-    /// Finds the batches to return, one or more of `max_bytes`, in bytes from its position on.
-    pub(super) fn walk(&mut self, bytes: &[u8], max_bytes: usize) -> Result<Walk, (usize, FormatError)> {
+    /// Finds the batches to return, one or more of `max_bytes`, in bytes from its position on; `left` is how many there
+    /// are up to the end.
+    ///
+    /// The header behind them is looked at as well: where it claims an offset of theirs, either may be the damaged one,
+    /// and a batch that does not go on where the one before it ended is not believed.
+    pub(super) fn walk(&mut self, bytes: &[u8], max_bytes: usize, left: usize) -> Result<Walk, (usize, FormatError)> {
         let mut at = 0;
         let mut found: Option<(usize, Offset)> = None;
+        // What of it is sure, whatever follows.
+        let mut sure: Option<(usize, Offset)> = None;
         let (mut floor, mut passed) = (self.bounds.start, self.passed);
+        let mut follows = passed.is_some() || self.position == 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
-            let whole = |otherwise| Ok(found.map_or(otherwise, |(start, next)| Walk::Found { start, end: at, next }));
+            let whole = |otherwise| found.map_or(otherwise, |(start, next)| Ok(Walk::Found { start, end: at, next }));
             if rest.len() < BATCH_HEADER_LEN {
-                return whole(Walk::More(at + BATCH_HEADER_LEN));
+                if found.is_some() {
+                    break;
+                }
+                return Ok(Walk::More(at + BATCH_HEADER_LEN));
             }
-            let header = BatchHeader::parse(rest).map_err(|why| (at, why))?;
-            if header.base_offset < floor || header.next_offset() > self.bounds.end {
-                return Err((at, FormatError::BadOffset));
+            let header = match BatchHeader::parse(rest) {
+                Ok(header) if header.next_offset() <= self.bounds.end => header,
+                Ok(_) => return whole(Err((at, FormatError::BadOffset))),
+                Err(why) => return whole(Err((at, why))),
+            };
+            if header.base_offset < floor {
+                let (Some((start, _)), Some((end, next))) = (found, sure) else {
+                    return Err((at, FormatError::BadOffset));
+                };
+                return Ok(Walk::Contradicted { start, end, next, at });
             }
-            floor = header.next_offset();
+            let goes_on = follows && header.base_offset == floor;
+            (floor, follows) = (header.next_offset(), true);
             if found.is_none() && header.last_offset() < self.from {
                 passed = Some((self.position + at as u64, header));
                 at += header.size;
@@ -76,23 +101,24 @@ impl Walker {
                 return Ok(Walk::Doubt(position, before.size));
             }
             if header.next_offset() > self.limit {
-                return whole(Walk::PastLimit);
+                return whole(Ok(Walk::PastLimit));
             }
+            let end = at + header.size;
             if rest.len() < header.size {
-                return whole(Walk::More(at + header.size));
+                let with_next = end + BATCH_HEADER_LEN;
+                return whole(Ok(Walk::More(if with_next <= left { with_next } else { end })));
             }
             let start = found.map_or(at, |(start, _)| start);
-            if found.is_some() && at + header.size - start > max_bytes {
-                return whole(Walk::PastLimit);
+            if found.is_some() && end - start > max_bytes {
+                return whole(Ok(Walk::PastLimit));
             }
-            found = Some((start, header.next_offset()));
-            at += header.size;
-            if at - start >= max_bytes {
-                break;
-            }
+            sure = if goes_on { Some((end, floor)) } else { found.map(|(_, next)| (at, next)) };
+            found = Some((start, floor));
+            at = end;
         }
         if let Some((start, next)) = found {
-            return Ok(Walk::Found { start, end: at, next });
+            let more = at + BATCH_HEADER_LEN;
+            return Ok(if more <= left { Walk::More(more) } else { Walk::Found { start, end: at, next } });
         }
         (self.position, self.bounds.start, self.passed) = (self.position + at as u64, floor, passed);
         Ok(Walk::Passed(passed.map_or(0, |(_, header)| header.size)))

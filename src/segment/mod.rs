@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use bytes::{Buf, Bytes};
 
 use crate::error::{Error, Result};
-use crate::format::BatchView;
 use crate::format::file_name::{SegmentFileKind, Suffix};
+use crate::format::{BatchView, FormatError};
 use crate::offset::{Offset, Timestamp};
 use crate::storage::handles::{Evict, MappedTicket, OpenTicket};
 use crate::storage::{File, OpenMode};
@@ -324,14 +324,18 @@ impl Segment {
             if left == 0 {
                 return Ok(None);
             }
-            let mut window = self.window(&data, position, (want as u64).min(left))?;
+            let window = self.window(&data, position, (want as u64).min(left))?;
             load(&window[..window.len().min(distance)]);
-            match walker.walk(&window, max_bytes) {
+            match walker.walk(&window, max_bytes, left as usize) {
                 Ok(Walk::Found { start, end, .. }) if !at_least_one && end - start > max_bytes => return Ok(None),
+                // Whoever goes on from there comes to the same contradiction, and not to what lies behind it.
+                Ok(Walk::Contradicted { start, end, next, at })
+                    if self.start_near(&data, next, readable)?.0 < position + at as u64 =>
+                {
+                    return Ok(Some(slice(window, start..end, position, next)));
+                }
                 Ok(Walk::Found { start, end, next }) => {
-                    window.truncate(end);
-                    window.advance(start);
-                    return Ok(Some(Slice { bytes: window, position: position + start as u64, next }));
+                    return Ok(Some(slice(window, start..end, position, next)));
                 }
                 Ok(Walk::PastLimit) => return Ok(None),
                 // In growing steps: the index may have few entries. Batches are alike.
@@ -350,6 +354,10 @@ impl Segment {
                     trusted = true;
                 }
                 Err((at, why)) => return Err(Error::corrupt(&self.path(), position + at as u64, why.to_string())),
+                Ok(Walk::Contradicted { at, .. }) => {
+                    let why = FormatError::BadOffset.to_string();
+                    return Err(Error::corrupt(&self.path(), position + at as u64, why));
+                }
                 Ok(Walk::Passed(_) | Walk::More(_)) => {
                     return Err(Error::corrupt(&self.path(), readable, "the segment ends inside a batch"));
                 }
@@ -472,4 +480,11 @@ impl OpenData {
             _ticket: ticket,
         }
     }
+}
+
+/// Batches in a window that lies at a position of the file.
+fn slice(mut window: Bytes, part: Range<usize>, position: u64, next: Offset) -> Slice {
+    window.truncate(part.end);
+    window.advance(part.start);
+    Slice { bytes: window, position: position + part.start as u64, next }
 }
