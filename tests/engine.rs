@@ -129,6 +129,45 @@ fn truncation_and_reset_are_kept_over_a_kill() {
 }
 
 #[test]
+fn a_reset_removes_every_segment_and_keeps_what_was_put_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, small()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    append(&partition, 0..300);
+    let aside = dir.path().join("t-0/00000000000000000007.log.broken");
+    std::fs::write(&aside, "evidence").unwrap();
+    partition.reset_to(Offset::new(5000)).unwrap();
+    assert_eq!(std::fs::read(&aside).unwrap(), b"evidence");
+    let names = std::fs::read_dir(dir.path().join("t-0")).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut logs: Vec<_> = names.filter_map(|name| name.into_string().ok()).filter(|n| n.ends_with(".log")).collect();
+    logs.sort();
+    assert_eq!(logs, ["00000000000000005000.log"]);
+}
+
+#[test]
+fn a_reader_goes_on_where_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), config()).unwrap();
+    log.create_topic("t", 1, small()).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    append(&partition, 0..300);
+    let mut reader = partition.reader(Offset::new(10)).unwrap();
+    for to in [250, 3, 299, 0] {
+        reader.seek(Offset::new(to));
+        assert_eq!(reader.offset(), Offset::new(to));
+        let record = reader.next_record().unwrap().unwrap();
+        assert_eq!((record.offset, record.value), (Offset::new(to), Some(format!("value-{to}").as_bytes())));
+        assert_eq!(reader.offset(), Offset::new(to + 1));
+    }
+    // An error stays until the reader is sent elsewhere.
+    reader.seek(Offset::new(400));
+    assert!(reader.next_record().is_err() && reader.next_record().is_err());
+    reader.seek(Offset::new(42));
+    assert_eq!(reader.next_record().unwrap().unwrap().offset, Offset::new(42));
+}
+
+#[test]
 fn waiting_ends_when_the_record_is_there_and_when_it_is_durable() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), config()).unwrap();

@@ -136,3 +136,6 @@ impl Digests {
         Ok(kept)
     }
 }
+
+#[cfg(test)]
+mod tests;

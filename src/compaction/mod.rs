@@ -99,3 +99,21 @@ impl Memory {
         merge::MergeBudget { memory: bytes.max(1 << 20), files: self.files }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_has_its_share_of_the_memory_and_never_less_than_it_needs() {
+        let memory = Memory::new(8 << 20, 5);
+        assert_eq!(memory.digest_writer(), 512 << 10);
+        assert_eq!(memory.count(), merge::MergeBudget { memory: 8 << 20, files: 5 });
+        let (merge, survivors) = memory.survivors();
+        assert_eq!(merge, merge::MergeBudget { memory: 3 << 20, files: 5 });
+        assert_eq!(survivors, survivors::SurvivorMemory::new(5 << 20));
+        assert_eq!(Memory::new(0, 5).digest_writer(), DigestBlocks::LEN);
+        assert_eq!(Memory::new(1 << 30, 5).digest_writer(), 1 << 20);
+        assert_eq!(Memory::new(0, 5).count().memory, 1 << 20);
+    }
+}

@@ -397,6 +397,18 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_a_log_directory_are_known_and_what_replaces_them() {
+        for name in [LOCK, META, TOPICS, CLEAN_SHUTDOWN, META_PROPERTIES].into_iter().chain(OFFSET_CHECKPOINTS) {
+            assert_eq!(replaces(&temporary(name)), name);
+            assert_eq!(replaces(name), name);
+            assert!(is_in_log_dir(name) && is_in_log_dir(&temporary(name)), "{name}");
+        }
+        for name in ["", ".tmp", STATE, "notes.txt", "stratalog.meta.tmp.tmp"] {
+            assert!(!is_in_log_dir(name), "{name}");
+        }
+    }
+
+    #[test]
     fn a_partition_directory_is_split_at_its_last_dash() {
         let parsed = |topic, partition| Some(ParsedDir::Partition { topic, partition });
         assert_eq!(parse_dir("a-b-7"), parsed("a-b", 7));

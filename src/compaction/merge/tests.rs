@@ -117,3 +117,13 @@ fn a_digest_that_went_away_is_an_error() {
     segments.storage.remove_file(&segments.sources[0].path).unwrap();
     assert!(merged(&segments, MergeBudget { memory: 0, files: 0 }).is_err());
 }
+
+#[test]
+fn as_many_entries_are_expected_as_the_range_has_of_all_hashes() {
+    assert_eq!(super::expected(0, u64::MAX, 1000), 1000);
+    let quarter = super::expected(0, u64::MAX / 4, 1000);
+    assert!((250..300).contains(&quarter), "{quarter}");
+    let half_of_the_rest = super::expected(u64::MAX / 2, u64::MAX / 4 * 3, 1000);
+    assert!((500..550).contains(&half_of_the_rest), "{half_of_the_rest}");
+    assert_eq!(super::expected(7, 7, 1000), 0);
+}

@@ -109,3 +109,18 @@ fn what_is_new_needs_a_count_only_when_it_could_reach_the_ratio() {
         assert_eq!(plan(&few, &most, &rules()).groups.len(), expected);
     }
 }
+
+#[test]
+fn a_segment_is_expected_to_keep_its_live_bytes_and_the_headers_of_their_batches() {
+    let counts = DigestCounts { batches: 10, key_bytes: 1000, ..clean(100, 1000) };
+    let headers = |batches: u64| batches * BATCH_HEADER_LEN as u64;
+    let left = |bytes, garbage| bytes_without_garbage(bytes, &counts, &garbage);
+    let whole = 1000 + headers(10);
+    assert_eq!(left(whole, Garbage::default()), whole);
+    assert_eq!(left(whole, dead(50, 500, 0)), 500 + headers(10));
+    assert_eq!(left(whole, dead(98, 980, 0)), 20 + headers(3), "two records, and the last batch");
+    assert_eq!(left(500 + headers(10), dead(50, 500, 0)), 250 + headers(10), "compressed to a half");
+    let segment = SegmentFacts { index_bytes: 800, ..segments(&[whole]).remove(0) };
+    let item = Item::of(0, &segment, &counts, &dead(50, 500, 0), None);
+    assert_eq!(item.index_bytes, 800 * (500 + headers(10)) / whole);
+}

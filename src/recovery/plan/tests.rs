@@ -390,3 +390,34 @@ fn a_truncation_is_not_redone_where_what_lies_below_it_is_missing() {
     let seen = Seen { origin: Origin::State(known), logs: vec![SeenLog { base: o(7), end: o(8) }], ..Seen::default() };
     assert_eq!(plan(&seen), Err(Refusal::Missing(o(0)..o(7))));
 }
+
+#[test]
+fn a_swap_does_not_take_the_place_of_offsets_before_its_own() {
+    let known = Known { active_base: o(5), durable_end: o(5), ..Known::default() };
+    let log = |base, end| SeenLog { base: o(base), end: o(end) };
+    let seen = |first_end| Seen {
+        origin: Origin::State(known.clone()),
+        logs: vec![log(0, first_end), log(2, 5), log(5, 5)],
+        swaps: vec![SeenSwap { base: o(2), end: Some(o(5)) }],
+        ..Seen::default()
+    };
+    assert_eq!(plan(&seen(2)), Ok(Step::FinishSwap { swap: o(2), replaced: vec![o(2)] }));
+    assert_eq!(plan(&seen(3)), Err(Refusal::BrokenSwap(o(2))));
+}
+
+#[test]
+fn an_unreadable_swap_of_kafka_is_dropped_where_a_segment_holds_its_offsets() {
+    let log = |base, end| SeenLog { base: o(base), end: o(end) };
+    let seen = |swap| Seen {
+        origin: Origin::Kafka { log_start: None, cleaned_to: None },
+        logs: vec![log(1, 4), log(4, 6)],
+        swaps: vec![SeenSwap { base: o(swap), end: None }],
+        ..Seen::default()
+    };
+    for within in [1, 3, 5] {
+        assert_eq!(plan(&seen(within)), Ok(Step::DropSwap(o(within))), "it begins within a segment");
+    }
+    for outside in [0, 6] {
+        assert_eq!(plan(&seen(outside)), Err(Refusal::BrokenSwap(o(outside))));
+    }
+}
