@@ -4,7 +4,6 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -268,7 +267,7 @@ impl File for FsFile {
     }
 
     #[cfg(target_os = "linux")]
-    fn write_out(&self, begin: Range<u64>, wait_for: Range<u64>) -> io::Result<()> {
+    fn write_out(&self, begin: std::ops::Range<u64>, wait_for: std::ops::Range<u64>) -> io::Result<()> {
         use libc::{SYNC_FILE_RANGE_WAIT_AFTER, SYNC_FILE_RANGE_WAIT_BEFORE, SYNC_FILE_RANGE_WRITE};
         sync_file_range(&self.file, begin, SYNC_FILE_RANGE_WRITE)?;
         let and_wait = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
@@ -375,7 +374,7 @@ fn is_mapped_safely(_file: &fs::File) -> bool {
 }
 
 #[cfg(target_os = "linux")]
-fn sync_file_range(file: &fs::File, range: Range<u64>, flags: libc::c_uint) -> io::Result<()> {
+fn sync_file_range(file: &fs::File, range: std::ops::Range<u64>, flags: libc::c_uint) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     // A length of zero would be all of the file.
     if range.is_empty() {
