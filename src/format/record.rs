@@ -81,7 +81,7 @@ impl<'a> Header<'a> {
 pub struct RecordView<'a> {
     /// Its offset.
     pub offset: Offset,
-    /// Its timestamp; the batch's append time under [`TimestampType::LogAppendTime`].
+    /// Its timestamp; the batch's append time under [`LogAppendTime`](super::TimestampType::LogAppendTime).
     pub timestamp: Timestamp,
     /// Its key.
     pub key: Option<&'a [u8]>,
