@@ -28,7 +28,7 @@ const BUILDER_KEEPS: usize = 1 << 20;
 
 thread_local! {
     /// Batches are built outside of every lock, in memory that each thread keeps.
-    static BUILDER: Cell<Option<BatchBuilder>> = const { Cell::new(None) };
+    static BUILDER: Cell<Option<Box<BatchBuilder>>> = const { Cell::new(None) };
 }
 
 /// An append-only sequence of records with a total order. Cloning it is cheap, and all clones are the same partition;
