@@ -309,7 +309,12 @@ fn settle(place: &Place, file: &dyn File, log: &LogFile, scanned: Range<u64>, cl
     if log.len > scanned.end {
         file.set_len(scanned.end)?;
     }
-    files::copy(file, scanned.clone(), |bytes, at| file.write_at(bytes, at))?;
+    files::copy(file, scanned.clone(), |bytes, at| {
+        file.write_at(bytes, at)?;
+        // The disk has begun by the time of the sync.
+        let end = at + bytes.len() as u64;
+        if end < scanned.end { file.write_out(at..end, at..at) } else { Ok(()) }
+    })?;
     file.sync()?;
     // The name may be newer than the last sync of the directory.
     if scanned.start == 0 { place.storage.sync_dir(&place.dir) } else { Ok(()) }
