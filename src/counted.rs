@@ -156,8 +156,9 @@ impl Counted {
         let kept = segment.facts();
         (facts.end <= self.counted_to()).then(|| {
             let (records, bytes) = facts.counts.map_or((0, 0), |c| (c.records - c.keys, c.record_bytes - c.key_bytes));
-            let dead_records = kept.dead_records.saturating_sub(records);
-            Garbage { dead_records, dead_bytes: kept.dead_bytes.saturating_sub(bytes), ..Garbage::default() }
+            let dead_records = u64::from(kept.dead_records).saturating_sub(records);
+            let dead_bytes = u64::from(kept.dead_bytes).saturating_sub(bytes);
+            Garbage { dead_records, dead_bytes, ..Garbage::default() }
         })
     }
 

@@ -196,7 +196,7 @@ pub(crate) fn compact(
     match &done {
         Ok(report) => {
             upkeep.failed = None;
-            upkeep.last = Some(LastPass { at: now, took: began.elapsed(), report: report.clone() });
+            upkeep.last = Some(Box::new(LastPass { at: now, took: began.elapsed(), report: report.clone() }));
         }
         // A mistake of the caller's, or an end: nothing to try again.
         Err(error) if matches!(error.kind(), ErrorKind::InvalidConfig(_) | ErrorKind::Closed) => {}
@@ -226,7 +226,7 @@ pub(crate) fn compaction_stats(shared: &Shared, now: Timestamp) -> CompactionSta
     let (counted, new) = view.sealed().split_at(view.sealed().partition_point(|segment| segment.end() <= counted_to));
     let (last_pass, failed) = {
         let upkeep = shared.lock_upkeep();
-        (upkeep.last.clone(), upkeep.failed.clone())
+        (upkeep.last.as_deref().cloned(), upkeep.failed.clone())
     };
     let next_deadline = match (&failed, counted::standing(shared, now)) {
         (Some(failed), _) => Some(failed.retry_at),
@@ -235,8 +235,8 @@ pub(crate) fn compaction_stats(shared: &Shared, now: Timestamp) -> CompactionSta
     };
     CompactionStats {
         dirty_bytes: new.iter().map(|segment| segment.len()).sum(),
-        dead_records: counted.iter().map(|segment| segment.facts().dead_records).sum(),
-        dead_bytes: counted.iter().map(|segment| segment.facts().dead_bytes).sum(),
+        dead_records: counted.iter().map(|segment| u64::from(segment.facts().dead_records)).sum(),
+        dead_bytes: counted.iter().map(|segment| u64::from(segment.facts().dead_bytes)).sum(),
         tombstones,
         last_pass,
         failed,

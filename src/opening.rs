@@ -1,6 +1,6 @@
 //! Opening a log directory: what it is, its catalog, its partitions in parallel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::thread;
@@ -77,15 +77,17 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, budgets: &Arc<Budgets>, r
         assert!(hasher.is_ok(), "a log is opened once");
     }
     let found = settle_catalog(storage, dir, config, &mut catalog, found, read_only)?;
+    let configs = catalog.topics.iter().map(|(topic, entry)| (topic.as_str(), Arc::new(entry.config.clone())));
+    let configs: BTreeMap<&str, Arc<TopicConfig>> = configs.collect();
     let requests = found.iter().map(|found| {
         let entry = &catalog.topics[&found.topic];
-        let topic_config = Arc::new(entry.config.clone());
+        let topic_config = &configs[found.topic.as_str()];
         // Where the taking over stopped at damage it is begun anew, for this partition alone.
         let unfinished = entry.taking_over.get(&found.id).copied().filter(|_| !adopt);
         let clean = unfinished.unwrap_or(clean);
         let adopt = adopt || unfinished.is_some();
         let kafka = KafkaCheckpoints { clean, ..checkpoints.of(&found.topic, found.id) };
-        Request { adopt, kafka, read_only, ..request(config, budgets, dir, &found.topic, found.id, &topic_config) }
+        Request { adopt, kafka, read_only, ..request(config, budgets, dir, &found.topic, found.id, topic_config) }
     });
     let requests: Vec<Request> = requests.collect();
     let adopted: Vec<(String, u32, bool)> =
@@ -426,7 +428,7 @@ fn open_partitions(requests: Vec<Request>, config: &LogConfig) -> Result<(Vec<Ar
         work();
     });
     let mut partitions = Vec::new();
-    let mut report = RecoveryReport::default();
+    let mut report = RecoveryReport { partitions: Vec::with_capacity(results.len()), ..RecoveryReport::default() };
     for (result, (topic, id)) in results.into_iter().zip(names) {
         match result.into_inner().unwrap_or_else(PoisonError::into_inner).expect("each partition was opened") {
             Ok((shared, opened)) => {

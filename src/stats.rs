@@ -160,7 +160,8 @@ pub struct CompactionStats {
 /// What maintenance remembers of a partition.
 #[derive(Debug, Default)]
 pub(crate) struct Upkeep {
-    pub(crate) last: Option<LastPass>,
+    /// In its own place: most partitions have none.
+    pub(crate) last: Option<Box<LastPass>>,
     pub(crate) failed: Option<FailedPass>,
     /// A thread has its turn with it.
     pub(crate) busy: bool,

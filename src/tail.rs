@@ -22,7 +22,7 @@ use std::time::Instant;
 use crate::error::{Error, Result};
 use crate::offset::Offset;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, PoisonError};
+use crate::sync::{Arc, OnceLock, PoisonError};
 
 use sync::{AtomicU64, Mutex, MutexGuard, Thread, fence};
 
@@ -69,7 +69,8 @@ pub enum WaitOutcome {
 pub(crate) struct Tail {
     /// The lowest target that has a waker in place: all that a writer looks at while nobody waits for what it reached.
     lowest: AtomicU64,
-    waiters: Mutex<Waiters>,
+    /// Made with the first waiter: most partitions have none.
+    waiters: OnceLock<Box<Mutex<Waiters>>>,
 }
 
 /// A target, and a ticket that tells apart those who wait for it.
@@ -95,7 +96,7 @@ pub(crate) struct Registration {
 
 impl Default for Tail {
     fn default() -> Tail {
-        Tail { lowest: AtomicU64::new(NOBODY), waiters: Mutex::new(Waiters::default()) }
+        Tail { lowest: AtomicU64::new(NOBODY), waiters: OnceLock::new() }
     }
 }
 
@@ -206,7 +207,7 @@ impl Tail {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiters> {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiters.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

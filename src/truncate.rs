@@ -12,7 +12,7 @@ use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::offset::{Offset, Timestamp};
 use crate::pending::Holders;
 use crate::replay::Replay;
-use crate::segment::index::SegmentIndex;
+use crate::segment::index::{SegmentIndex, Sums};
 use crate::segment::scan::Check;
 use crate::segment::{Facts, Place, Segment};
 use crate::shared::Shared;
@@ -184,7 +184,7 @@ fn adopt(
 fn reopen(place: &Arc<Place>, base: Offset, end: Offset, len: u64) -> Result<Arc<Segment>> {
     let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
     let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
-    let index = if len == 0 { SegmentIndex::empty() } else { SegmentIndex::default() };
+    let index = if len == 0 { SegmentIndex::empty() } else { SegmentIndex::of(Sums::default()) };
     let log = LogFile { base, len, id: info.id, end, valid: len, known: false, suffix: Suffix::None };
     Ok(Segment::new(place, log.base, (log.valid, log.end), false, Facts::new(log.id), index))
 }

@@ -144,9 +144,9 @@ impl Pass<'_> {
             };
             let tombstones = source.as_ref().map_or(0, |(source, _)| source.footer.counts.tombstones);
             let annex = source.as_ref().map_or(&[][..], |(_, annex)| &annex.horizons);
-            if tombstones > 0 && annex.is_empty() && segment.facts().tombstone_horizon.is_none() {
+            if tombstones > 0 && annex.is_empty() && segment.facts().horizon().is_none() {
                 let at = horizon(self.order.now, self.config.delete_retention);
-                segment.update_facts(|facts| facts.tombstone_horizon = Some(at));
+                segment.update_facts(|facts| facts.tombstone_horizon = at);
                 seen = true;
             }
             let facts = segment.facts();
@@ -157,7 +157,7 @@ impl Pass<'_> {
                 index_bytes: segment.index_bytes(),
                 first_append_at: facts.first_append_at,
                 counts: source.as_ref().map(|(source, _)| source.footer.counts),
-                horizons: horizons_of(segment.end(), annex, facts.tombstone_horizon),
+                horizons: horizons_of(segment.end(), annex, facts.horizon()),
             });
             self.sources.push(source);
             if self.report.digests_built > built && (self.order.is_over)(Duration::ZERO) {
@@ -232,8 +232,7 @@ impl Pass<'_> {
         for (segment, (known, garbage)) in self.segments.iter().zip(each()) {
             let inside = known.counts.map_or((0, 0), |c| (c.records - c.keys, c.record_bytes - c.key_bytes));
             segment.update_facts(|facts| {
-                facts.dead_records = garbage.dead_records + inside.0;
-                facts.dead_bytes = garbage.dead_bytes + inside.1;
+                facts.set_dead(garbage.dead_records + inside.0, garbage.dead_bytes + inside.1);
             });
         }
         let held_below = each().find(|(_, garbage)| garbage.held > 0).map(|(facts, _)| facts.end);

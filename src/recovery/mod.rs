@@ -329,18 +329,14 @@ fn unless_full(stored: Result<()>) -> Result<Option<Error>> {
 
 /// A segment as it was found.
 fn segment(place: &Arc<Place>, log: &LogFile, known: Option<&SegmentState>, sealed: bool) -> Arc<Segment> {
-    let facts = match known {
-        Some(known) => Facts {
-            id: log.id,
-            max_timestamp: known.max_timestamp,
-            first_append_at: known.first_append_at,
-            sealed_at: known.sealed_at,
-            tombstone_horizon: known.tombstone_horizon,
-            dead_records: known.dead_records,
-            dead_bytes: known.dead_bytes,
-        },
-        None => Facts::new(log.id),
-    };
+    let mut facts = Facts::new(log.id);
+    if let Some(known) = known {
+        facts.max_timestamp = known.max_timestamp;
+        facts.first_append_at = known.first_append_at;
+        facts.sealed_at = known.sealed_at;
+        facts.tombstone_horizon = known.tombstone_horizon.unwrap_or(Timestamp::NONE);
+        facts.set_dead(known.dead_records, known.dead_bytes);
+    }
     let sums = known.map_or(Sums::default(), |k| Sums { offsets: k.offsets, times: k.times, aborted: k.aborted });
     let segment = Segment::new(place, log.base, (log.valid, log.end), sealed, facts, SegmentIndex::of(sums));
     if log.suffix != Suffix::None {

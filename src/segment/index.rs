@@ -22,10 +22,15 @@ pub(crate) struct Entries {
     pub(crate) aborted: u32,
 }
 
+/// Stands for a number of entries that is not known; no file is large enough for so many.
+const UNKNOWN: u32 = u32::MAX;
+
 /// The indexes of one segment: what is stored in its files, and the entries after that, in memory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct SegmentIndex {
-    pub(crate) stored: Sums,
+    /// Of the offsets, the times, and the aborted transactions. There are many segments: options would take half as
+    /// much again.
+    stored: [IndexSum; 3],
     /// Most segments have none.
     recent: Option<Box<Recent>>,
 }
@@ -49,7 +54,22 @@ impl SegmentIndex {
 
     /// The indexes that the files of a segment hold.
     pub(crate) fn of(stored: Sums) -> SegmentIndex {
-        SegmentIndex { stored, ..SegmentIndex::default() }
+        let stored = [stored.offsets, stored.times, stored.aborted];
+        let unknown = IndexSum { entries: UNKNOWN, crc: 0 };
+        SegmentIndex { stored: stored.map(|sum| sum.unwrap_or(unknown)), recent: None }
+    }
+
+    /// What is stored.
+    pub(crate) fn stored(&self) -> Sums {
+        let [offsets, times, aborted] = self.stored.map(|sum| Some(sum).filter(|sum| sum.entries != UNKNOWN));
+        Sums { offsets, times, aborted }
+    }
+
+    /// Changes what is stored.
+    pub(crate) fn set_stored(&mut self, change: impl FnOnce(&mut Sums)) {
+        let mut stored = self.stored();
+        change(&mut stored);
+        self.stored = SegmentIndex::of(stored).stored;
     }
 
     /// The entries that are not stored.
@@ -79,11 +99,11 @@ impl SegmentIndex {
     /// How many entries there are, stored or not.
     pub(crate) fn entries(&self) -> Entries {
         let count = |sum: Option<IndexSum>, recent: usize| sum.unwrap_or_default().entries + recent as u32;
-        let Recent { offsets, times, aborted } = self.recent();
+        let (stored, Recent { offsets, times, aborted }) = (self.stored(), self.recent());
         Entries {
-            offsets: count(self.stored.offsets, offsets.len()),
-            times: count(self.stored.times, times.len()),
-            aborted: count(self.stored.aborted, aborted.len()),
+            offsets: count(stored.offsets, offsets.len()),
+            times: count(stored.times, times.len()),
+            aborted: count(stored.aborted, aborted.len()),
         }
     }
 }

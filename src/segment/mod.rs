@@ -47,10 +47,11 @@ pub(crate) struct Facts {
     pub(crate) first_append_at: Timestamp,
     /// Wall time of the seal.
     pub(crate) sealed_at: Timestamp,
-    /// When the tombstones in it may go; `None` before a plan saw them.
-    pub(crate) tombstone_horizon: Option<Timestamp>,
-    pub(crate) dead_records: u64,
-    pub(crate) dead_bytes: u64,
+    /// When the tombstones in it may go; `NONE` before a plan saw them.
+    pub(crate) tombstone_horizon: Timestamp,
+    /// A segment is shorter than 2^31 bytes.
+    pub(crate) dead_records: u32,
+    pub(crate) dead_bytes: u32,
 }
 
 impl Facts {
@@ -60,10 +61,20 @@ impl Facts {
             max_timestamp: Timestamp::NONE,
             first_append_at: Timestamp::NONE,
             sealed_at: Timestamp::NONE,
-            tombstone_horizon: None,
+            tombstone_horizon: Timestamp::NONE,
             dead_records: 0,
             dead_bytes: 0,
         }
+    }
+
+    /// When the tombstones in it may go, if a plan saw them.
+    pub(crate) fn horizon(&self) -> Option<Timestamp> {
+        Some(self.tombstone_horizon).filter(|horizon| *horizon != Timestamp::NONE)
+    }
+
+    pub(crate) fn set_dead(&mut self, records: u64, bytes: u64) {
+        let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        (self.dead_records, self.dead_bytes) = (small(records), small(bytes));
     }
 }
 

@@ -43,7 +43,7 @@ impl Segment {
             if let Some(around) = in_memory(&index) {
                 return Ok(around);
             }
-            index.stored.offsets
+            index.stored().offsets
         };
         match self.stored(data, OFFSETS, sum)? {
             Some(bytes) => Ok(around(&bytes, target)),
@@ -78,7 +78,7 @@ impl Segment {
     pub(crate) fn aborted(&self) -> Result<Option<Vec<AbortedTxn>>> {
         let (sum, recent) = {
             let index = self.read_index();
-            (index.stored.aborted, index.recent().aborted.clone())
+            (index.stored().aborted, index.recent().aborted.clone())
         };
         let Some(sum) = sum else { return Ok(None) };
         if sum.entries == 0 {
@@ -135,8 +135,7 @@ impl Segment {
         let mut index = self.write_index();
         index.recent_mut().offsets.splice(..0, offsets);
         index.recent_mut().times.splice(..0, times);
-        index.stored.offsets = Some(IndexSum::default());
-        index.stored.times = Some(IndexSum::default());
+        index.set_stored(|sums| (sums.offsets, sums.times) = (Some(IndexSum::default()), Some(IndexSum::default())));
         Ok(())
     }
 
@@ -144,7 +143,7 @@ impl Segment {
     pub(crate) fn set_aborted(&self, aborted: Vec<AbortedTxn>) {
         let mut index = self.write_index();
         index.recent_mut().aborted = aborted;
-        index.stored.aborted = Some(IndexSum::default());
+        index.set_stored(|sums| sums.aborted = Some(IndexSum::default()));
     }
 
     /// Stores the entries that are only in memory, durably: all of them, or those up to a checkpoint. Their files then
@@ -164,24 +163,24 @@ impl Segment {
                 .recent()
                 .offsets
                 .iter()
-                .take(new(up_to.offsets, index.stored.offsets))
+                .take(new(up_to.offsets, index.stored().offsets))
                 .flat_map(|e| e.encode())
                 .collect();
             let times: Vec<u8> = index
                 .recent()
                 .times
                 .iter()
-                .take(new(up_to.times, index.stored.times))
+                .take(new(up_to.times, index.stored().times))
                 .flat_map(|e| e.encode())
                 .collect();
             let aborted: Vec<u8> = index
                 .recent()
                 .aborted
                 .iter()
-                .take(new(up_to.aborted, index.stored.aborted))
+                .take(new(up_to.aborted, index.stored().aborted))
                 .flat_map(|e| e.encode())
                 .collect();
-            (offsets, times, aborted, index.stored)
+            (offsets, times, aborted, index.stored())
         };
         let stored = Sums {
             offsets: Some(self.append_entries(OFFSETS, sums.offsets.unwrap_or_default(), &offsets)?),
@@ -198,13 +197,13 @@ impl Segment {
         index.recent_mut().times.drain(..times.len() / TIMES.entry);
         index.recent_mut().aborted.drain(..aborted.len() / ABORTED.entry);
         index.shrink();
-        index.stored = stored;
+        index.set_stored(|sums| *sums = stored);
         Ok(())
     }
 
     /// What the partition's `state` is to record of the index files.
     pub(crate) fn sums(&self) -> Sums {
-        self.read_index().stored
+        self.read_index().stored()
     }
 
     /// The same, of a segment that is told of up to `end` only. A transaction index that was found again, after a
@@ -212,16 +211,16 @@ impl Segment {
     pub(crate) fn sums_below(&self, end: Offset) -> Sums {
         let index = self.read_index();
         let stored = index.recent().aborted.iter().all(|entry| entry.last_offset >= end);
-        Sums { aborted: index.stored.aborted.filter(|_| stored), ..index.stored }
+        Sums { aborted: index.stored().aborted.filter(|_| stored), ..index.stored() }
     }
 
     /// The sums of those index files that have all entries that are known.
     pub(crate) fn whole_sums(&self) -> Sums {
         let index = self.read_index();
         Sums {
-            offsets: index.stored.offsets.filter(|_| index.recent().offsets.is_empty()),
-            times: index.stored.times.filter(|_| index.recent().times.is_empty()),
-            aborted: index.stored.aborted.filter(|_| index.recent().aborted.is_empty()),
+            offsets: index.stored().offsets.filter(|_| index.recent().offsets.is_empty()),
+            times: index.stored().times.filter(|_| index.recent().times.is_empty()),
+            aborted: index.stored().aborted.filter(|_| index.recent().aborted.is_empty()),
         }
     }
 
