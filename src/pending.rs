@@ -164,7 +164,6 @@ fn measure(place: &Place, state: &State, base: Offset, to: Offset) -> Result<Mea
     .map_err(|e| e.at_path(&path))?;
     // What lies at `to` and above may have been cut and appended anew before the `state` that told of it was durable.
     if let Stop::Bad(why) = &walk.stop
-        && walk.position < durable_part(state, base, len)
         && walk.end < state.durable_end.min(to)
     {
         return Err(Error::corrupt(&path, walk.position, why.to_string()));
