@@ -134,6 +134,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sorting_takes_as_much_memory_as_is_said_of_each_item() {
+        let entry = |i: u64| DigestEntry::new(KeyHash { high: i << 52, low: 0 }, 0, false, 0);
+        let mut items: Vec<_> = (0..4000).rev().map(entry).collect();
+        items.shrink_to_fit();
+        let mut scatter = Scatter::default();
+        scatter.sort(&mut items, 0, u64::MAX);
+        let bytes =
+            (items.capacity() + scatter.items.capacity()) * size_of::<DigestEntry>() + scatter.places.capacity() * 4;
+        assert_eq!(bytes, 4000 * Scatter::<DigestEntry>::ITEM_MEMORY);
+    }
+
     proptest! {
         #[test]
         fn any_hashes_are_sorted(keys in vec((any::<u64>(), 0..3_u64), 0..500)) {

@@ -304,7 +304,7 @@ mod tests {
 
     use super::*;
     use crate::format::digest::{KeyHash, KeyHasher};
-    use crate::storage::sim::{Call, Fault, SimStorage};
+    use crate::storage::sim::{Call, Calls, Fault, SimStorage};
 
     /// What a sorter makes of these entries, and how many temporary files it took.
     fn sorted(
@@ -380,6 +380,60 @@ mod tests {
         let (found, files) = sorted(&SimStorage::new(), tiny(2, 500_000), std::slice::from_ref(&segment)).unwrap();
         assert_eq!(found, [last_of_each(&segment)]);
         assert_eq!(files, 1);
+    }
+
+    #[test]
+    fn hashes_with_one_upper_half_are_divided_once_for_each_part_of_its_bits() {
+        let memory = tiny(1, 0);
+        let entry = |low| DigestEntry::new(KeyHash { high: 7 << 40, low }, low as u32, false, 0);
+        let entries: Vec<_> = (0..2000).map(entry).collect();
+        let (found, files) = sorted(&SimStorage::new(), memory, std::slice::from_ref(&entries)).unwrap();
+        assert_eq!(found, [entries]);
+        assert_eq!(files, u64::from(BITS.div_ceil(memory.part_bits)), "each file is one division");
+    }
+
+    #[test]
+    fn no_more_entries_are_loaded_than_there_is_memory_for() {
+        let loaded = |max| Loaded { entries: Vec::new(), scatter: Scatter::default(), max };
+        let bytes = |keys: std::ops::Range<u32>| -> Vec<u8> {
+            let slots = entries(keys).into_iter().map(|entry| {
+                let mut slot = [0; DigestEntry::LEN];
+                entry.encode_to(&mut slot);
+                slot
+            });
+            slots.collect::<Vec<_>>().concat()
+        };
+        let mut full = loaded(10);
+        assert!(full.add(&bytes(0..10), (0, u64::MAX)), "they fit");
+        assert!(!full.add(&bytes(10..20), (0, u64::MAX)), "twice as many do not");
+        let mut again = loaded(10);
+        assert!(again.add(&bytes(0..5), (0, u64::MAX)));
+        assert!(again.add(&bytes(0..5), (0, u64::MAX)));
+        assert!(again.add(&bytes(0..5), (0, u64::MAX)), "superseded ones make room");
+        assert_eq!(again.entries.len(), 5);
+    }
+
+    #[test]
+    fn a_part_that_is_too_large_is_not_read_before_it_is_divided() {
+        let storage = SimStorage::new();
+        let name = || PathBuf::from("/spilled");
+        let temp = TempFiles::new(&storage, &name);
+        let memory = tiny(1, 0);
+        let mut loaded = Loaded { entries: Vec::new(), scatter: Scatter::default(), max: 10 };
+        let mut parts = Parts::new(&memory, 0, 0);
+        entries(0..1000).iter().for_each(|entry| parts.push(entry, &mut loaded, &temp).unwrap());
+        parts.streams.complete(&temp).unwrap();
+        let len = parts.streams.len(3);
+        assert!(len > 10 && parts.streams.has_spilled());
+        let mut load = |max, at_any_rate| {
+            loaded.max = max;
+            storage.set_fault(None);
+            let fits = parts.load(3, &mut loaded, at_any_rate).unwrap();
+            (fits, storage.calls(Calls::Only(Call::Read)) > 0)
+        };
+        assert_eq!(load(len as usize - 1, false), (false, false));
+        assert_eq!(load(len as usize, false), (true, true));
+        assert_eq!(load(1, true), (true, true));
     }
 
     #[test]

@@ -342,3 +342,6 @@ fn write_piece(temp: &Temp, piece: &mut Vec<u8>) -> Result<()> {
     piece.clear();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
