@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use kafka_samples::{assert_same, config, copy, digest, dump, files, files_ending, larger_collection, listing, name};
 use serde_json::Value;
+use stratalog::format::Batches;
 use stratalog::{
     ErrorKind, FetchOptions, Log, LogConfig, Offset, Partition, PartitionReport, Record, RecoveryMode, Timestamp,
 };
@@ -166,6 +167,28 @@ fn what_is_cut_off_a_tail_lies_aside() {
         assert!(!cut.valid_batches_followed);
         let aside = fs::read(dir.path().join("crash-0").join(&cut.kept_in)).unwrap();
         assert_eq!([after, aside].concat(), before, "{}", case.name);
+    }
+}
+
+#[test]
+fn a_last_batch_with_a_wrong_checksum_is_cut_where_kafka_was_killed() {
+    for case in cases().iter().filter(|case| !is_bit_flip(case)) {
+        let dir = copy(&case.before);
+        let last = dir.path().join("crash-0/00000000000000001134.log");
+        let whole = {
+            let kept = copy(&case.before);
+            open(kept.path(), config());
+            fs::read(kept.path().join("crash-0/00000000000000001134.log")).unwrap()
+        };
+        let batches: Vec<usize> = Batches::new(&whole).map(|batch| batch.unwrap().header().size).collect();
+        let mut bytes = whole.clone();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&last, bytes).unwrap();
+        let (log, _partition) = open(dir.path(), config());
+        assert!(report(&log).error.is_none(), "{}: {:?}", case.name, report(&log));
+        let cut = report(&log).cut.as_ref().unwrap();
+        assert_eq!(cut.bytes, *batches.last().unwrap() as u64, "{}", case.name);
+        assert_eq!(cut.position + cut.bytes, whole.len() as u64, "{}", case.name);
     }
 }
 

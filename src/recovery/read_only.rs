@@ -220,3 +220,6 @@ fn cut_in_memory(place: &Place, log: &mut LogFile, to: Offset) -> Result<()> {
     (log.end, log.len, log.valid, log.known) = (end, valid, valid, false);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

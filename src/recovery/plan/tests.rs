@@ -421,3 +421,13 @@ fn an_unreadable_swap_of_kafka_is_dropped_where_a_segment_holds_its_offsets() {
         assert_eq!(plan(&seen(outside)), Err(Refusal::BrokenSwap(o(outside))));
     }
 }
+
+#[test]
+fn an_unreadable_swap_above_the_active_segment_is_an_error() {
+    // Only sealed segments are replaced, and what lies above the active one is not known to be whole.
+    let known = Known { active_base: o(0), durable_end: o(2), ..Known::default() };
+    let logs = [0, 2, 4].map(|base| SeenLog { base: o(base), end: o(base + 2) }).to_vec();
+    let swaps = vec![SeenSwap { base: o(4), end: None }];
+    let seen = Seen { origin: Origin::State(known), logs, swaps, ..Seen::default() };
+    assert_eq!(plan(&seen), Err(Refusal::BrokenSwap(o(4))));
+}

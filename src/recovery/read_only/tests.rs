@@ -1,0 +1,113 @@
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::*;
+use crate::storage::sim::SimStorage;
+use crate::storage::{DirEntry, File, FileInfo, LockGuard, Storage};
+use crate::{Log, LogConfig, TopicConfig};
+
+/// Has something done before a directory is listed.
+struct Between {
+    inner: SimStorage,
+    /// What is done before the next list, then before the one after, and so on.
+    doings: Mutex<Vec<Doing>>,
+}
+
+type Doing = Box<dyn FnOnce() + Send>;
+
+impl std::fmt::Debug for Between {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Between")
+    }
+}
+
+impl Storage for Between {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        self.inner.open(path, mode)
+    }
+
+    fn info(&self, path: &Path) -> io::Result<FileInfo> {
+        self.inner.info(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let doing = self.doings.lock().unwrap().pop();
+        doing.into_iter().for_each(|doing| doing());
+        self.inner.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.create_dir(dir)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.remove_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        self.inner.free_space(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
+        self.inner.lock(path)
+    }
+}
+
+/// A partition with a record, its owner, and somebody who is about to look at its directory.
+fn beside(doings: impl FnOnce(&Log) -> Vec<Doing>) -> (Log, Opening) {
+    let storage = SimStorage::new();
+    let config = LogConfig::new().storage(Arc::new(storage.clone())).min_free_bytes(0);
+    let config = config.maintenance_interval(None).sync_threads(0);
+    let log = Log::open("/log", config.clone()).unwrap();
+    let partition = log.create_topic("t", 1, TopicConfig::new()).unwrap().partition(0).unwrap();
+    partition.append_records([crate::Record::new("key", "value")]).unwrap();
+    let shared = Arc::clone(&partition.shared);
+    let mut doings = doings(&log);
+    doings.reverse();
+    let place = Place::new(
+        shared.place.dir.clone(),
+        Arc::new(Between { inner: storage, doings: Mutex::new(doings) }),
+        Arc::clone(&shared.place.handles),
+        Arc::clone(&shared.place.ahead),
+    );
+    let request = crate::opening::request(&config, &shared.budgets, Path::new("/log"), "t", 0, &shared.config());
+    let request = Request { read_only: true, ..request };
+    let (_, report) = super::super::open(request.clone()).unwrap();
+    let request = Request { place: Arc::new(place), ..request };
+    let (state, store) = StateStore::load(&request.place).unwrap();
+    (log, Opening { request, store: Some(store), state, report, salvaged: false })
+}
+
+#[test]
+fn a_directory_that_changes_while_it_is_looked_at_is_looked_at_again() {
+    let (_log, mut opening) = beside(|log| {
+        let partition = log.partition("t", 0).unwrap();
+        let roll = Box::new(move || partition.roll().unwrap());
+        vec![Box::new(|| ()), Box::new(|| ()), roll]
+    });
+    let files = opening.look_beside().unwrap();
+    let bases: Vec<Offset> = files.logs.iter().map(|log| log.base).collect();
+    assert_eq!(bases, [Offset::ZERO, Offset::new(1)]);
+}
+
+#[test]
+fn a_state_that_comes_while_a_directory_is_looked_at_was_not_lost() {
+    let (_log, mut opening) = beside(|_| Vec::new());
+    let there = std::mem::replace(&mut opening.state, FoundState::Missing);
+    opening.report.state_lost = true;
+    opening.look_beside().unwrap();
+    assert!(opening.state == there && matches!(there, FoundState::Good(_)));
+    assert!(!opening.report.state_lost);
+}
