@@ -147,16 +147,14 @@ fn scan_all(engine: Engine, store: &dyn Store, records: &Records, name: &str) {
 fn points(store: &dyn Store, records: usize, name: &str) {
     let mut random = Random::new(7);
     let mut draw = || random.next() % records as u64;
-    let Some(mut bytes) = store.point(draw()) else { return };
-    for _ in 0..1000 {
-        bytes += store.point(draw()).unwrap_or(0);
-    }
+    let Some(mut read) = store.points() else { return };
+    let mut bytes: usize = (0..1000).map(|_| read(draw())).sum();
     let clocked = Clocked::start();
     let stop = Stop::after(REPEAT);
     let mut done = 0;
     while !stop.is_due() {
         for _ in 0..256 {
-            bytes += store.point(draw()).unwrap_or(0);
+            bytes += read(draw());
         }
         done += 256;
     }

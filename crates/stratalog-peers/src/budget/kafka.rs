@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use stratalog::{FetchOptions, Log, Offset, Partition, RecordBatch};
 
-use super::{Bound, Budget, MIB, batches, config, open, seconds, share, topic};
+use super::{Bound, Budget, MIB, batches, config, open, open_as, seconds, share, topic, with_threads};
 use crate::clocked::Clocked;
 use crate::data::{KEYS, Records};
 use crate::engines::Engine;
@@ -44,7 +44,7 @@ fn append_all(partition: &Partition, batches: &[RecordBatch]) {
 fn timed(budget: &Budget<'_>, append: impl Fn(&Partition)) -> (f64, f64) {
     let mut bytes = 0.0;
     let took = budget.median(|| {
-        let (log, partition) = open(&budget.fresh(), topic(), None);
+        let (log, partition) = open_as(&budget.fresh(), topic(), with_threads());
         let took = seconds(|| append(&partition));
         bytes = partition.stats().bytes as f64;
         drop((partition, log));
@@ -86,7 +86,7 @@ fn one_a_call(budget: &mut Budget<'_>) {
     let count = records.len() as f64;
     let mut cpu = Vec::new();
     let took = budget.median(|| {
-        let (log, partition) = open(&budget.fresh(), topic(), None);
+        let (log, partition) = open_as(&budget.fresh(), topic(), with_threads());
         let clocked = Clocked::start();
         for entry in records.all().iter() {
             black_box(partition.append_records([entry.record()]).expect("there is room"));
@@ -188,7 +188,9 @@ pub fn recovery(budget: &mut Budget<'_>) {
             seconds(|| drop(Log::open(&dir, config()).expect("it recovers")))
         });
         let (times, words) = budget.against_kafka(bytes / took / MIB, kafkas, Bound::Processor, "MiB/s");
-        let limit = share(bytes / took, budget.limits.read_and_checked(), "read and CRC");
+        let reads = share(bytes / took, budget.limits.read_and_checked(), "read and CRC");
+        let writes = share(bytes / took, budget.limits.write_and_sync, "writing and syncing");
+        let limit = format!("{reads}, {writes}");
         let work = format!("recovery, batches of {per_batch} x {name}");
         budget.push("recovery", work, format!(">= {goal}x"), words, Some(times >= goal), limit);
     }

@@ -181,7 +181,12 @@ impl Budget<'_> {
 
 /// Nothing is synced but what a roll or a close makes so.
 pub fn config() -> LogConfig {
-    LogConfig::new().maintenance_interval(None).max_unsynced_bytes(8 << 30).checkpoint_bytes(8 << 30).sync_threads(0)
+    with_threads().sync_threads(0)
+}
+
+/// The same, with the threads that a log has: one of them reserves space ahead of appends.
+pub fn with_threads() -> LogConfig {
+    LogConfig::new().maintenance_interval(None).max_unsynced_bytes(8 << 30).checkpoint_bytes(8 << 30)
 }
 
 pub fn topic() -> TopicConfig {
@@ -189,7 +194,10 @@ pub fn topic() -> TopicConfig {
 }
 
 pub fn open(dir: &Path, topic: TopicConfig, storage: Option<Arc<dyn Storage>>) -> (Log, Partition) {
-    let config = storage.into_iter().fold(config(), |config, storage| config.storage(storage));
+    open_as(dir, topic, storage.into_iter().fold(config(), |config, storage| config.storage(storage)))
+}
+
+pub fn open_as(dir: &Path, topic: TopicConfig, config: LogConfig) -> (Log, Partition) {
     let log = Log::open(dir, config).expect("it opens");
     let partition = log.partition("budget", 0);
     let partition = partition.unwrap_or_else(|| log.create_partition("budget", 0, topic).expect("it is the first one"));

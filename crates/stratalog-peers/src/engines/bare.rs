@@ -5,7 +5,7 @@ use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::{Mode, Seen, Store, in_calls};
+use super::{Mode, Points, Seen, Store, in_calls};
 use crate::data::{Run, Stop};
 
 const BUFFER: usize = 1 << 20;
@@ -83,7 +83,7 @@ impl Store for Opened {
         Some(seen)
     }
 
-    fn point(&self, _number: u64) -> Option<usize> {
+    fn points(&self) -> Option<Points<'_>> {
         None
     }
 

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use commitlog::message::{MessageBuf, MessageSet};
 use commitlog::{CommitLog, LogOptions, ReadLimit};
 
-use super::{Seen, Store, in_calls};
+use super::{Points, Seen, Store, in_calls};
 use crate::data::{Run, Stop};
 
 pub struct Opened(Mutex<CommitLog>);
@@ -46,10 +46,12 @@ impl Store for Opened {
         }
     }
 
-    fn point(&self, number: u64) -> Option<usize> {
+    fn points(&self) -> Option<Points<'_>> {
         let log = self.0.lock().expect("nobody panicked");
-        let messages = log.read(number, ReadLimit::max_bytes(2 << 10)).expect("it is sound");
-        Some(messages.iter().next().expect("it is there").payload().len())
+        Some(Box::new(move |number| {
+            let messages = log.read(number, ReadLimit::max_bytes(2 << 10)).expect("it is sound");
+            messages.iter().next().expect("it is there").payload().len()
+        }))
     }
 
     fn close(self: Box<Self>) {

@@ -50,6 +50,9 @@ impl Seen {
     }
 }
 
+/// Reads records by number.
+pub type Points<'a> = Box<dyn FnMut(u64) -> usize + 'a>;
+
 /// A store that is open.
 pub trait Store: Send + Sync {
     /// Appends records, so many a call, until there are no more or it is time to stop: how many were appended. Callers
@@ -59,8 +62,9 @@ pub trait Store: Send + Sync {
     /// Reads all in order. `None`: it cannot.
     fn scan(&self) -> Option<Seen>;
 
-    /// Reads the record of this number and returns its size. `None`: it cannot.
-    fn point(&self, number: u64) -> Option<usize>;
+    /// What reads the record of a number and returns its size, with all at hand that one who reads many keeps open.
+    /// `None`: it cannot.
+    fn points(&self) -> Option<Points<'_>>;
 
     /// Puts what is there in the form in which it stays, if that is another than the one it was appended in.
     fn settle(&self) {}

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use okaywal::{Configuration, Entry, EntryId, LogManager, LogPosition, ReadChunkResult, SegmentReader, WriteAheadLog};
 
-use super::{Mode, Seen, Store, in_calls};
+use super::{Mode, Points, Seen, Store, in_calls};
 use crate::data::{Run, Stop};
 
 const PER_COMMIT: usize = 10_000;
@@ -63,13 +63,15 @@ impl Store for Opened {
         None
     }
 
-    fn point(&self, number: u64) -> Option<usize> {
-        let position = *self.positions.lock().expect("nobody panicked").get(number as usize)?;
-        let mut chunk = self.log.read_at(position).expect("it is there");
-        let mut payload = Vec::with_capacity(chunk.chunk_length() as usize);
-        chunk.read_to_end(&mut payload).expect("it can be read");
-        assert!(chunk.crc_is_valid().expect("it can be read"));
-        Some(payload.len())
+    fn points(&self) -> Option<Points<'_>> {
+        let positions = self.positions.lock().expect("nobody panicked");
+        Some(Box::new(move |number| {
+            let mut chunk = self.log.read_at(positions[number as usize]).expect("it is there");
+            let mut payload = Vec::with_capacity(chunk.chunk_length() as usize);
+            chunk.read_to_end(&mut payload).expect("it can be read");
+            assert!(chunk.crc_is_valid().expect("it can be read"));
+            payload.len()
+        }))
     }
 
     fn close(self: Box<Self>) {

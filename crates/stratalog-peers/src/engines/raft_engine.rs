@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use raft_engine::{Config, Engine, LogBatch, MessageExt, ReadableSize};
 use raft_proto::eraftpb::Entry;
 
-use super::{Mode, Seen, Store, in_calls};
+use super::{Mode, Points, Seen, Store, in_calls};
 use crate::data::{Run, Stop};
 
 /// The region of the first lane.
@@ -79,9 +79,11 @@ impl Store for Opened {
         Some(seen)
     }
 
-    fn point(&self, number: u64) -> Option<usize> {
-        let entry = self.engine.get_entry::<Plain>(REGION, number + 1).expect("it is sound");
-        Some(entry.expect("it is there").data.len())
+    fn points(&self) -> Option<Points<'_>> {
+        Some(Box::new(|number| {
+            let entry = self.engine.get_entry::<Plain>(REGION, number + 1).expect("it is sound");
+            entry.expect("it is there").data.len()
+        }))
     }
 
     fn put_and_compact(&mut self, records: Run<'_>, per_call: usize) {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
-use super::{Mode, Seen, Store, in_calls};
+use super::{Mode, Points, Seen, Store, in_calls};
 use crate::data::{Run, Stop};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -62,10 +62,10 @@ impl Store for Opened {
         Some(seen)
     }
 
-    fn point(&self, number: u64) -> Option<usize> {
+    fn points(&self) -> Option<Points<'_>> {
         let transaction = self.db.begin_read().expect("it is open");
         let table = transaction.open_table(LOG).expect("it opens");
-        Some(table.get(number).expect("it is sound").expect("it is there").value().len())
+        Some(Box::new(move |number| table.get(number).expect("it is sound").expect("it is there").value().len()))
     }
 
     fn put_and_compact(&mut self, records: Run<'_>, per_call: usize) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::{DB, IteratorMode, Options, WriteBatch, WriteOptions};
 
-use super::{Mode, Seen, Store, in_calls};
+use super::{Mode, Points, Seen, Store, in_calls};
 use crate::data::{Run, Stop};
 
 pub struct Opened {
@@ -55,8 +55,10 @@ impl Store for Opened {
         Some(seen)
     }
 
-    fn point(&self, number: u64) -> Option<usize> {
-        Some(self.db.get_pinned(number.to_be_bytes()).expect("it is sound").expect("it is there").len())
+    fn points(&self) -> Option<Points<'_>> {
+        Some(Box::new(|number| {
+            self.db.get_pinned(number.to_be_bytes()).expect("it is sound").expect("it is there").len()
+        }))
     }
 
     fn put_and_compact(&mut self, records: Run<'_>, per_call: usize) {

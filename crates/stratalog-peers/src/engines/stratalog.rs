@@ -4,11 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stratalog::{
-    Cleanup, Clock, CompactMode, Durability, FetchOptions, Log, LogConfig, Offset, Partition, SystemClock, TopicConfig,
-};
+use stratalog::{Cleanup, Clock, CompactMode, Durability, Log, LogConfig, Offset, Partition, SystemClock, TopicConfig};
 
-use super::{Mode, Seen, Store, in_calls};
+use super::{Mode, Points, Seen, Store, in_calls};
 use crate::counting::Counting;
 use crate::data::{Run, Stop};
 
@@ -55,11 +53,13 @@ impl Store for Opened {
         Some(seen)
     }
 
-    fn point(&self, number: u64) -> Option<usize> {
-        let options = FetchOptions { max_bytes: 1, ..FetchOptions::default() };
-        let mut reader = self.partition.reader_with(Offset::new(number), options).expect("it is open");
-        let record = reader.next_record().expect("it is sound").expect("it is there");
-        Some(record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len))
+    fn points(&self) -> Option<Points<'_>> {
+        let mut reader = self.partition.reader(Offset::ZERO).expect("it is open");
+        Some(Box::new(move |number| {
+            reader.seek(Offset::new(number));
+            let record = reader.next_record().expect("it is sound").expect("it is there");
+            record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)
+        }))
     }
 
     fn settle(&self) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use walrus_rust::{FsyncSchedule, ReadConsistency, Walrus};
 
-use super::{Mode, Seen, Store, in_calls};
+use super::{Mode, Points, Seen, Store, in_calls};
 use crate::data::{Run, Stop};
 
 const TOPIC: &str = "peers";
@@ -64,7 +64,7 @@ impl Store for Opened {
         }
     }
 
-    fn point(&self, _number: u64) -> Option<usize> {
+    fn points(&self) -> Option<Points<'_>> {
         None
     }
 
