@@ -1,6 +1,7 @@
 //! A segment: one `.log` file with its indexes. This is the read face, shared by the active and the sealed ones.
 
 pub(crate) mod digest;
+mod facts;
 pub(crate) mod index;
 mod lookup;
 mod mapping;
@@ -19,12 +20,13 @@ use bytes::{Buf, Bytes};
 use crate::error::{Error, Result};
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::format::{BatchView, FormatError};
-use crate::offset::{Offset, Timestamp};
+use crate::offset::Offset;
 use crate::storage::handles::{Evict, MappedTicket, OpenTicket};
 use crate::storage::{File, OpenMode};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
 
+pub(crate) use self::facts::Facts;
 use self::index::SegmentIndex;
 use self::lookup::{Walk, Walker, load};
 use self::mapping::Mapping;
@@ -36,47 +38,6 @@ const INTERVAL: usize = 4096;
 const SLACK: usize = 512;
 /// Entries that lie farther apart than this are most likely those of two batches one behind the other.
 const LARGE: u64 = INTERVAL as u64 * 3 / 2;
-
-/// What is known of a segment beside its extent. All but the id may be lost: it is found again, or counted anew.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) struct Facts {
-    /// The inode: an opened file must have it.
-    pub(crate) id: u64,
-    pub(crate) max_timestamp: Timestamp,
-    /// Wall time of the first append.
-    pub(crate) first_append_at: Timestamp,
-    /// Wall time of the seal.
-    pub(crate) sealed_at: Timestamp,
-    /// When the tombstones in it may go; `NONE` before a plan saw them.
-    pub(crate) tombstone_horizon: Timestamp,
-    /// A segment is shorter than 2^31 bytes.
-    pub(crate) dead_records: u32,
-    pub(crate) dead_bytes: u32,
-}
-
-impl Facts {
-    pub(crate) fn new(id: u64) -> Facts {
-        Facts {
-            id,
-            max_timestamp: Timestamp::NONE,
-            first_append_at: Timestamp::NONE,
-            sealed_at: Timestamp::NONE,
-            tombstone_horizon: Timestamp::NONE,
-            dead_records: 0,
-            dead_bytes: 0,
-        }
-    }
-
-    /// When the tombstones in it may go, if a plan saw them.
-    pub(crate) fn horizon(&self) -> Option<Timestamp> {
-        Some(self.tombstone_horizon).filter(|horizon| *horizon != Timestamp::NONE)
-    }
-
-    pub(crate) fn set_dead(&mut self, records: u64, bytes: u64) {
-        let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
-        (self.dead_records, self.dead_bytes) = (small(records), small(bytes));
-    }
-}
 
 /// One segment. Its extent only grows, and only while it is the active one.
 pub(crate) struct Segment {
