@@ -12,6 +12,7 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::quiet;
 use stratalog::{ErrorKind, Log, LogConfig, Offset, Partition, Record, TopicConfig};
@@ -247,7 +248,14 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
+        // A child that another test is about to begin has our files open for a moment.
+        for _ in 0..100 {
+            let unmounted = Command::new("umount").arg(&self.0).stderr(Stdio::null()).status();
+            if unmounted.is_ok_and(|status| status.success()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 
