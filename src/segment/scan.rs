@@ -5,8 +5,8 @@ use std::io;
 use crate::format::{BATCH_HEADER_LEN, BatchHeader, BatchView, FormatError};
 use crate::storage::File;
 
-/// How much of a file is read at a time.
-const CHUNK: usize = 1 << 20;
+/// How much of a file is read at a time: what stays in the cache of a processor until it is looked at.
+const CHUNK: usize = 256 << 10;
 
 /// How far the offsets of a segment may lie above its base: its indexes hold 31 bits. The checksum does not cover the
 /// base offset of a batch, so this finds most damage to it.
