@@ -111,6 +111,28 @@ fn what_was_shown_after_a_kill_is_there_after_a_power_cut() {
 }
 
 #[test]
+fn a_long_tail_whose_sync_failed_is_on_the_disk_once_it_is_shown() {
+    let storage = SimStorage::new();
+    let log = Log::open("/log", config(&storage)).unwrap();
+    log.create_topic("t", 1, topic().segment_bytes(64 << 20)).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    for _ in 0..35 {
+        partition.append_records([Record::new("key", &"x".repeat(100 << 10))]).unwrap();
+    }
+    // The first one is of `state`.
+    let calls = Calls::Only(Call::Sync);
+    storage.inject(Injection { calls, after: 1, failure: Failure::Io, forever: true, seed: 0 });
+    partition.flush().unwrap_err();
+    storage.set_fault(None);
+    let killed = storage.kill();
+    let shown = Log::open("/log", config(&killed)).unwrap().partition("t", 0).unwrap().offsets();
+    let log = Log::open("/log", config(&killed.crash(&NOTHING))).unwrap();
+    let left = log.partition("t", 0).unwrap();
+    assert_eq!((shown.end, left.offsets().end), (Offset::new(35), Offset::new(35)));
+    assert!(left.verify().unwrap().findings.is_empty());
+}
+
+#[test]
 fn a_truncation_inside_a_batch_does_not_take_what_compaction_relied_on() {
     let storage = SimStorage::new();
     let log = Log::open("/log", config(&storage)).unwrap();

@@ -1,6 +1,7 @@
 //! The tail: what lies above the durable watermark. It is scanned, cut where it is torn, written again and synced, so
 //! that what recovery exposes is durable before the first reader sees it.
 
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +35,9 @@ pub(super) struct Tail {
     /// The disk is too full to keep torn bytes aside: they stay, and nothing is appended behind them.
     pub(super) no_room: Option<Error>,
 }
+
+/// Batches are written again when so much has been read: the disk works while the processor reads on.
+const AGAIN_LEN: u64 = 1 << 20;
 
 /// Where the scan begins.
 struct Start {
@@ -123,6 +127,7 @@ impl Tail {
         };
         let (mut offsets, mut times, mut aborted) = (Vec::new(), Vec::new(), Vec::new());
         let durable = opening.durable_until(&log);
+        let mut again = Again { file: &*file, done: position };
         let walk = walk(&*file, log.base, (position, log.len), offset, Check::Crc, |found| {
             if durable.is_some_and(|(at, end)| found.position < at && found.batch.header().next_offset() > end) {
                 return Err(Error::corrupt(&path, found.position, FormatError::BadOffset.to_string()));
@@ -132,6 +137,9 @@ impl Tail {
                 times.extend(time);
             }
             aborted.extend(self.replay.note(&found.batch));
+            if !opening.request.read_only && found.position >= again.done + AGAIN_LEN {
+                again.write_to(found.position).map_err(|e| Error::io(e, &path))?;
+            }
             Ok(())
         })
         .map_err(|e| e.at_path(&path))?;
@@ -145,7 +153,7 @@ impl Tail {
         }
         if !opening.request.read_only && self.no_room.is_none() {
             let clean = opening.request.kafka.clean && !goes_on;
-            settle(&place, &*file, &log, position..walk.position, clean).map_err(|e| Error::io(e, &path))?;
+            settle(&place, again, &log, position..walk.position, clean).map_err(|e| Error::io(e, &path))?;
         }
         let sealed = goes_on;
         // The active one too: who goes on only knows the largest timestamp, not which batch has it.
@@ -298,24 +306,39 @@ fn keep_aside(place: &Place, file: &dyn File, log: &LogFile, position: u64) -> R
     Ok(name)
 }
 
-/// Ends the file where its batches end, and writes those above the watermark again: an earlier sync may have failed,
-/// and left the page cache with bytes that the disk does not have (I8). Where nothing is to be done it is synced all
-/// the same, unless it was closed in good order: whoever cut it, or began the next one, may have been killed before the
-/// sync.
-fn settle(place: &Place, file: &dyn File, log: &LogFile, scanned: Range<u64>, clean: bool) -> std::io::Result<()> {
+/// Writes what a file has again: an earlier sync may have failed, and left the page cache with bytes that the disk does
+/// not have (I8). The disk begins before the sync that waits for it.
+struct Again<'f> {
+    file: &'f dyn File,
+    /// Up to here it is done.
+    done: u64,
+}
+
+impl Again<'_> {
+    fn write_to(&mut self, end: u64) -> io::Result<()> {
+        files::copy(self.file, self.done..end, |bytes, at| {
+            self.file.write_at(bytes, at)?;
+            let done = at + bytes.len() as u64;
+            // What comes last is left to the sync.
+            if done < end { self.file.write_out(at..done, at..at) } else { Ok(()) }
+        })?;
+        self.done = end;
+        Ok(())
+    }
+}
+
+/// Ends the file where its batches end, writes the rest of those above the watermark again and syncs them. Where nothing
+/// is to be done it is synced all the same, unless it was closed in good order: whoever cut it, or began the next one,
+/// may have been killed before the sync.
+fn settle(place: &Place, mut again: Again<'_>, log: &LogFile, scanned: Range<u64>, clean: bool) -> io::Result<()> {
     if log.len == scanned.end && scanned.is_empty() && clean {
         return Ok(());
     }
     if log.len > scanned.end {
-        file.set_len(scanned.end)?;
+        again.file.set_len(scanned.end)?;
     }
-    files::copy(file, scanned.clone(), |bytes, at| {
-        file.write_at(bytes, at)?;
-        // The disk has begun by the time of the sync.
-        let end = at + bytes.len() as u64;
-        if end < scanned.end { file.write_out(at..end, at..at) } else { Ok(()) }
-    })?;
-    file.sync()?;
+    again.write_to(scanned.end)?;
+    again.file.sync()?;
     // The name may be newer than the last sync of the directory.
     if scanned.start == 0 { place.storage.sync_dir(&place.dir) } else { Ok(()) }
 }
