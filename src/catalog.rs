@@ -2,7 +2,8 @@
 //! commit point of creating, deleting and configuring.
 //!
 //! Text, in lines of `word value`: a magic line with the version; for each topic `topic`, `id`, `partitions` (how
-//! many), `partition` and `leaving` (one line each), `unfinished` and `set key value`; last a line with the CRC-32 of all before it.
+//! many), `partition` and `leaving` (one line each), `unfinished` and `set key value`; last a line with the CRC-32 of all
+//! before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

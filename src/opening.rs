@@ -14,7 +14,6 @@ use crate::kafka_dir::{self, Checkpoints, Shutdown};
 use crate::log::RecoveryReport;
 use crate::offset::Offset;
 use crate::recovery::{self, KafkaCheckpoints, PartitionReport, Request};
-
 use crate::shared::{Budgets, Shared};
 use crate::state::StateStore;
 use crate::storage::{FileKind, OpenMode, Storage, files};

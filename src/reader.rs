@@ -107,8 +107,8 @@ impl Reader {
         Ok(Some(BatchView::new(header, self.batch_bytes())))
     }
 
-    /// The next record, or `None` at the end for now. Control records, and under [`Isolation::Committed`](crate::Isolation::Committed) those of
-    /// aborted transactions, are left out.
+    /// The next record, or `None` at the end for now. Control records, and under
+    /// [`Isolation::Committed`](crate::Isolation::Committed) those of aborted transactions, are left out.
     #[inline]
     pub fn next_record(&mut self) -> Result<Option<RecordView<'_>>> {
         while self.records.is_done() {

@@ -25,6 +25,8 @@ use super::{Cut, Opening, segment};
 
 /// A larger checkpoint of epochs is not read.
 const EPOCHS_MAX: u64 = 64 << 20;
+/// Batches are written again when so much has been read: the disk works while the processor reads on.
+const REWRITTEN_AT_ONCE: u64 = 1 << 20;
 
 /// The chain with its tail scanned.
 pub(super) struct Tail {
@@ -35,9 +37,6 @@ pub(super) struct Tail {
     /// The disk is too full to keep torn bytes aside: they stay, and nothing is appended behind them.
     pub(super) no_room: Option<Error>,
 }
-
-/// Batches are written again when so much has been read: the disk works while the processor reads on.
-const AGAIN_LEN: u64 = 1 << 20;
 
 /// Where the scan begins.
 struct Start {
@@ -127,7 +126,7 @@ impl Tail {
         };
         let (mut offsets, mut times, mut aborted) = (Vec::new(), Vec::new(), Vec::new());
         let durable = opening.durable_until(&log);
-        let mut again = Again { file: &*file, done: position };
+        let mut rewriter = Rewriter { file: &*file, done: position };
         let walk = walk(&*file, log.base, (position, log.len), offset, Check::Crc, |found| {
             if durable.is_some_and(|(at, end)| found.position < at && found.batch.header().next_offset() > end) {
                 return Err(Error::corrupt(&path, found.position, FormatError::BadOffset.to_string()));
@@ -137,8 +136,8 @@ impl Tail {
                 times.extend(time);
             }
             aborted.extend(self.replay.note(&found.batch));
-            if !opening.request.read_only && found.position >= again.done + AGAIN_LEN {
-                again.write_to(found.position).map_err(|e| Error::io(e, &path))?;
+            if !opening.request.read_only && found.position >= rewriter.done + REWRITTEN_AT_ONCE {
+                rewriter.write_to(found.position).map_err(|e| Error::io(e, &path))?;
             }
             Ok(())
         })
@@ -153,7 +152,7 @@ impl Tail {
         }
         if !opening.request.read_only && self.no_room.is_none() {
             let clean = opening.request.kafka.clean && !goes_on;
-            settle(&place, again, &log, position..walk.position, clean).map_err(|e| Error::io(e, &path))?;
+            settle(&place, rewriter, &log, position..walk.position, clean).map_err(|e| Error::io(e, &path))?;
         }
         let sealed = goes_on;
         // The active one too: who goes on only knows the largest timestamp, not which batch has it.
@@ -308,13 +307,13 @@ fn keep_aside(place: &Place, file: &dyn File, log: &LogFile, position: u64) -> R
 
 /// Writes what a file has again: an earlier sync may have failed, and left the page cache with bytes that the disk does
 /// not have (I8). The disk begins before the sync that waits for it.
-struct Again<'f> {
+struct Rewriter<'f> {
     file: &'f dyn File,
     /// Up to here it is done.
     done: u64,
 }
 
-impl Again<'_> {
+impl Rewriter<'_> {
     fn write_to(&mut self, end: u64) -> io::Result<()> {
         files::copy(self.file, self.done..end, |bytes, at| {
             self.file.write_at(bytes, at)?;
@@ -330,15 +329,21 @@ impl Again<'_> {
 /// Ends the file where its batches end, writes the rest of those above the watermark again and syncs them. Where nothing
 /// is to be done it is synced all the same, unless it was closed in good order: whoever cut it, or began the next one,
 /// may have been killed before the sync.
-fn settle(place: &Place, mut again: Again<'_>, log: &LogFile, scanned: Range<u64>, clean: bool) -> io::Result<()> {
+fn settle(
+    place: &Place,
+    mut rewriter: Rewriter<'_>,
+    log: &LogFile,
+    scanned: Range<u64>,
+    clean: bool,
+) -> io::Result<()> {
     if log.len == scanned.end && scanned.is_empty() && clean {
         return Ok(());
     }
     if log.len > scanned.end {
-        again.file.set_len(scanned.end)?;
+        rewriter.file.set_len(scanned.end)?;
     }
-    again.write_to(scanned.end)?;
-    again.file.sync()?;
+    rewriter.write_to(scanned.end)?;
+    rewriter.file.sync()?;
     // The name may be newer than the last sync of the directory.
     if scanned.start == 0 { place.storage.sync_dir(&place.dir) } else { Ok(()) }
 }

@@ -37,6 +37,7 @@ impl Facts {
         Some(self.tombstone_horizon).filter(|horizon| *horizon != Timestamp::NONE)
     }
 
+    /// Takes note of a count of what is dead in it.
     pub(crate) fn set_dead(&mut self, records: u64, bytes: u64) {
         let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
         (self.dead_records, self.dead_bytes) = (small(records), small(bytes));

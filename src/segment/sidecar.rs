@@ -157,30 +157,13 @@ impl Segment {
         let (offsets, times, aborted, sums) = {
             let index = self.read_index();
             let up_to = up_to.unwrap_or_else(|| index.entries());
+            let (stored, recent) = (index.stored(), index.recent());
             let new =
                 |up_to: u32, sum: Option<IndexSum>| up_to.saturating_sub(sum.unwrap_or_default().entries) as usize;
-            let offsets: Vec<u8> = index
-                .recent()
-                .offsets
-                .iter()
-                .take(new(up_to.offsets, index.stored().offsets))
-                .flat_map(|e| e.encode())
-                .collect();
-            let times: Vec<u8> = index
-                .recent()
-                .times
-                .iter()
-                .take(new(up_to.times, index.stored().times))
-                .flat_map(|e| e.encode())
-                .collect();
-            let aborted: Vec<u8> = index
-                .recent()
-                .aborted
-                .iter()
-                .take(new(up_to.aborted, index.stored().aborted))
-                .flat_map(|e| e.encode())
-                .collect();
-            (offsets, times, aborted, index.stored())
+            let offsets = encoded(&recent.offsets, new(up_to.offsets, stored.offsets), OffsetIndexEntry::encode);
+            let times = encoded(&recent.times, new(up_to.times, stored.times), TimeIndexEntry::encode);
+            let aborted = encoded(&recent.aborted, new(up_to.aborted, stored.aborted), AbortedTxn::encode);
+            (offsets, times, aborted, stored)
         };
         let stored = Sums {
             offsets: Some(self.append_entries(OFFSETS, sums.offsets.unwrap_or_default(), &offsets)?),
@@ -210,17 +193,19 @@ impl Segment {
     /// truncation say, is not stored: its file does not count while an entry from below `end` is in memory only.
     pub(crate) fn sums_below(&self, end: Offset) -> Sums {
         let index = self.read_index();
-        let stored = index.recent().aborted.iter().all(|entry| entry.last_offset >= end);
-        Sums { aborted: index.stored().aborted.filter(|_| stored), ..index.stored() }
+        let is_stored = index.recent().aborted.iter().all(|entry| entry.last_offset >= end);
+        let stored = index.stored();
+        Sums { aborted: stored.aborted.filter(|_| is_stored), ..stored }
     }
 
     /// The sums of those index files that have all entries that are known.
     pub(crate) fn whole_sums(&self) -> Sums {
         let index = self.read_index();
+        let (stored, recent) = (index.stored(), index.recent());
         Sums {
-            offsets: index.stored().offsets.filter(|_| index.recent().offsets.is_empty()),
-            times: index.stored().times.filter(|_| index.recent().times.is_empty()),
-            aborted: index.stored().aborted.filter(|_| index.recent().aborted.is_empty()),
+            offsets: stored.offsets.filter(|_| recent.offsets.is_empty()),
+            times: stored.times.filter(|_| recent.times.is_empty()),
+            aborted: stored.aborted.filter(|_| recent.aborted.is_empty()),
         }
     }
 
@@ -337,4 +322,9 @@ impl Segment {
     fn lock_index_files(&self) -> MutexGuard<'_, ()> {
         self.index_files.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The first so many entries, as their file holds them.
+fn encoded<T, const N: usize>(entries: &[T], count: usize, encode: impl Fn(&T) -> [u8; N]) -> Vec<u8> {
+    entries.iter().take(count).flat_map(encode).collect()
 }

@@ -16,6 +16,14 @@ fn spilled(storage: &SimStorage, pages: Pages, lens: [u64; 2]) -> Streams<8> {
     streams
 }
 
+/// The file of what was spilled, and its bytes.
+fn file_of(streams: &Streams<8>) -> (Arc<dyn File>, Vec<u8>) {
+    let file = Arc::clone(&streams.temp.as_ref().unwrap().file);
+    let mut bytes = vec![0; file.info().unwrap().len as usize];
+    file.read_at(&mut bytes, 0).unwrap();
+    (file, bytes)
+}
+
 fn read(streams: &mut Streams<8>, stream: usize) -> Result<Vec<u64>> {
     let mut all = Vec::new();
     streams.read(stream, |items| {
@@ -29,9 +37,7 @@ fn read(streams: &mut Streams<8>, stream: usize) -> Result<Vec<u64>> {
 fn every_flipped_bit_of_the_file_is_found() {
     let storage = SimStorage::new();
     let mut streams = spilled(&storage, Pages { items: 3, count: 3 }, [9, 9]);
-    let file = Arc::clone(&streams.temp.as_ref().unwrap().file);
-    let mut bytes = vec![0; file.info().unwrap().len as usize];
-    file.read_at(&mut bytes, 0).unwrap();
+    let (file, bytes) = file_of(&streams);
     assert_eq!(bytes.len(), 6 * (3 * 8 + CRC_LEN));
     for bit in 0..8 * bytes.len() {
         let (at, mask) = (bit / 8, 1 << (bit % 8));
@@ -47,9 +53,7 @@ fn every_flipped_bit_of_the_file_is_found() {
 fn a_page_is_taken_in_its_own_place_only() {
     let storage = SimStorage::new();
     let mut streams = spilled(&storage, Pages { items: 3, count: 3 }, [6, 6]);
-    let file = Arc::clone(&streams.temp.as_ref().unwrap().file);
-    let mut bytes = vec![0; file.info().unwrap().len as usize];
-    file.read_at(&mut bytes, 0).unwrap();
+    let (file, bytes) = file_of(&streams);
     let pages: Vec<&[u8]> = bytes.chunks(3 * 8 + CRC_LEN).collect();
     // Of the same stream; and of another one, where the items are the same.
     for order in [[1, 0, 2, 3], [2, 1, 0, 3]] {
