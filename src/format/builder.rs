@@ -3,7 +3,7 @@
 use super::batch::{Attributes, BATCH_HEADER_LEN, BatchHeader, RecordBatch, TimestampType};
 use super::compression::{Codec, Compressor};
 use super::record::Record;
-use super::varint::{self, Writer};
+use super::varint::{self, Word, Writer};
 use super::{FormatError, Header};
 use crate::offset::{Offset, Timestamp};
 
@@ -166,13 +166,25 @@ impl BatchBuilder {
             self.header.max_timestamp = timestamp;
         }
         let timestamp_delta = timestamp.as_millis().wrapping_sub(self.header.base_timestamp.as_millis());
-        let body_len = body_len(i64::from(offset_delta), timestamp_delta, record);
-        self.make_room(body_len)?;
-        self.end = encode(&mut self.records, self.end, body_len, i64::from(offset_delta), timestamp_delta, record);
+        match Short::of(offset_delta, timestamp_delta, record) {
+            Some(short) => {
+                self.make_room(short.body_len)?;
+                self.end = short.encode(&mut self.records, self.end, record);
+            }
+            None => self.push_any(i64::from(offset_delta), timestamp_delta, record)?,
+        }
         self.header.max_timestamp = self.header.max_timestamp.max(timestamp);
         self.header.count += 1;
         self.header.last_offset_delta = offset_delta.max(self.last_delta_min);
         self.next_delta = offset_delta + 1;
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn push_any(&mut self, offset_delta: i64, timestamp_delta: i64, record: &Record<'_>) -> Result<(), FormatError> {
+        let body_len = body_len(offset_delta, timestamp_delta, record);
+        self.make_room(body_len)?;
+        self.end = encode(&mut self.records, self.end, body_len, offset_delta, timestamp_delta, record);
         Ok(())
     }
 
@@ -264,6 +276,43 @@ impl BatchBuilder {
     }
 }
 
+/// What stands before the key and the value of a record as nearly all are: without headers, its lengths and numbers
+/// short.
+struct Short {
+    before_key: Word,
+    before_value: Word,
+    body_len: usize,
+}
+
+impl Short {
+    #[inline(always)]
+    fn of(offset_delta: u32, timestamp_delta: i64, record: &Record<'_>) -> Option<Short> {
+        let timestamp = varint::zigzag(timestamp_delta);
+        let key = raw_len(record.key);
+        if (timestamp | key) >= 0x80 || !record.headers.is_empty() {
+            return None;
+        }
+        let offset = Word::varint(u64::from(offset_delta) << 1)?;
+        let before_value = Word::varint(raw_len(record.value))?;
+        // Attributes, of which there are none, and the timestamp.
+        let fields = Word::new(timestamp << 8, 2).then(offset).then(Word::new(key, 1));
+        let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        let body_len = fields.len() + before_value.len() + bytes + 1;
+        let before_key = Word::varint((body_len as u64) << 1)?.then(fields);
+        Some(Short { before_key, before_value, body_len })
+    }
+
+    /// Encodes the record at `at`, where there must be room, and returns its end.
+    #[inline(always)]
+    fn encode(&self, out: &mut [u8], at: usize, record: &Record<'_>) -> usize {
+        let mut end = put_word(out, at, self.before_key);
+        end = put_short(out, end, record.key.unwrap_or_default());
+        end = put_word(out, end, self.before_value);
+        end = put_bytes(out, end, record.value.unwrap_or_default());
+        put_word(out, end, Word::new(0, 1))
+    }
+}
+
 /// The bytes of a record behind its length; saturates, far above what a batch can hold.
 #[inline]
 fn body_len(offset_delta: i64, timestamp_delta: i64, record: &Record<'_>) -> usize {
@@ -292,6 +341,12 @@ fn headers_len(headers: &[Header<'_>]) -> usize {
 #[inline(always)]
 fn nullable_len(field: Option<&[u8]>) -> i64 {
     field.map_or(-1, |field| field.len() as i64)
+}
+
+/// The same, zigzag applied.
+#[inline(always)]
+fn raw_len(field: Option<&[u8]>) -> u64 {
+    field.map_or(1, |field| (field.len() as u64) << 1)
 }
 
 /// Encodes a record at `at`, where there must be room, and returns its end.
@@ -335,9 +390,68 @@ fn put_fields(out: &mut [u8], at: usize, fields: impl FnOnce(&mut Writer<'_>)) -
 }
 
 #[inline(always)]
+fn put_word(out: &mut [u8], at: usize, word: Word) -> usize {
+    let Some(chunk) = out.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) else {
+        panic!("room was made for the record");
+    };
+    *chunk = word.to_bytes();
+    at + word.len()
+}
+
+/// Keys are short: most are copied by two words that overlap, without a call.
+#[inline(always)]
+fn put_short(out: &mut [u8], at: usize, bytes: &[u8]) -> usize {
+    if let (8..=16, Some(first), Some(last)) = (bytes.len(), bytes.first_chunk(), bytes.last_chunk()) {
+        let end = put_word(out, at + bytes.len() - Word::SIZE, Word::of(last));
+        put_word(out, at, Word::of(first));
+        return end;
+    }
+    put_bytes(out, at, bytes)
+}
+
+#[inline(always)]
 fn put_bytes(out: &mut [u8], at: usize, bytes: &[u8]) -> usize {
     let end = at + bytes.len();
     let Some(room) = out.get_mut(at..end) else { panic!("room was made for the record") };
     room.copy_from_slice(bytes);
     end
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Lengths on both sides of those that are encoded in short.
+    fn field() -> impl Strategy<Value = Option<Vec<u8>>> {
+        let len = prop_oneof![6 => 0..80usize, 1 => 8150..8200usize];
+        option::weighted(0.8, len.prop_map(|len| (0..len).map(|i| i as u8).collect()))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_in_short_is_encoded_as_any(
+            offset in prop_oneof![4 => 0..100u32, 1 => 8190..8200u32],
+            timestamp in prop_oneof![4 => -70..70i64, 1 => any::<i64>()],
+            (key, value) in (field(), field()),
+        ) {
+            let record = Record { key: key.as_deref(), value: value.as_deref(), ..Record::default() };
+            let short = Short::of(offset, timestamp, &record);
+            let is_short = (-64..64).contains(&timestamp)
+                && offset < 8192
+                && key.as_ref().is_none_or(|key| key.len() < 64)
+                && body_len(offset.into(), timestamp, &record) < 8192;
+            prop_assert_eq!(short.is_some(), is_short);
+            if let Some(short) = short {
+                let length = body_len(offset.into(), timestamp, &record);
+                prop_assert_eq!(short.body_len, length);
+                let (mut any, mut out) = (vec![0; length + 64], vec![0; length + 64]);
+                let end = encode(&mut any, 3, length, offset.into(), timestamp, &record);
+                prop_assert_eq!(short.encode(&mut out, 3, &record), end);
+                prop_assert_eq!(&out[..end], &any[..end]);
+            }
+        }
+    }
 }

@@ -163,6 +163,58 @@ pub(super) const fn len(value: i64) -> usize {
     }
 }
 
+/// Small fields one behind the other in the eight bytes of a word, which are stored at once.
+#[derive(Clone, Copy)]
+pub(super) struct Word {
+    bits: u64,
+    len: usize,
+}
+
+impl Word {
+    /// The bytes that it is stored in.
+    pub(super) const SIZE: usize = 8;
+
+    /// So many bytes, the first one lowest.
+    #[inline(always)]
+    pub(super) fn new(bits: u64, len: usize) -> Word {
+        Word { bits, len }
+    }
+
+    /// These eight bytes.
+    #[inline(always)]
+    pub(super) fn of(bytes: &[u8; Word::SIZE]) -> Word {
+        Word { bits: u64::from_be_bytes(*bytes).swap_bytes(), len: Word::SIZE }
+    }
+
+    /// The varint that is stored for a value, zigzag applied, if it has at most two bytes.
+    #[inline(always)]
+    pub(super) fn varint(raw: u64) -> Option<Word> {
+        match raw {
+            0..0x80 => Some(Word { bits: raw, len: 1 }),
+            0x80..0x4000 => Some(Word { bits: raw & 0x7f | 0x80 | raw << 1 & 0x7f00, len: 2 }),
+            _ => None,
+        }
+    }
+
+    /// The same, with another word behind it; together they have at most eight bytes.
+    #[inline(always)]
+    pub(super) fn then(self, next: Word) -> Word {
+        Word { bits: self.bits | next.bits << (8 * self.len), len: self.len + next.len }
+    }
+
+    /// The bytes that count.
+    #[inline(always)]
+    pub(super) fn len(self) -> usize {
+        self.len
+    }
+
+    /// All eight; those behind the ones that count are zero.
+    #[inline(always)]
+    pub(super) fn to_bytes(self) -> [u8; Word::SIZE] {
+        self.bits.swap_bytes().to_be_bytes()
+    }
+}
+
 /// Writes small fields one behind the other into 32 bytes: all that a record has before its key, and more.
 ///
 /// Writing past them is a mistake that [`Writer::len`] finds out. Masking the index proves to the compiler that it is
@@ -231,6 +283,17 @@ mod tests {
                 assert_eq!(take_i32(&mut rest).ok(), i32::try_from(value).ok(), "{value}");
             }
         }
+    }
+
+    #[test]
+    fn words_hold_what_the_writer_writes() {
+        let edges = [0, 1, 0x7f, 0x80, 0x3fff];
+        for (first, second) in edges.iter().flat_map(|first| edges.map(|second| (*first, second))) {
+            let word = Word::varint(first).unwrap().then(Word::new(7, 1)).then(Word::varint(second).unwrap());
+            let expected = [encoded(unzigzag(first)), vec![7], encoded(unzigzag(second))].concat();
+            assert_eq!(word.to_bytes()[..word.len()], expected, "{first} {second}");
+        }
+        assert!(Word::varint(0x4000).is_none());
     }
 
     #[test]
