@@ -44,6 +44,8 @@ pub(crate) struct SegmentWriter {
     reserved: u64,
     /// The part of it that is mapped. It goes before the file is cut.
     window: Option<Window>,
+    /// The one before it, until somebody unmaps it. It goes before the file is cut as well.
+    spent: Option<Window>,
     /// The spaces behind it, which a thread of the log reserves meanwhile. They go before the file is cut.
     ahead: VecDeque<Asked>,
     /// How much is reserved next.
@@ -89,6 +91,7 @@ impl SegmentWriter {
             index_entries,
             reserved: len,
             window: None,
+            spent: None,
             ahead: VecDeque::new(),
             next_reserve: WINDOW_MIN,
             small_writes: 0,
@@ -242,7 +245,7 @@ impl SegmentWriter {
             }
             None => next.write(parts, position),
         };
-        self.window = Some(next);
+        self.spent = self.window.replace(next);
         copied
     }
 
@@ -284,7 +287,9 @@ impl SegmentWriter {
         while self.ahead.len() < AHEAD_WINDOWS && self.reserved > self.len {
             let from = self.ahead.back().map_or(self.reserved, Asked::end);
             let part = from..(from + 1).next_multiple_of(WINDOW_MAX);
-            let Some(asked) = self.segment.place.ahead.ask(&data.file, part, Reserve::Mapped) else { return };
+            let Some(asked) = self.segment.place.ahead.ask(&data.file, part, Reserve::Mapped, self.spent.take()) else {
+                return;
+            };
             self.ahead.push_back(asked);
         }
     }
@@ -303,6 +308,7 @@ impl SegmentWriter {
 
     /// Lets nobody reserve anything any more; what was begun is still there.
     fn settle_ahead(&mut self) {
+        self.spent = None;
         while let Some(asked) = self.ahead.pop_front() {
             let end = asked.end();
             if asked.take().is_some() {

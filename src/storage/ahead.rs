@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{File, Reserve, Reserved};
+use super::{File, Reserve, Reserved, Window};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What the reserving threads are asked for, shared by all partitions of a log.
@@ -34,7 +34,8 @@ struct Order {
 }
 
 enum Progress {
-    Waiting,
+    /// With a window that is done with: it is let go of first.
+    Waiting(Option<Window>),
     Running,
     Done(io::Result<Reserved>),
     /// It was taken back, or its outcome was taken.
@@ -47,13 +48,20 @@ pub(crate) struct Asked {
 }
 
 impl Ahead {
-    /// Has a part of a file reserved, behind what is written meanwhile; `None` where no thread does that.
-    pub(crate) fn ask(&self, file: &Arc<dyn File>, part: Range<u64>, how: Reserve) -> Option<Asked> {
+    /// Has a part of a file reserved, behind what is written meanwhile, and a window of the file unmapped, which takes
+    /// about as long; `None` where no thread does that.
+    pub(crate) fn ask(
+        &self,
+        file: &Arc<dyn File>,
+        part: Range<u64>,
+        how: Reserve,
+        spent: Option<Window>,
+    ) -> Option<Asked> {
         let mut queue = self.lock();
         if queue.threads == 0 || queue.closed {
             return None;
         }
-        let progress = Mutex::new(Progress::Waiting);
+        let progress = Mutex::new(Progress::Waiting(spent));
         let order = Arc::new(Order { file: Arc::clone(file), part, how, progress, done: Condvar::new() });
         queue.orders.push_back(Arc::clone(&order));
         drop(queue);
@@ -94,10 +102,12 @@ impl Ahead {
 
 impl Order {
     fn carry_out(&self) {
-        match &mut *self.lock() {
-            waiting @ Progress::Waiting => *waiting = Progress::Running,
-            _ => return,
-        }
+        let mut progress = self.lock();
+        let Progress::Waiting(spent) = &mut *progress else { return };
+        let spent = spent.take();
+        *progress = Progress::Running;
+        drop(progress);
+        drop(spent);
         let reserve = || self.file.reserve(self.part.start, self.part.end - self.part.start, self.how);
         // Who asked waits for an answer, whatever a storage does.
         let reserved = catch_unwind(AssertUnwindSafe(reserve)).unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
@@ -166,7 +176,7 @@ mod tests {
     #[test]
     fn where_no_thread_serves_nothing_can_be_asked() {
         let (ahead, storage) = (Ahead::default(), SimStorage::new());
-        assert!(ahead.ask(&file(&storage), 0..10, Reserve::Mapped).is_none());
+        assert!(ahead.ask(&file(&storage), 0..10, Reserve::Mapped, None).is_none());
     }
 
     #[test]
@@ -174,14 +184,14 @@ mod tests {
         let (ahead, storage) = (Ahead::default(), SimStorage::new());
         let file = file(&storage);
         ahead.join();
-        let ask = |part| ahead.ask(&file, part, Reserve::Mapped).unwrap();
+        let ask = |part| ahead.ask(&file, part, Reserve::Mapped, None).unwrap();
         drop(ask(0..10));
         assert!(ask(0..20).take().is_none());
         let kept = ask(0..5);
         thread::scope(|scope| {
             scope.spawn(|| ahead.serve());
             // It is the last one in the queue: those before it were passed over.
-            while matches!(*kept.order.lock(), Progress::Waiting) {
+            while matches!(*kept.order.lock(), Progress::Waiting(_)) {
                 thread::yield_now();
             }
             assert_eq!(kept.end(), 5);
@@ -189,7 +199,7 @@ mod tests {
             ahead.close();
         });
         assert_eq!(length(&storage), 5);
-        assert!(ahead.ask(&file, 5..10, Reserve::Mapped).is_none(), "it is closed");
+        assert!(ahead.ask(&file, 5..10, Reserve::Mapped, None).is_none(), "it is closed");
     }
 
     /// A file whose reservations begin with a word and end on one.
@@ -241,7 +251,7 @@ mod tests {
         ahead.join();
         thread::scope(|scope| {
             scope.spawn(|| ahead.serve());
-            let asked = ahead.ask(&slow, 0..7, Reserve::Mapped).unwrap();
+            let asked = ahead.ask(&slow, 0..7, Reserve::Mapped, None).unwrap();
             is_begun.recv().unwrap();
             let waiting = scope.spawn(|| {
                 drop(asked);
@@ -249,7 +259,7 @@ mod tests {
             });
             go_on.send(()).unwrap();
             assert_eq!(waiting.join().unwrap(), 7, "it was given up before it was done");
-            let asked = ahead.ask(&slow, 7..9, Reserve::Mapped).unwrap();
+            let asked = ahead.ask(&slow, 7..9, Reserve::Mapped, None).unwrap();
             is_begun.recv().unwrap();
             drop(go_on);
             assert!(matches!(asked.take(), Some(Err(_))));
