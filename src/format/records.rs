@@ -225,26 +225,27 @@ impl Walk {
     /// record: [`decode`] is for all.
     #[inline(always)]
     fn decode_short<'a>(&self, bytes: &'a [u8]) -> Option<Decoded<'a>> {
-        let mut head = Head::of(bytes, self.at)?;
+        let rest = bytes.get(self.at..)?;
+        let mut head = Head::of(rest)?;
         let length = head.take_length()?;
-        let end = self.at + head.len() + length;
+        let size = head.len() + length;
         head.skip_byte();
         let timestamp_delta = head.take_i32()?;
         let delta = head.take_length()? as u32;
         if !self.admits(delta) {
             return None;
         }
-        let (key, at) = short_field(bytes, self.at + head.len())?;
-        let (value, at) = short_field(bytes, at)?;
-        let raw_count = *bytes.get(at)?;
-        // It begins behind all the others, so they are within the record as well.
-        let headers = bytes.get(at + 1..end)?;
+        let fields = rest.get(..size)?.get(head.len()..)?;
+        let (key, fields) = short_field(fields)?;
+        let (value, fields) = short_field(fields)?;
+        let (&raw_count, headers) = fields.split_first()?;
         if raw_count != 0 || !headers.is_empty() {
             let is_short = raw_count < 0x80 && raw_count & 1 == 0;
             check_headers(is_short.then_some(i32::from(raw_count >> 1))?, headers).ok()?;
         }
         let headers = (u32::from(raw_count >> 1), headers);
-        Some(Decoded { record: self.record(i64::from(timestamp_delta), delta, (key, value), headers), delta, end })
+        let record = self.record(i64::from(timestamp_delta), delta, (key, value), headers);
+        Some(Decoded { record, delta, end: self.at + size })
     }
 
     #[inline(always)]
@@ -271,7 +272,7 @@ impl Walk {
     #[inline(always)]
     fn look(&self, bytes: &[u8]) -> Option<(u32, usize)> {
         let short = || {
-            let mut head = Head::of(bytes, self.at)?;
+            let mut head = Head::of(bytes.get(self.at..)?)?;
             let length = head.take_length()?;
             let end = self.at + head.len() + length;
             head.skip_byte();
@@ -333,14 +334,14 @@ fn pass(bytes: &[u8], at: usize, records: Range<u32>) -> Result<usize, FormatErr
 
 /// A key or value whose length is short, and what follows it.
 #[inline(always)]
-fn short_field(bytes: &[u8], at: usize) -> Option<(Option<&[u8]>, usize)> {
-    let (raw, at) = varint::short(bytes, at)?;
+fn short_field(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
+    let (raw, rest) = varint::short(bytes)?;
     if raw & 1 == 0 {
-        let end = at + (raw >> 1) as usize;
-        return Some((Some(bytes.get(at..end)?), end));
+        let (field, rest) = rest.split_at_checked((raw >> 1) as usize)?;
+        return Some((Some(field), rest));
     }
     // -1.
-    (raw == 1).then_some((None, at))
+    (raw == 1).then_some((None, rest))
 }
 
 /// Sequence numbers wrap from the largest `i32` to 0.

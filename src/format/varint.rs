@@ -78,9 +78,9 @@ pub(super) struct Head {
 
 impl Head {
     #[inline(always)]
-    pub(super) fn of(bytes: &[u8], at: usize) -> Option<Head> {
+    pub(super) fn of(bytes: &[u8]) -> Option<Head> {
         // The first byte lowest, as in a varint.
-        let word = u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?).swap_bytes();
+        let word = u64::from_be_bytes(*bytes.first_chunk()?).swap_bytes();
         Some(Head { word, len: 0 })
     }
 
@@ -127,14 +127,12 @@ impl Head {
     }
 }
 
-/// A varint of up to two bytes as it is stored, and what follows it; `None` for a longer one, and for the last byte of
-/// all.
+/// A varint of up to two bytes as it is stored, and what follows it.
 #[inline(always)]
-pub(super) fn short(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
-    let [a, b] = *bytes.get(at..)?.first_chunk()?;
-    match (a, b) {
-        (..0x80, _) => Some((u32::from(a), at + 1)),
-        (_, ..0x80) => Some((u32::from(a & 0x7f) | u32::from(b) << 7, at + 2)),
+pub(super) fn short(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    match *bytes {
+        [a @ ..0x80, ref rest @ ..] => Some((u32::from(a), rest)),
+        [a, b @ ..0x80, ref rest @ ..] => Some((u32::from(a & 0x7f) | u32::from(b) << 7, rest)),
         _ => None,
     }
 }
