@@ -15,7 +15,7 @@ pub const BATCH_HEADER_LEN: usize = 61;
 /// The only message format known here.
 pub(super) const MAGIC: i8 = 2;
 /// Base offset and length: what the length field does not count.
-const LENGTH_PREFIX: usize = 12;
+pub(super) const LENGTH_PREFIX: usize = 12;
 /// The checksum covers everything from here on.
 const CRC_START: usize = 21;
 /// A record with no key, no value and no headers: a length of one byte, and six bytes that say so.

@@ -200,10 +200,10 @@ impl Around {
 
 /// The entries around `target` (relative to the base) in the bytes of an `.index`.
 pub(super) fn around(bytes: &[u8], target: u32) -> Around {
-    let after = partition(bytes, OffsetIndexEntry::LEN, |entry| {
-        OffsetIndexEntry::decode(entry).is_some_and(|entry| entry.offset <= target)
-    });
-    let entry = |index| entry_at(bytes, OffsetIndexEntry::LEN, index).and_then(OffsetIndexEntry::decode);
+    let (entries, _) = bytes.as_chunks::<{ OffsetIndexEntry::LEN }>();
+    let entry = |index: usize| entries.get(index).and_then(|entry| OffsetIndexEntry::decode(entry));
+    let is_before = |entry: &[u8; _]| OffsetIndexEntry::decode(entry).is_some_and(|entry| entry.offset <= target);
+    let after = entries.partition_point(is_before);
     let start = Around::start(target);
     Around { floor: after.checked_sub(1).and_then(entry).unwrap_or(start.floor), next: entry(after), ..start }
 }
@@ -211,26 +211,8 @@ pub(super) fn around(bytes: &[u8], target: u32) -> Around {
 /// The last entry with a timestamp below `timestamp` in the bytes of a `.timeindex`: no record before its offset is
 /// as late as `timestamp`.
 pub(crate) fn before_time(bytes: &[u8], timestamp: Timestamp) -> Option<TimeIndexEntry> {
-    let count = partition(bytes, TimeIndexEntry::LEN, |entry| {
-        TimeIndexEntry::decode(entry).is_some_and(|entry| entry.timestamp < timestamp)
-    });
-    entry_at(bytes, TimeIndexEntry::LEN, count.checked_sub(1)?).and_then(TimeIndexEntry::decode)
-}
-
-/// The number of entries at the front for which `holds`.
-fn partition(bytes: &[u8], size: usize, holds: impl Fn(&[u8]) -> bool) -> usize {
-    let (mut low, mut high) = (0, bytes.len() / size);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if entry_at(bytes, size, middle).is_some_and(&holds) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    low
-}
-
-fn entry_at(bytes: &[u8], size: usize, index: usize) -> Option<&[u8]> {
-    bytes.get(index * size..(index + 1) * size)
+    let (entries, _) = bytes.as_chunks::<{ TimeIndexEntry::LEN }>();
+    let is_before = |entry: &[u8; _]| TimeIndexEntry::decode(entry).is_some_and(|entry| entry.timestamp < timestamp);
+    let count = entries.partition_point(is_before);
+    entries.get(count.checked_sub(1)?).and_then(|entry| TimeIndexEntry::decode(entry))
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::format::{BATCH_HEADER_LEN, BatchHeader, FormatError};
+use crate::format::{BATCH_HEADER_LEN, BatchHeader, Extent, FormatError};
 use crate::offset::Offset;
 
 /// What a walk over bytes of a segment found.
@@ -35,7 +35,7 @@ pub(super) struct Walker {
     /// Where the next bytes are to come from.
     pub(super) position: u64,
     /// The batch that ends there, and its position.
-    passed: Option<(u64, BatchHeader)>,
+    passed: Option<(u64, Extent)>,
     bounds: Range<Offset>,
     from: Offset,
     limit: Offset,
@@ -60,12 +60,11 @@ impl Walker {
     /// The header behind them is looked at as well: where it claims an offset of theirs, either may be the damaged one,
     /// and a batch that does not go on where the one before it ended is not believed.
     pub(super) fn walk(&mut self, bytes: &[u8], max_bytes: usize, left: usize) -> Result<Walk, (usize, FormatError)> {
-        let mut at = 0;
+        let (mut at, mut floor, mut passed) = self.pass(bytes);
+        let mut follows = passed.is_some() || self.position == 0;
         let mut found: Option<(usize, Offset)> = None;
         // What of it is sure, whatever follows.
         let mut sure: Option<(usize, Offset)> = None;
-        let (mut floor, mut passed) = (self.bounds.start, self.passed);
-        let mut follows = passed.is_some() || self.position == 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
             let whole = |otherwise| found.map_or(otherwise, |(start, next)| Ok(Walk::Found { start, end: at, next }));
@@ -88,14 +87,9 @@ impl Walker {
             }
             let goes_on = follows && header.base_offset == floor;
             (floor, follows) = (header.next_offset(), true);
-            if found.is_none() && header.last_offset() < self.from {
-                passed = Some((self.position + at as u64, header));
-                at += header.size;
-                continue;
-            }
             if let Some((position, before)) = passed.take()
                 && !self.is_certain
-                && before.next_offset() < self.from
+                && before.next_offset < self.from
                 && self.from < header.base_offset
             {
                 return Ok(Walk::Doubt(position, before.size));
@@ -121,7 +115,24 @@ impl Walker {
             return Ok(if more <= left { Walk::More(more) } else { Walk::Found { start, end: at, next } });
         }
         (self.position, self.bounds.start, self.passed) = (self.position + at as u64, floor, passed);
-        Ok(Walk::Passed(passed.map_or(0, |(_, header)| header.size)))
+        Ok(Walk::Passed(passed.map_or(0, |(_, before)| before.size)))
+    }
+
+    /// Goes past the batches that lie before the offset. Returns where that ends: at the one that is looked for, at what
+    /// is none, or behind the bytes; the lowest offset that may lie there, and the last batch that was passed.
+    #[inline]
+    fn pass(&self, bytes: &[u8]) -> (usize, Offset, Option<(u64, Extent)>) {
+        let (mut at, mut floor, mut passed) = (0, self.bounds.start, self.passed);
+        let to = self.from.min(self.bounds.end);
+        while let Some(extent) = bytes.get(at..).and_then(Extent::parse)
+            && extent.base_offset >= floor
+            && extent.next_offset <= to
+        {
+            floor = extent.next_offset;
+            passed = Some((self.position + at as u64, extent));
+            at += extent.size;
+        }
+        (at, floor, passed)
     }
 }
 
