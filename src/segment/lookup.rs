@@ -135,9 +135,3 @@ impl Walker {
         (at, floor, passed)
     }
 }
-
-/// Has the processor load bytes, all at once: a walk that meets them one header after the other waits for each.
-pub(super) fn load(bytes: &[u8]) {
-    let lines = bytes.iter().step_by(64);
-    std::hint::black_box(lines.fold(0, |sum, byte| sum ^ byte));
-}

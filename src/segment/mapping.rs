@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::storage::File;
 use crate::storage::handles::MappedTicket;
+use crate::storage::{File, fetch_for_reading};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Mappings are read in by pieces of this size before they are touched.
@@ -51,6 +51,16 @@ impl Mapping {
         let words = self.tried.div_ceil(PIECE).div_ceil(64) as usize;
         let populated = (0..words).map(|_| AtomicU64::new(0)).collect();
         self.mapped = Some(Mapped { bytes, populated, _ticket: ticket });
+    }
+
+    /// Has the processor fetch what is mapped of a part of the file: a walk that meets it one header after the other
+    /// waits for each. That touches no page: one that was not read in is left out.
+    pub(super) fn fetch(&self, from: u64, len: u64) {
+        if let Some(mapped) = &self.mapped
+            && let Some(part) = mapped.bytes.get(from as usize..)
+        {
+            fetch_for_reading(&part[..part.len().min(len as usize)]);
+        }
     }
 
     /// A part of the file; `None` where it is not mapped.

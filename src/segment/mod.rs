@@ -19,7 +19,7 @@ use bytes::{Buf, Bytes};
 
 use crate::error::{Error, Result};
 use crate::format::file_name::{SegmentFileKind, Suffix};
-use crate::format::{BatchView, FormatError};
+use crate::format::{BATCH_HEADER_LEN, BatchView, FormatError};
 use crate::offset::Offset;
 use crate::storage::handles::{Evict, MappedTicket, OpenTicket};
 use crate::storage::{File, OpenMode};
@@ -28,16 +28,18 @@ use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Wea
 
 pub(crate) use self::facts::Facts;
 use self::index::SegmentIndex;
-use self::lookup::{Walk, Walker, load};
+use self::lookup::{Walk, Walker};
 use self::mapping::Mapping;
 pub(crate) use self::place::{Owner, Place};
 
 /// About how far apart index entries lie: a lookup walks through so much.
-const INTERVAL: usize = 4096;
+const INTERVAL: u64 = 4096;
 /// What it reads beyond that, and beyond what it was asked for: no batch is cut off for a few bytes.
-const SLACK: usize = 512;
+const SLACK: u64 = 512;
+/// So much of a large batch is fetched before it is looked at.
+const FETCH_MAX: u64 = 16 << 10;
 /// Entries that lie farther apart than this are most likely those of two batches one behind the other.
-const LARGE: u64 = INTERVAL as u64 * 3 / 2;
+const LARGE: u64 = INTERVAL * 3 / 2;
 
 /// One segment. Its extent only grows, and only while it is the active one.
 pub(crate) struct Segment {
@@ -283,13 +285,13 @@ impl Segment {
         // The active one may have grown beyond an end that is read before its length.
         let end = if self.is_sealed() { self.end() } else { Offset::MAX };
         let readable = self.len();
-        let begin = || -> Result<(Walker, usize)> {
-            let (position, distance) = self.start_near(&data, from, readable)?;
-            Ok((Walker::new(position, self.base..end, from, limit), distance))
+        let begin = || -> Result<Walker> {
+            let position = self.start_near(&data, from, readable)?;
+            Ok(Walker::new(position, self.base..end, from, limit))
         };
-        let (mut walker, mut distance) = begin()?;
+        let mut walker = begin()?;
         let mut trusted = walker.position == 0;
-        let mut want = max_bytes.max(INTERVAL).saturating_add(SLACK);
+        let mut want = max_bytes.max(INTERVAL as usize).saturating_add(SLACK as usize);
         loop {
             let position = walker.position;
             let left = readable - position;
@@ -297,12 +299,11 @@ impl Segment {
                 return Ok(None);
             }
             let window = self.window(&data, position, (want as u64).min(left))?;
-            load(&window[..window.len().min(distance)]);
             match walker.walk(&window, max_bytes, left as usize) {
                 Ok(Walk::Found { start, end, .. }) if !at_least_one && end - start > max_bytes => return Ok(None),
                 // Whoever goes on from there comes to the same contradiction, and not to what lies behind it.
                 Ok(Walk::Contradicted { start, end, next, at })
-                    if self.start_near(&data, next, readable)?.0 < position + at as u64 =>
+                    if self.start_near(&data, next, readable)? < position + at as u64 =>
                 {
                     return Ok(Some(slice(window, start..end, position, next)));
                 }
@@ -311,7 +312,9 @@ impl Segment {
                 }
                 Ok(Walk::PastLimit) => return Ok(None),
                 // In growing steps: the index may have few entries. Batches are alike.
-                Ok(Walk::Passed(size)) if walker.position <= readable => want = size.max(2 * window.len()) + SLACK,
+                Ok(Walk::Passed(size)) if walker.position <= readable => {
+                    want = size.max(2 * window.len()) + SLACK as usize
+                }
                 Ok(Walk::More(needed)) if needed as u64 <= left => want = needed.max(want),
                 Ok(Walk::Doubt(position, size)) => {
                     let bytes = self.window(&data, position, size as u64)?;
@@ -322,7 +325,7 @@ impl Segment {
                 // An index that leads astray is rebuilt; what is then still no batch is damage.
                 _ if !trusted => {
                     self.rebuild_index(&data)?;
-                    (walker, distance) = begin()?;
+                    walker = begin()?;
                     trusted = true;
                 }
                 Err((at, why)) => return Err(Error::corrupt(&self.path(), position + at as u64, why.to_string())),
@@ -337,17 +340,24 @@ impl Segment {
         }
     }
 
-    /// Where a walk to the batch that holds `from`, or the first after it, begins, and about how far it has to go.
-    fn start_near(&self, data: &OpenData, from: Offset, readable: u64) -> Result<(u64, usize)> {
+    /// Where a walk to the batch that holds `from`, or the first after it, begins.
+    fn start_near(&self, data: &OpenData, from: Offset, readable: u64) -> Result<u64> {
         let around = self.around(data, from)?;
         let floor = u64::from(around.floor.position);
-        let distance = match around.next {
-            // Large batches have an entry each: the walk goes from the header of this one to the next.
-            Some(next) if u64::from(next.position) > floor + LARGE => 0,
-            _ => around.distance().map_or(INTERVAL, |distance| (distance as usize + SLACK).min(INTERVAL)),
-        };
         // A position beyond the end cannot be one of a batch; from the first one on all are found.
-        Ok(if floor <= readable { (floor, distance) } else { (0, INTERVAL) })
+        if floor > readable {
+            return Ok(0);
+        }
+        let map = data.map.read().unwrap_or_else(PoisonError::into_inner);
+        match around.next.map(|next| u64::from(next.position)) {
+            // Large batches have an entry each: the walk goes from the header of this one to the next, which is as long.
+            Some(next) if next > floor + LARGE => {
+                map.fetch(floor, BATCH_HEADER_LEN as u64);
+                map.fetch(next, (next - floor).min(FETCH_MAX));
+            }
+            _ => map.fetch(floor, around.distance().map_or(INTERVAL, |distance| (distance + SLACK).min(INTERVAL))),
+        }
+        Ok(floor)
     }
 
     /// Bytes of the file: a slice of its mapping, or read.

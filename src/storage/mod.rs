@@ -10,8 +10,8 @@ pub(crate) mod paced;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 
-pub(crate) use fs::open_files_limit;
 pub use fs::{FileSystem, Window};
+pub(crate) use fs::{fetch_for_reading, open_files_limit};
 
 use std::fmt;
 use std::io;
