@@ -24,7 +24,8 @@ pub(crate) struct Unsynced {
     limit: u64,
     policy: Backpressure,
     waits: AtomicU64,
-    lock: Mutex<()>,
+    /// How many appends wait: a wake-up that nobody waits for is a system call all the same.
+    waiting: Mutex<usize>,
     freed: Condvar,
 }
 
@@ -36,7 +37,7 @@ impl Unsynced {
             limit,
             policy,
             waits: AtomicU64::new(0),
-            lock: Mutex::new(()),
+            waiting: Mutex::new(0),
             freed: Condvar::new(),
         }
     }
@@ -74,15 +75,15 @@ impl Unsynced {
         let Backpressure::Wait(timeout) = self.policy else { return Err(full()) };
         // A time that the clock cannot tell never comes.
         let deadline = Instant::now().checked_add(timeout);
-        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.is_full(size) {
-            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return Err(full());
-            }
-            guard = self.freed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        let mut waiting = self.lock();
+        *waiting += 1;
+        let mut left = Duration::MAX;
+        while self.is_full(size) && !left.is_zero() {
+            left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            waiting = self.freed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        Ok(())
+        *waiting -= 1;
+        if self.is_full(size) { Err(full()) } else { Ok(()) }
     }
 
     /// Counts accepted bytes; returns how many there were before, ever.
@@ -94,8 +95,13 @@ impl Unsynced {
     /// So many bytes are durable now, or given up.
     pub(crate) fn free(&self, size: u64) {
         self.settled.fetch_add(size, Ordering::Relaxed);
-        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
-        self.freed.notify_all();
+        if *self.lock() > 0 {
+            self.freed.notify_all();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

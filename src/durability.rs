@@ -35,6 +35,8 @@ pub(crate) struct Durability {
 #[derive(Debug, Default)]
 struct Work {
     syncing: bool,
+    /// How many wait until nobody syncs: a wake-up that nobody waits for is a system call all the same.
+    waiting: usize,
     /// The roll whose second half is open. There is never a second one (protocol: "a second roll waits").
     roll: Option<Roll>,
     /// What the appender handed over for the next checkpoint.
@@ -178,9 +180,23 @@ impl Durability {
     fn quiet(&self) -> MutexGuard<'_, Work> {
         let mut work = self.lock();
         while work.syncing {
-            work = self.done.wait(work).unwrap_or_else(PoisonError::into_inner);
+            work = self.wait(work);
         }
         work
+    }
+
+    fn wait<'a>(&self, mut work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
+        work.waiting += 1;
+        let mut work = self.done.wait(work).unwrap_or_else(PoisonError::into_inner);
+        work.waiting -= 1;
+        work
+    }
+
+    fn stop_syncing(&self, work: &mut Work) {
+        work.syncing = false;
+        if work.waiting > 0 {
+            self.done.notify_all();
+        }
     }
 
     /// Makes everything below `target` durable. Concurrent callers share one sync: who comes while one runs waits for
@@ -204,7 +220,7 @@ impl Durability {
             if !work.syncing {
                 break;
             }
-            work = self.done.wait(work).unwrap_or_else(PoisonError::into_inner);
+            work = self.wait(work);
         }
         self.sync_now(shared, work)
     }
@@ -237,7 +253,7 @@ impl Durability {
 
         let result = self.sync_once(shared, roll.as_ref(), &active, covered);
         let mut work = self.lock();
-        work.syncing = false;
+        self.stop_syncing(&mut work);
         match &result {
             // The data is safe; what did not fit goes beside it. The roll is finished when there is room (I9).
             Err(error) if *error.kind() == ErrorKind::DiskFull && !shared.health.is_poisoned() => work.roll = roll,
@@ -246,7 +262,6 @@ impl Durability {
             Ok(_) => {}
         }
         drop(work);
-        self.done.notify_all();
         result
     }
 
@@ -343,8 +358,7 @@ impl Held<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.lock().syncing = false;
-        self.0.done.notify_all();
+        self.0.stop_syncing(&mut self.0.lock());
     }
 }
 

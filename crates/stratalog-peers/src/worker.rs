@@ -79,53 +79,48 @@ fn fresh(dir: &Path) {
 
 fn single(engine: Engine, dir: &Path, amount: Amount) {
     let records = Records::generate(amount.records, KEYS, amount.value_size);
-    let began = Instant::now();
-    let (mut rates, mut cpu) = (Vec::new(), Vec::new());
-    loop {
-        fresh(dir);
-        let first = rates.is_empty();
-        let before = start_of_memory();
-        let store = engine.open(dir, Mode::Buffered);
-        let clocked = Clocked::start();
-        let done = store.append(0, records.all(), 1, Stop::never()) as f64;
-        let (seconds, used) = clocked.stop();
-        rates.push(done / seconds);
-        cpu.push(used / done * 1e9);
-        if first {
-            tell("memory", (peak_rss() - before) / MIB);
-            tell("disk", blocks_in(dir) / done);
-        }
-        if began.elapsed() >= REPEAT || rates.len() == 5 {
-            points(&*store, amount.records, "point");
-            store.settle();
-            points(&*store, amount.records, "point_settled");
-            store.close();
-            break;
-        }
-        store.close();
-    }
-    tell("rate", median(rates));
-    tell("cpu", median(cpu));
+    let store = filled(engine, dir, &records, 1);
+    points(&*store, amount.records, "point");
+    store.settle();
+    points(&*store, amount.records, "point_settled");
+    store.close();
 }
 
 fn batch(engine: Engine, dir: &Path, amount: Amount) {
     let records = Records::generate(amount.records, KEYS, amount.value_size);
-    fresh(dir);
-    let before = start_of_memory();
-    let store = engine.open(dir, Mode::Buffered);
-    let clocked = Clocked::start();
-    let done = store.append(0, records.all(), PER_BATCH, Stop::never()) as f64;
-    let (seconds, used) = clocked.stop();
-    tell("rate", done / seconds);
-    tell("cpu", used / done * 1e9);
-    tell("memory", (peak_rss() - before) / MIB);
-    tell("disk", blocks_in(dir) / done);
+    let store = filled(engine, dir, &records, PER_BATCH);
     for (scan, point) in [("scan", "point"), ("scan_settled", "point_settled")] {
         scan_all(engine, &*store, &records, scan);
         points(&*store, amount.records, point);
         store.settle();
     }
     store.close();
+}
+
+/// A store of all records. They are appended to fresh ones meanwhile, as often as there is time for.
+fn filled(engine: Engine, dir: &Path, records: &Records, per_call: usize) -> Box<dyn Store> {
+    let began = Instant::now();
+    let (mut rates, mut cpu) = (Vec::new(), Vec::new());
+    loop {
+        fresh(dir);
+        let before = start_of_memory();
+        let store = engine.open(dir, Mode::Buffered);
+        let clocked = Clocked::start();
+        let done = store.append(0, records.all(), per_call, Stop::never()) as f64;
+        let (seconds, used) = clocked.stop();
+        if rates.is_empty() {
+            tell("memory", (peak_rss() - before) / MIB);
+            tell("disk", blocks_in(dir) / done);
+        }
+        rates.push(done / seconds);
+        cpu.push(used / done * 1e9);
+        if began.elapsed() >= REPEAT || rates.len() == 5 {
+            tell("rate", median(rates));
+            tell("cpu", median(cpu));
+            return store;
+        }
+        store.close();
+    }
 }
 
 fn scan_all(engine: Engine, store: &dyn Store, records: &Records, name: &str) {
