@@ -49,6 +49,19 @@ fn read_records(partition: &Partition) -> usize {
     bytes
 }
 
+fn read_batches(partition: &Partition) -> usize {
+    let mut reader = partition.reader(Offset::ZERO).expect("it is open");
+    let mut bytes = 0;
+    let mut scratch = stratalog::format::Scratch::default();
+    while let Some(batch) = reader.next_batch().expect("it is sound") {
+        for record in batch.records(&mut scratch).expect("it is sound") {
+            let record = record.expect("it is sound");
+            bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        }
+    }
+    bytes
+}
+
 fn scans(c: &mut Criterion) {
     for (name, size, count) in SIZES {
         let count = scaled(count);
@@ -57,6 +70,10 @@ fn scans(c: &mut Criterion) {
             let mut group = c.benchmark_group("fetch/decoded");
             brief(&mut group, count);
             group.bench_function(BenchmarkId::new(name, per_batch), |b| b.iter(|| black_box(read_records(&partition))));
+            group.finish();
+            let mut group = c.benchmark_group("fetch/decoded by batch");
+            brief(&mut group, count);
+            group.bench_function(BenchmarkId::new(name, per_batch), |b| b.iter(|| black_box(read_batches(&partition))));
             group.finish();
             let mut group = c.benchmark_group("fetch/raw");
             brief(&mut group, count);

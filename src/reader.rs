@@ -99,7 +99,8 @@ impl Reader {
     }
 
     /// The next batch, its CRC checked, or `None` at the end for now. Control batches and aborted ones are among them.
-    /// The first one may begin before the offset asked for.
+    /// The first one may begin before the offset asked for. Who reads much reads its records fastest so
+    /// ([`BatchView::records`]).
     pub fn next_batch(&mut self) -> Result<Option<BatchView<'_>>> {
         self.records = SuspendedRecords::default();
         let Some(header) = self.take_batch()? else { return Ok(None) };

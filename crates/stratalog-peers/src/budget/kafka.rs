@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 
+use stratalog::format::Scratch;
 use stratalog::{FetchOptions, Log, Offset, Partition, RecordBatch};
 
 use super::{Bound, Budget, MIB, batches, config, open, open_as, seconds, share, topic, with_threads};
@@ -162,9 +163,13 @@ fn read_raw(partition: &Partition) -> usize {
 pub fn read_records(partition: &Partition) -> usize {
     let mut reader = partition.reader(Offset::ZERO).expect("it is open");
     let (mut records, mut bytes) = (0, 0);
-    while let Some(record) = reader.next_record().expect("it is sound") {
-        records += 1;
-        bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+    let mut scratch = Scratch::default();
+    while let Some(batch) = reader.next_batch().expect("it is sound") {
+        for record in batch.records(&mut scratch).expect("it is sound") {
+            let record = record.expect("it is sound");
+            records += 1;
+            bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        }
     }
     black_box(bytes);
     records

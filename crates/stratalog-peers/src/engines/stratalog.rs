@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stratalog::format::Scratch;
 use stratalog::{Cleanup, Clock, CompactMode, Durability, Log, LogConfig, Offset, Partition, SystemClock, TopicConfig};
 
 use super::{Mode, Points, Seen, Store, in_calls};
@@ -47,8 +48,12 @@ impl Store for Opened {
     fn scan(&self) -> Option<Seen> {
         let mut seen = Seen::default();
         let mut reader = self.partition.reader(Offset::ZERO).expect("it is open");
-        while let Some(record) = reader.next_record().expect("it is sound") {
-            seen.add(record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len));
+        let mut scratch = Scratch::default();
+        while let Some(batch) = reader.next_batch().expect("it is sound") {
+            for record in batch.records(&mut scratch).expect("it is sound") {
+                let record = record.expect("it is sound");
+                seen.add(record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len));
+            }
         }
         Some(seen)
     }
