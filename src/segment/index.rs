@@ -202,10 +202,45 @@ impl Around {
 pub(super) fn around(bytes: &[u8], target: u32) -> Around {
     let (entries, _) = bytes.as_chunks::<{ OffsetIndexEntry::LEN }>();
     let entry = |index: usize| entries.get(index).and_then(|entry| OffsetIndexEntry::decode(entry));
-    let is_before = |entry: &[u8; _]| OffsetIndexEntry::decode(entry).is_some_and(|entry| entry.offset <= target);
-    let after = entries.partition_point(is_before);
+    let after = behind(entries, target);
     let start = Around::start(target);
     Around { floor: after.checked_sub(1).and_then(entry).unwrap_or(start.floor), next: entry(after), ..start }
+}
+
+/// How many entries have an offset of at most `target`. Offsets grow about evenly, so the search begins where the entry
+/// would be if they did, and goes from there in steps that double: it stays within few lines of the processor's cache.
+fn behind(entries: &[[u8; OffsetIndexEntry::LEN]], target: u32) -> usize {
+    let offset = |at: usize| OffsetIndexEntry::decode(&entries[at]).map_or(u32::MAX, |entry| entry.offset);
+    let Some(top) = entries.len().checked_sub(1) else { return 0 };
+    let (first, last) = (offset(0), offset(top));
+    if target < first {
+        return 0;
+    }
+    if target >= last {
+        return entries.len();
+    }
+    let share = u64::from(target - first) * top as u64 / u64::from(last - first);
+    // The last entry known to be at most the target, and the first one known to lie above it.
+    let (mut low, mut high, mut step) = (0, top, 1);
+    let mut probe = (share as usize).min(top - 1);
+    if offset(probe) <= target {
+        while probe < high && offset(probe) <= target {
+            low = probe;
+            probe += step;
+            step *= 2;
+        }
+        high = high.min(probe);
+    } else {
+        while probe > low && offset(probe) > target {
+            high = probe;
+            probe = probe.saturating_sub(step);
+            step *= 2;
+        }
+        low = low.max(probe);
+    }
+    low + 1
+        + entries[low + 1..high]
+            .partition_point(|entry| OffsetIndexEntry::decode(entry).is_some_and(|e| e.offset <= target))
 }
 
 /// The last entry with a timestamp below `timestamp` in the bytes of a `.timeindex`: no record before its offset is
@@ -215,4 +250,44 @@ pub(crate) fn before_time(bytes: &[u8], timestamp: Timestamp) -> Option<TimeInde
     let is_before = |entry: &[u8; _]| TimeIndexEntry::decode(entry).is_some_and(|entry| entry.timestamp < timestamp);
     let count = entries.partition_point(is_before);
     entries.get(count.checked_sub(1)?).and_then(|entry| TimeIndexEntry::decode(entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Steps between offsets: alike, with outliers, or none at all, as in an index that is damaged.
+    fn steps() -> impl Strategy<Value = Vec<u32>> {
+        let step = prop_oneof![8 => 20..24u32, 2 => 0..3u32, 1 => 0..3_000_000u32];
+        vec(step, 0..300)
+    }
+
+    proptest! {
+        #[test]
+        fn a_lookup_finds_what_a_search_from_the_front_finds(steps in steps(), targets in vec(any::<u32>(), 20)) {
+            let offsets = steps.iter().scan(0u32, |offset, step| {
+                *offset = offset.saturating_add(*step);
+                Some(*offset)
+            });
+            let offsets: Vec<u32> = offsets.collect();
+            let entries: Vec<_> =
+                offsets.iter().map(|&offset| OffsetIndexEntry { offset, position: offset }.encode()).collect();
+            let top = offsets.last().copied().unwrap_or(0);
+            let near = targets.iter().map(|target| target % top.saturating_add(30).max(1));
+            for target in near.chain(offsets.iter().copied()) {
+                let expected = offsets.iter().take_while(|offset| **offset <= target).count();
+                prop_assert_eq!(behind(&entries, target), expected, "{} in {:?}", target, offsets);
+            }
+        }
+
+        #[test]
+        fn entries_in_any_order_end_a_lookup(offsets in vec(0..50u32, 0..40), target in 0..60u32) {
+            let entries: Vec<_> =
+                offsets.iter().map(|&offset| OffsetIndexEntry { offset, position: 0 }.encode()).collect();
+            prop_assert!(behind(&entries, target) <= entries.len());
+        }
+    }
 }
