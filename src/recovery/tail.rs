@@ -25,8 +25,10 @@ use super::{Cut, Opening, segment};
 
 /// A larger checkpoint of epochs is not read.
 const EPOCHS_MAX: u64 = 64 << 20;
-/// Batches are written again when so much has been read: the disk works while the processor reads on.
-const REWRITTEN_AT_ONCE: u64 = 1 << 20;
+/// Batches are written again when so much has been scanned: it is still in the cache of the processor.
+const REWRITTEN_AT_ONCE: usize = 256 << 10;
+/// The disk begins when so much has been written: it works while the processor reads on.
+const BEGUN_AT_ONCE: u64 = 1 << 20;
 
 /// The chain with its tail scanned.
 pub(super) struct Tail {
@@ -126,7 +128,7 @@ impl Tail {
         };
         let (mut offsets, mut times, mut aborted) = (Vec::new(), Vec::new(), Vec::new());
         let durable = opening.durable_until(&log);
-        let mut rewriter = Rewriter { file: &*file, done: position };
+        let mut rewriter = Rewriter::new(&*file, position);
         let walk = walk(&*file, log.base, (position, log.len), offset, Check::Crc, |found| {
             if durable.is_some_and(|(at, end)| found.position < at && found.batch.header().next_offset() > end) {
                 return Err(Error::corrupt(&path, found.position, FormatError::BadOffset.to_string()));
@@ -136,8 +138,8 @@ impl Tail {
                 times.extend(time);
             }
             aborted.extend(self.replay.note(&found.batch));
-            if !opening.request.read_only && found.position >= rewriter.done + REWRITTEN_AT_ONCE {
-                rewriter.write_to(found.position).map_err(|e| Error::io(e, &path))?;
+            if !opening.request.read_only {
+                rewriter.take(found.batch.as_bytes()).map_err(|e| Error::io(e, &path))?;
             }
             Ok(())
         })
@@ -305,23 +307,43 @@ fn keep_aside(place: &Place, file: &dyn File, log: &LogFile, position: u64) -> R
     Ok(name)
 }
 
-/// Writes what a file has again: an earlier sync may have failed, and left the page cache with bytes that the disk does
-/// not have (I8). The disk begins before the sync that waits for it.
+/// Writes the batches of a scan again, as they were checked: an earlier sync may have failed, and left the page cache with
+/// bytes that the disk does not have (I8). The disk begins before the sync that waits for it.
 struct Rewriter<'f> {
     file: &'f dyn File,
-    /// Up to here it is done.
+    /// Up to here it is written.
     done: u64,
+    /// Up to here the disk has begun.
+    begun: u64,
+    /// What follows.
+    buffer: Vec<u8>,
 }
 
 impl Rewriter<'_> {
-    fn write_to(&mut self, end: u64) -> io::Result<()> {
-        files::copy(self.file, self.done..end, |bytes, at| {
-            self.file.write_at(bytes, at)?;
-            let done = at + bytes.len() as u64;
-            // What comes last is left to the sync.
-            if done < end { self.file.write_out(at..done, at..at) } else { Ok(()) }
-        })?;
-        self.done = end;
+    fn new(file: &dyn File, from: u64) -> Rewriter<'_> {
+        Rewriter { file, done: from, begun: from, buffer: Vec::new() }
+    }
+
+    fn take(&mut self, batch: &[u8]) -> io::Result<()> {
+        self.buffer.extend_from_slice(batch);
+        if self.buffer.len() < REWRITTEN_AT_ONCE {
+            return Ok(());
+        }
+        self.flush()?;
+        if self.done - self.begun >= BEGUN_AT_ONCE {
+            self.file.write_out(self.begun..self.done, self.begun..self.begun)?;
+            self.begun = self.done;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.file.write_at(&self.buffer, self.done)?;
+        self.done += self.buffer.len() as u64;
+        self.buffer.clear();
         Ok(())
     }
 }
@@ -342,7 +364,7 @@ fn settle(
     if log.len > scanned.end {
         rewriter.file.set_len(scanned.end)?;
     }
-    rewriter.write_to(scanned.end)?;
+    rewriter.flush()?;
     rewriter.file.sync()?;
     // The name may be newer than the last sync of the directory.
     if scanned.start == 0 { place.storage.sync_dir(&place.dir) } else { Ok(()) }

@@ -72,15 +72,18 @@ impl<'f> Scan<'f> {
         let position = self.position;
         let bad = |why| ScanError::Bad { position, why };
         self.fill(BATCH_HEADER_LEN)?;
-        let size = BatchHeader::parse(self.rest()).map_err(bad)?.size;
+        let header = BatchHeader::parse(self.rest()).map_err(bad)?;
+        let (size, left) = (header.size, self.end - position);
         // The size is believed only as far as the file goes, so a hostile length allocates nothing.
-        if size as u64 > self.end - position {
-            return Err(bad(FormatError::Truncated { needed: size, available: (self.end - position) as usize }));
+        if size as u64 > left {
+            return Err(bad(FormatError::Truncated { needed: size, available: left as usize }));
         }
         self.fill(size)?;
-        let start = (position - self.buffer_at) as usize;
-        let bytes = self.buffer.get(start..self.filled.min(start + size)).unwrap_or_default();
-        let batch = BatchView::parse(bytes).map_err(bad)?;
+        let buffered = self.buffer.get((position - self.buffer_at) as usize..self.filled).unwrap_or_default();
+        let Some(bytes) = buffered.get(..size) else {
+            return Err(bad(FormatError::Truncated { needed: size, available: buffered.len() }));
+        };
+        let batch = BatchView::new(header, bytes);
         if self.check == Check::Crc {
             batch.check_crc().map_err(bad)?;
         }

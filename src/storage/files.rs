@@ -7,6 +7,9 @@ use std::path::Path;
 use super::{File, OpenMode, Storage};
 use crate::error::{Error, Result};
 
+/// What is copied at a time: it stays in the cache of a processor until it is written.
+const COPIED_AT_ONCE: u64 = 256 << 10;
+
 /// The bytes of a file of at most `limit` bytes; `None` when there is none of that name.
 pub(crate) fn read(storage: &dyn Storage, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     let at = |e| Error::io(e, path);
@@ -55,7 +58,7 @@ pub(crate) fn copy(
     range: Range<u64>,
     mut write: impl FnMut(&[u8], u64) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; (1 << 20).min(range.end.saturating_sub(range.start)) as usize];
+    let mut buffer = vec![0; COPIED_AT_ONCE.min(range.end.saturating_sub(range.start)) as usize];
     let mut at = range.start;
     while at < range.end {
         let len = (buffer.len() as u64).min(range.end - at) as usize;
