@@ -77,7 +77,8 @@ pub enum RecoveryMode {
     /// Cuts a torn tail above the durable watermark, and keeps its bytes aside. Damage elsewhere is an error.
     #[default]
     CutTornTail,
-    /// Cuts at any damage, and keeps all that follows it aside. Loses what was acknowledged: only on purpose.
+    /// Cuts at any damage, and keeps all that follows it aside. Loses what was acknowledged: only on purpose. Where no
+    /// record is left the log goes on where it is known to have ended.
     Salvage,
 }
 

@@ -285,10 +285,28 @@ fn find(storage: &dyn Storage, path: &Path, base: Offset, len: u64) -> Result<Fo
 fn decide(dir: &Path, segments: &[Found], state: Option<&State>, known_gaps: &KnownGaps) -> Vec<Step> {
     let mut steps = Vec::new();
     let log_start = state.map_or(Offset::ZERO, |state| state.log_start);
-    if let (Some(first), true) = (segments.first(), state.is_some())
-        && first.base > log_start
-    {
-        steps.push(Step::RaiseStart { path: dir.to_path_buf(), offsets: log_start..first.base });
+    let durable_end = state.map_or(log_start, |state| state.durable_end);
+    let put_aside = |segment: &Found| Step::PutAside {
+        path: segment.path.clone(),
+        offsets: segment.base..segment.last,
+        batches: segment.batches,
+    };
+    // Segments at the head that hold nothing, though offsets are missing behind: what follows them stays.
+    let hollow = (0..segments.len()).take_while(|&at| {
+        let base = segments[at].base;
+        let next = segments.get(at + 1).map(|next| next.base);
+        let gap = base..next.unwrap_or(durable_end);
+        let is_known = next.is_some() && known_gaps.contains(base, &gap);
+        segments[at].end == base && !gap.is_empty() && gap.end > log_start && !is_known
+    });
+    let (hollow, segments) = segments.split_at(hollow.count());
+    steps.extend(hollow.iter().map(put_aside));
+    let starts_at = segments.first().map_or(durable_end, |first| first.base);
+    if state.is_some() && starts_at > log_start {
+        steps.push(Step::RaiseStart { path: dir.to_path_buf(), offsets: log_start..starts_at });
+    }
+    if segments.is_empty() {
+        return steps;
     }
     let (mut end, mut before): (Option<Offset>, Option<Offset>) = (None, None);
     let mut broken = false;
@@ -301,8 +319,7 @@ fn decide(dir: &Path, segments: &[Found], state: Option<&State>, known_gaps: &Kn
         before = Some(segment.base);
         broken |= is_hole || overlaps;
         if broken {
-            let offsets = segment.base..segment.last;
-            steps.push(Step::PutAside { path: segment.path.clone(), offsets, batches: segment.batches });
+            steps.push(put_aside(segment));
             continue;
         }
         if let Some(damage) = &segment.damage {

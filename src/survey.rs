@@ -175,9 +175,20 @@ pub(crate) fn valid_batch_follows(file: &dyn File, from: u64, len: u64) -> Resul
     Ok(false)
 }
 
+/// How the ends of segments are found that `state` does not know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ends {
+    /// By walking them. Of all but the last one damage is an error.
+    Walked,
+    /// The same, from the last batch on that the index knows: it was closed in good order.
+    Indexed,
+    /// By walking them: they end where damage begins.
+    Salvaged,
+}
+
 /// Lists a partition directory and finds out where each segment ends: from `state` where the file is the one that it
 /// describes, else from the headers.
-pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, trust_index: bool) -> Result<Files> {
+pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, ends: Ends) -> Result<Files> {
     let mut files = Files::default();
     let entries = place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))?;
     let mut swaps = Vec::new();
@@ -218,7 +229,7 @@ pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, trust_index: bool)
     }
     // What a pending operation leaves is anything: it is redone before the chain is looked at.
     if state.is_none_or(|state| state.pending == Pending::None) {
-        find_ends(place, &mut files.logs, state, trust_index)?;
+        find_ends(place, &mut files.logs, state, ends)?;
     }
     Ok(files)
 }
@@ -273,7 +284,7 @@ fn swap_end(place: &Place, base: Offset) -> Option<Offset> {
 }
 
 /// Finds where the files end: from `state` where it knows them, else by walking their batches.
-pub(crate) fn find_ends(place: &Place, logs: &mut [LogFile], state: Option<&State>, trust_index: bool) -> Result<()> {
+pub(crate) fn find_ends(place: &Place, logs: &mut [LogFile], state: Option<&State>, ends: Ends) -> Result<()> {
     let last = logs.len().saturating_sub(1);
     for (at, log) in logs.iter_mut().enumerate() {
         if let Some(state) = state {
@@ -294,12 +305,12 @@ pub(crate) fn find_ends(place: &Place, logs: &mut [LogFile], state: Option<&Stat
         }
         let path = place.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
         let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
-        let hint = if trust_index { index_hint(place, &*file, log) } else { None };
+        let hint = if ends == Ends::Indexed { index_hint(place, &*file, log) } else { None };
         let walk = walk(&*file, log.base, (hint.unwrap_or(0), log.len), log.base, Check::Header, |_| Ok(()))
             .map_err(|e| e.at_path(&path))?;
         (log.end, log.valid) = (walk.end, walk.position);
         // Only the last file can have a torn tail; how much of it is good is found when it is scanned.
-        if at != last && !matches!(walk.stop, Stop::End) {
+        if at != last && ends != Ends::Salvaged && !matches!(walk.stop, Stop::End) {
             let what =
                 if let Stop::Bad(why) = walk.stop { why.to_string() } else { "zeros where batches should be".into() };
             return Err(Error::corrupt(&path, walk.position, what));

@@ -16,7 +16,7 @@ use crate::segment::index::{SegmentIndex, Sums};
 use crate::segment::scan::Check;
 use crate::segment::{Facts, Place, Segment};
 use crate::shared::Shared;
-use crate::survey::{LogFile, look, walk};
+use crate::survey::{Ends, LogFile, look, walk};
 use crate::view::View;
 
 /// Removes every batch that holds an offset at or above `to`. `lossy`: even below what compaction relied on.
@@ -152,7 +152,7 @@ fn cut_back(shared: &Shared, active: &mut Active, held: &Held<'_>, to: Offset) -
     }
     segments.push(active_segment);
 
-    let found = look(&shared.place, Some(&shared.whole_state()?), false)?;
+    let found = look(&shared.place, Some(&shared.whole_state()?), Ends::Walked)?;
     let mut replay = Replay::new(Default::default());
     replay.producers_before(&shared.place, &found.logs, &found.snapshots, to, shared.high_watermark(), None)?;
     shared.lock_epochs().truncate_from_end(to);

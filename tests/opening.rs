@@ -320,12 +320,38 @@ fn a_log_is_shown_up_to_the_damage_even_where_no_offset_is_missing_behind_it() {
 }
 
 #[test]
-fn a_salvage_that_leaves_nothing_says_so_and_keeps_aside_what_there_was() {
-    let storage = closed(1);
+fn a_salvage_that_leaves_nothing_goes_on_where_the_log_ended_and_keeps_aside_what_there_was() {
+    let aside = "00000000000000000000.log.broken".to_owned();
+    for (bytes, put_aside) in [(Some(&[][..]), vec![aside.clone()]), (Some(&[7; 99]), vec![aside]), (None, vec![])] {
+        let storage = closed(1);
+        match bytes {
+            Some(bytes) => storage.overwrite(&log_path(0), bytes).unwrap(),
+            None => storage.remove_file(&log_path(0)).unwrap(),
+        }
+        let salvage = config(&storage).recovery(RecoveryMode::Salvage);
+        let (log, partition, report) = opened(Log::open("/log", salvage).unwrap());
+        assert_eq!((&report.put_aside, report.error.is_none()), (&put_aside, true));
+        let offsets = partition.offsets();
+        assert_eq!((offsets.start, offsets.end, report.end), (Offset::new(3), Offset::new(3), Offset::new(3)));
+        let appended = partition.append_records([Record::new("key", "value")]).unwrap();
+        assert_eq!(appended.base_offset, Offset::new(3));
+        partition.flush().unwrap();
+        drop((partition, log));
+        let (_log, partition, report) = open(&storage);
+        assert!(report.error.is_none());
+        let offsets = partition.offsets();
+        assert_eq!((offsets.start, offsets.end), (Offset::new(3), Offset::new(4)));
+    }
+}
+
+#[test]
+fn a_salvage_keeps_the_segments_behind_one_that_holds_nothing() {
+    let storage = closed(3);
     storage.overwrite(&log_path(0), &[]).unwrap();
     let salvage = config(&storage).recovery(RecoveryMode::Salvage);
     let (_log, partition, report) = opened(Log::open("/log", salvage).unwrap());
     assert_eq!(report.put_aside, ["00000000000000000000.log.broken"]);
-    assert_eq!(report.error.unwrap().kind(), &ErrorKind::MissingSegment(Offset::ZERO..Offset::new(3)));
-    assert!(partition.append_records([Record::new("key", "value")]).is_err());
+    assert!(report.error.is_none());
+    assert_eq!((partition.offsets().start, report.end), (Offset::new(3), Offset::new(9)));
+    assert_eq!(read(&partition, 3), expected(3..9));
 }

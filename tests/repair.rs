@@ -112,6 +112,46 @@ fn a_missing_segment_ends_the_log_before_it_and_a_missing_head_starts_it_later()
     }
 }
 
+#[test]
+fn what_follows_a_head_that_holds_nothing_stays_and_where_nothing_is_left_the_log_goes_on_at_its_end() {
+    let garbage = [7; 99];
+    for (bytes, is_only, is_kafkas) in [
+        (Some(&[][..]), false, false),
+        (Some(&garbage), false, false),
+        (Some(&[]), false, true),
+        (Some(&[]), true, false),
+        (Some(&garbage), true, false),
+        (None, true, false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        write_log(dir.path());
+        let files = logs(dir.path());
+        match bytes {
+            Some(bytes) => fs::write(&files[0], bytes).unwrap(),
+            None => fs::remove_file(&files[0]).unwrap(),
+        }
+        if is_only {
+            files[1..].iter().for_each(|file| fs::remove_file(file).unwrap());
+        }
+        if is_kafkas {
+            for ours in ["stratalog.meta", "stratalog.topics", "t-0/state"] {
+                fs::remove_file(dir.path().join(ours)).unwrap();
+            }
+        }
+        let plan = plan(dir.path());
+        assert_eq!(matches!(plan.steps[0], Step::PutAside { .. }), bytes.is_some(), "{plan}");
+        assert_eq!(matches!(plan.steps.last(), Some(Step::RaiseStart { .. })), !is_kafkas, "{plan}");
+        assert!(plan.steps.len() <= 2, "{plan}");
+        let (_log, partition) = repair_and_open(dir.path(), &plan);
+        let offsets = partition.offsets();
+        assert_eq!((offsets.end, offsets.start == offsets.end), (Offset::new(RECORDS), is_only), "{plan}");
+        assert!(offsets.start > Offset::ZERO, "{plan}");
+        assert_eq!(read(&partition), (offsets.start.get()..RECORDS).collect::<Vec<_>>());
+        let appended = partition.append_records([Record::new("key", "value")]).unwrap();
+        assert_eq!(appended.base_offset, Offset::new(RECORDS));
+    }
+}
+
 /// A directory of Kafka's: what its cleaner is known to have reached may have gaps, nothing else may.
 #[test]
 fn a_missing_segment_of_kafkas_is_told_and_repaired_unless_its_cleaner_explains_it() {

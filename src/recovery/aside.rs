@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::Pending;
 use crate::format::file_name::{self, SegmentFileKind, Suffix, segment_file};
 use crate::offset::Offset;
+use crate::pending::{self, Holders};
 use crate::segment::Place;
 use crate::state::Found as FoundState;
 use crate::storage::files;
@@ -37,21 +38,32 @@ impl Opening {
             Refusal::Missing(range) | Refusal::Overlap(range) => range.start,
         };
         self.salvaged = true;
-        let in_the_way: Vec<Offset> = files.logs.iter().map(|log| log.base).filter(|base| *base >= from).collect();
-        let head_is_missing = files.logs.first().is_none_or(|first| first.base > from);
-        if head_is_missing || in_the_way.is_empty() {
-            let start = files.logs.first().map_or(from, |first| first.base);
-            let end = files.logs.last().map_or(start, |last| last.end);
-            let base = files.logs.last().map_or(start, |last| last.base);
-            self.rewrite_ends(start.max(self.store().get().log_start), base, end)?;
-            if files.logs.is_empty() {
-                return Err(error);
+        let known = self.store().get();
+        let last_below = files.logs.iter().rev().find(|log| log.base < from && log.end > log.base);
+        match (last_below, files.logs.first()) {
+            (Some(last), Some(first)) => {
+                let in_the_way = files.logs.iter().rev().filter(|log| log.base > last.base);
+                in_the_way.map(|log| log.base).try_for_each(|base| self.put_aside(base, Suffix::None))?;
+                self.rewrite_ends(known.log_start.max(first.base), last.base, last.end)
             }
-            return Ok(());
+            // It holds nothing: what follows it stays.
+            (None, Some(first)) if first.base <= from => self.put_aside(first.base, Suffix::None),
+            (None, Some(first)) => {
+                let last = files.logs.last().unwrap_or(first);
+                self.rewrite_ends(known.log_start.max(first.base), last.base, last.end)
+            }
+            (_, None) if self.request.adopt => Err(error),
+            (_, None) => self.begin_anew(known.log_start.max(known.durable_end)),
         }
-        in_the_way.iter().rev().try_for_each(|base| self.put_aside(*base, Suffix::None))?;
-        let Some(last) = files.logs.iter().rev().find(|log| log.base < from) else { return Err(error) };
-        self.rewrite_ends(self.store().get().log_start, last.base, last.end)
+    }
+
+    /// Nothing is left: the log goes on where it is known to have ended.
+    fn begin_anew(&mut self, at: Offset) -> Result<()> {
+        let reset = Pending::Reset(at);
+        self.store().update(|state| state.pending = reset)?;
+        pending::redo(&self.request.place, self.store(), reset, Holders::Nobody)?;
+        self.state = FoundState::Good(self.store().get());
+        Ok(())
     }
 
     /// Has `state` tell of what is left after a salvage.

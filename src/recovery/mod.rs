@@ -23,7 +23,7 @@ use crate::segment::{Facts, Place, Segment};
 use crate::shared::{Budgets, Parts, Shared, store_whole_index};
 use crate::state::{Found as FoundState, StateStore};
 use crate::storage::{OpenMode, files};
-use crate::survey::{self, Files, LogFile, look};
+use crate::survey::{self, Ends, Files, LogFile, look};
 use crate::sync::atomic::Ordering;
 use crate::view::{View, ViewCell};
 
@@ -120,7 +120,7 @@ impl Opening {
                 let files = self.look_beside()?;
                 return self.settle_in_memory(files);
             }
-            let mut files = look(&self.request.place, self.known_state(), self.is_clean_kafka())?;
+            let mut files = look(&self.request.place, self.known_state(), self.ends())?;
             match plan(&self.seen(&files)) {
                 Ok(Step::Open { log_start, adopted_gaps }) => {
                     let believed = self.known_state().filter(|_| !self.salvaged);
@@ -166,8 +166,12 @@ impl Opening {
         }
     }
 
-    fn is_clean_kafka(&self) -> bool {
-        self.request.adopt && self.request.kafka.clean
+    fn ends(&self) -> Ends {
+        match self.request.mode {
+            RecoveryMode::Salvage if !self.request.read_only => Ends::Salvaged,
+            _ if self.request.adopt && self.request.kafka.clean => Ends::Indexed,
+            _ => Ends::Walked,
+        }
     }
 
     fn act(&mut self, files: &mut Files, step: Step) -> Result<()> {
@@ -284,7 +288,7 @@ impl Opening {
         // One above what was cut would be taken for the state before the batches that come to lie there.
         shared.remove_old_snapshots();
         // Kafka's leftovers have explained the gaps; now those are on record.
-        let leftovers = look(&self.request.place, Some(&shared.whole_state()?), false)?.leftovers;
+        let leftovers = look(&self.request.place, Some(&shared.whole_state()?), Ends::Walked)?.leftovers;
         for name in &leftovers {
             files::remove(&*self.request.place.storage, &self.request.place.path(name))?;
         }

@@ -16,7 +16,7 @@ use crate::segment::{Place, Segment};
 use crate::shared::Shared;
 use crate::state::{Found as FoundState, StateStore};
 use crate::storage::OpenMode;
-use crate::survey::{self, Files, LogFile};
+use crate::survey::{self, Ends, Files, LogFile};
 
 use super::plan::{Refusal, Seen, Step, plan};
 use super::report::PartitionReport;
@@ -49,7 +49,7 @@ impl Opening {
     pub(super) fn look_beside(&mut self) -> Result<Files> {
         for _ in 0..LOOKS {
             let names = self.names()?;
-            let files = survey::look(&self.request.place, self.known_state(), self.is_clean_kafka());
+            let files = survey::look(&self.request.place, self.known_state(), self.ends());
             let (state, store) = StateStore::load(&self.request.place)?;
             if state == self.state && names == self.names()? {
                 return files;
@@ -200,7 +200,7 @@ impl Opening {
             }
         }
         state.durable_position = 0;
-        survey::find_ends(&self.request.place, &mut files.logs, Some(state), false)
+        survey::find_ends(&self.request.place, &mut files.logs, Some(state), Ends::Walked)
     }
 }
 

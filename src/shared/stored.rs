@@ -14,7 +14,7 @@ use crate::pending::{self, Holders};
 use crate::replay::Replay;
 use crate::segment::Segment;
 use crate::storage::files;
-use crate::survey::{self, LogFile};
+use crate::survey::{self, Ends, LogFile};
 use crate::view::View;
 
 use super::Shared;
@@ -113,7 +113,7 @@ impl Shared {
     /// Finds the aborted transactions of a segment again: its index file is not what it should be.
     pub(crate) fn rebuild_aborted(&self, view: &View, segment: &Segment) -> Result<()> {
         let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
-        let found = survey::look(&self.place, Some(&self.whole_state()?), false)?;
+        let found = survey::look(&self.place, Some(&self.whole_state()?), Ends::Walked)?;
         let mut replay = Replay::new(Epochs::default());
         replay.producers_before(&self.place, &logs, &found.snapshots, segment.base(), segment.base(), None)?;
         let mut aborted = Vec::new();
