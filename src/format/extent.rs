@@ -37,6 +37,7 @@ impl Extent {
 
 #[cfg(test)]
 mod tests {
+    use proptest::option;
     use proptest::prelude::*;
 
     use super::*;
@@ -53,8 +54,8 @@ mod tests {
         #[test]
         fn it_is_what_the_header_says(
             delta in prop_oneof![0..9u32, Just(i32::MAX as u32)],
-            below_max in option_of_small(),
-            changed in proptest::option::of((0..BATCH_HEADER_LEN, any::<u8>())),
+            below_max in option::of(0..12u64),
+            changed in option::of((0..BATCH_HEADER_LEN, any::<u8>())),
         ) {
             let mut bytes = batch(delta);
             patch_offset(&mut bytes, below_max.map_or(Offset::new(7), |less| Offset::new(Offset::MAX.get() - less)));
@@ -72,9 +73,5 @@ mod tests {
             };
             prop_assert_eq!(Extent::parse(&bytes), expected);
         }
-    }
-
-    fn option_of_small() -> impl Strategy<Value = Option<u64>> {
-        proptest::option::of(0..12u64)
     }
 }
