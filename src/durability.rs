@@ -11,7 +11,12 @@ use crate::segment::Segment;
 use crate::segment::index::Entries;
 use crate::shared::Shared;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, yield_now};
+
+/// So many turns of others may pass without one who comes, then who syncs for a group waits for it no more: some 15 us.
+const PATIENCE: usize = 32;
+/// Each time in vain, twice as many syncs wait for nobody, but no more than two to the power of this.
+const VAIN_MAX: u32 = 4;
 
 /// The durable end of a partition and the syncs that move it.
 #[derive(Debug)]
@@ -35,8 +40,14 @@ pub(crate) struct Durability {
 #[derive(Debug, Default)]
 struct Work {
     syncing: bool,
-    /// How many wait until nobody syncs: a wake-up that nobody waits for is a system call all the same.
+    /// How many have begun to wait since the last wake-up: one that nobody waits for is a system call all the same.
     waiting: usize,
+    /// How many took part in the last sync or came while it ran: those that it let go will come again.
+    company: usize,
+    /// How often in a row it was waited for in vain.
+    vain: u32,
+    /// For so many syncs it is not waited for.
+    alone: u32,
     /// The roll whose second half is open. There is never a second one (protocol: "a second roll waits").
     roll: Option<Roll>,
     /// What the appender handed over for the next checkpoint.
@@ -187,42 +198,79 @@ impl Durability {
 
     fn wait<'a>(&self, mut work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
         work.waiting += 1;
-        let mut work = self.done.wait(work).unwrap_or_else(PoisonError::into_inner);
-        work.waiting -= 1;
-        work
+        self.done.wait(work).unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stop_syncing(&self, work: &mut Work) {
+    /// Lets all go on that wait, once they can have the lock: else each of them would wait for it once more.
+    fn stop_syncing(&self, mut work: MutexGuard<'_, Work>) {
         work.syncing = false;
-        if work.waiting > 0 {
+        work.company = work.waiting + 1;
+        let waited_for = std::mem::take(&mut work.waiting) > 0;
+        drop(work);
+        if waited_for {
             self.done.notify_all();
+        }
+    }
+
+    /// Lets those come that the last sync has let go: else they would miss this one, and threads that append in turn
+    /// would share each sync by halves. Who is alone waits for nobody, and who waited in vain does not for a while.
+    fn gather<'a>(&'a self, shared: &Shared, mut work: MutexGuard<'a, Work>) -> Result<MutexGuard<'a, Work>> {
+        work.syncing = true;
+        let mut patience = if work.alone > 0 { 0 } else { PATIENCE };
+        while work.waiting + 1 < work.company && patience > 0 {
+            let before = work.waiting;
+            drop(work);
+            yield_now();
+            work = self.lock();
+            patience = if work.waiting > before { PATIENCE } else { patience - 1 };
+        }
+        if work.alone > 0 {
+            work.alone -= 1;
+        } else {
+            work.vain = if patience > 0 { 0 } else { (work.vain + 1).min(VAIN_MAX) };
+            work.alone = (1 << work.vain) - 1;
+        }
+        match shared.health.check_syncable() {
+            Ok(()) => Ok(work),
+            Err(error) => {
+                self.stop_syncing(work);
+                Err(error)
+            }
         }
     }
 
     /// Makes everything below `target` durable. Concurrent callers share one sync: who comes while one runs waits for
     /// it, and one of those left over syncs for all of them.
     pub(crate) fn sync_to(&self, shared: &Shared, target: Offset) -> Result<Offset> {
-        let synced = self.sync_quietly(shared, target);
+        let synced = match self.turn(shared, target)? {
+            Some(work) => self.sync_now(shared, self.gather(shared, work)?),
+            None => Ok(self.end()),
+        };
         if synced.is_ok() {
             shared.tails.durable.notify(self.end().get());
         }
         synced
     }
 
-    /// The same for who holds an appender, under which no waker is called: a syncing thread does that later.
-    fn sync_quietly(&self, shared: &Shared, target: Offset) -> Result<Offset> {
+    /// The same for who holds an appender, under which no waker is called, a syncing thread does that later; and whom
+    /// nobody can join.
+    fn sync_quietly(&self, shared: &Shared, target: Offset) -> Result<()> {
+        self.turn(shared, target)?.map_or(Ok(()), |work| self.sync_now(shared, work).map(drop))
+    }
+
+    /// Waits until everything below `target` is durable, or nobody syncs: then it is the caller's turn.
+    fn turn(&self, shared: &Shared, target: Offset) -> Result<Option<MutexGuard<'_, Work>>> {
         let mut work = self.lock();
         loop {
             if self.end() >= target && work.roll.is_none() {
-                return Ok(self.end());
+                return Ok(None);
             }
             shared.health.check_syncable()?;
             if !work.syncing {
-                break;
+                return Ok(Some(work));
             }
             work = self.wait(work);
         }
-        self.sync_now(shared, work)
     }
 
     /// Makes everything below `target` durable, and a roll that is open, but waits for nobody who syncs: two threads
@@ -253,7 +301,6 @@ impl Durability {
 
         let result = self.sync_once(shared, roll.as_ref(), &active, covered);
         let mut work = self.lock();
-        self.stop_syncing(&mut work);
         match &result {
             // The data is safe; what did not fit goes beside it. The roll is finished when there is room (I9).
             Err(error) if *error.kind() == ErrorKind::DiskFull && !shared.health.is_poisoned() => work.roll = roll,
@@ -261,7 +308,7 @@ impl Durability {
             Err(error) => shared.poison(error),
             Ok(_) => {}
         }
-        drop(work);
+        self.stop_syncing(work);
         result
     }
 
@@ -358,7 +405,7 @@ impl Held<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.stop_syncing(&mut self.0.lock());
+        self.0.stop_syncing(self.0.lock());
     }
 }
 
