@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::OffsetCheckpoint;
 use crate::format::checkpoint;
 use crate::format::file_name::{
@@ -106,14 +106,10 @@ impl Checkpoints {
     }
 }
 
-/// Takes the marker of a clean shutdown away, durably, before the first write: a crash from now on is one.
+/// Takes the marker of a clean shutdown away, before the first write: a crash from now on is one. The caller syncs the
+/// directory.
 pub(crate) fn begin(storage: &dyn Storage, dir: &Path) -> Result<()> {
-    let marker = dir.join(CLEAN_SHUTDOWN);
-    if storage.info(&marker).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
-        return Ok(());
-    }
-    files::remove(storage, &marker)?;
-    storage.sync_dir(dir).map_err(|e| Error::io(e, dir))
+    files::remove(storage, &dir.join(CLEAN_SHUTDOWN))
 }
 
 /// Writes the checkpoint files, and the marker last: all of them are on disk before it is.

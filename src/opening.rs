@@ -162,6 +162,9 @@ pub(crate) fn make_partition(
 
 /// Removes the directories of deleted topics and partitions, and then these from the catalog. The caller stores that.
 pub(crate) fn remove_deleted(storage: &dyn Storage, dir: &Path, catalog: &mut Catalog) -> Result<()> {
+    if !catalog.topics.values().any(|entry| entry.deleted || !entry.leaving.is_empty()) {
+        return Ok(());
+    }
     for (name, entry) in &catalog.topics {
         for id in entry.partitions.union(&entry.leaving).filter(|id| entry.has_deleted(**id)) {
             let path = dir.join(file_name::partition_dir(name, *id));
@@ -284,7 +287,7 @@ fn prepare(
         files::replace(storage, dir, &dir.join(META), &dir.join(file_name::temporary(META)), &meta.encode())?;
     }
     kafka_dir::begin(storage, dir)?;
-    // What the catalog says is durable before anything is removed on its word.
+    // The marker is gone for good; and what the catalog says is durable before anything is removed on its word.
     storage.sync_dir(dir).map_err(|e| Error::io(e, dir))?;
     remove_deleted(storage, dir, catalog)?;
     Ok(meta)
@@ -406,7 +409,10 @@ type OpenResult = Result<(Arc<Shared>, PartitionReport)>;
 
 /// Opens partitions on several threads.
 fn open_partitions(requests: Vec<Request>, config: &LogConfig) -> Result<(Vec<Arc<Shared>>, RecoveryReport)> {
-    let several = || thread::available_parallelism().map_or(1, |processors| OPENERS * usize::from(processors));
+    let several = || match requests.len() {
+        0 | 1 => 1,
+        _ => thread::available_parallelism().map_or(1, |processors| OPENERS * usize::from(processors)),
+    };
     let threads = config.open_threads.unwrap_or_else(several);
     let names: Vec<(String, u32)> = requests.iter().map(|request| (request.topic.to_string(), request.id)).collect();
     let requests: Vec<Mutex<Option<Request>>> = requests.into_iter().map(|request| Mutex::new(Some(request))).collect();
