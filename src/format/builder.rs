@@ -287,15 +287,15 @@ struct Short {
 impl Short {
     #[inline(always)]
     fn of(offset_delta: u32, timestamp_delta: i64, record: &Record<'_>) -> Option<Short> {
-        let timestamp = varint::zigzag(timestamp_delta);
         let key = raw_len(record.key);
-        if (timestamp | key) >= 0x80 || !record.headers.is_empty() {
+        if key >= 0x80 || !record.headers.is_empty() {
             return None;
         }
+        let timestamp = Word::varint(varint::zigzag(timestamp_delta))?;
         let offset = Word::varint(u64::from(offset_delta) << 1)?;
         let before_value = Word::varint(raw_len(record.value))?;
-        // Attributes, of which there are none, and the timestamp.
-        let fields = Word::new(timestamp << 8, 2).then(offset).then(Word::new(key, 1));
+        // Attributes first, of which there are none.
+        let fields = Word::new(0, 1).then(timestamp).then(offset).then(Word::new(key, 1));
         let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
         let body_len = fields.len() + before_value.len() + bytes + 1;
         let before_key = Word::varint((body_len as u64) << 1)?.then(fields);
@@ -434,12 +434,12 @@ mod tests {
         #[test]
         fn what_is_encoded_in_short_is_encoded_as_any(
             offset in prop_oneof![4 => 0..100u32, 1 => 8190..8200u32],
-            timestamp in prop_oneof![4 => -70..70i64, 1 => any::<i64>()],
+            timestamp in prop_oneof![4 => -70..70i64, 1 => 8180..8200i64, 1 => -8200..-8180i64, 1 => any::<i64>()],
             (key, value) in (field(), field()),
         ) {
             let record = Record { key: key.as_deref(), value: value.as_deref(), ..Record::default() };
             let short = Short::of(offset, timestamp, &record);
-            let is_short = (-64..64).contains(&timestamp)
+            let is_short = (-8192..8192).contains(&timestamp)
                 && offset < 8192
                 && key.as_ref().is_none_or(|key| key.len() < 64)
                 && body_len(offset.into(), timestamp, &record) < 8192;

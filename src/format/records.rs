@@ -230,7 +230,7 @@ impl Walk {
         let length = head.take_length()?;
         let size = head.len() + length;
         head.skip_byte();
-        let timestamp_delta = head.take_i32()?;
+        let timestamp_delta = head.take_number(rest)?;
         let delta = head.take_length()? as u32;
         if !self.admits(delta) {
             return None;
@@ -244,7 +244,7 @@ impl Walk {
             check_headers(is_short.then_some(i32::from(raw_count >> 1))?, headers).ok()?;
         }
         let headers = (u32::from(raw_count >> 1), headers);
-        let record = self.record(i64::from(timestamp_delta), delta, (key, value), headers);
+        let record = self.record(timestamp_delta, delta, (key, value), headers);
         Some(Decoded { record, delta, end: self.at + size })
     }
 
@@ -272,11 +272,12 @@ impl Walk {
     #[inline(always)]
     fn look(&self, bytes: &[u8]) -> Option<(u32, usize)> {
         let short = || {
-            let mut head = Head::of(bytes.get(self.at..)?)?;
+            let rest = bytes.get(self.at..)?;
+            let mut head = Head::of(rest)?;
             let length = head.take_length()?;
             let end = self.at + head.len() + length;
             head.skip_byte();
-            head.take_i32()?;
+            head.take_number(rest)?;
             Some((head.take_length()? as u32, end))
         };
         let (delta, end) = short().or_else(|| look(bytes, self.at))?;
@@ -369,7 +370,7 @@ mod tests {
     }
 
     fn timestamp() -> impl Strategy<Value = i64> {
-        prop_oneof![4 => -70..70i64, 2 => -9000..9000i64, 1 => -1_100_000..1_100_000i64, 1 => any::<i64>()]
+        prop_oneof![4 => -70..70i64, 2 => -9000..9000i64, 1 => -1_100_000..1_100_000i64, 2 => -(1i64 << 36)..1i64 << 36, 1 => any::<i64>()]
     }
 
     /// The records of a batch: each with the gap before it.

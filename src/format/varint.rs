@@ -84,7 +84,7 @@ impl Head {
         Some(Head { word, len: 0 })
     }
 
-    /// How many bytes were taken. Together they are at most eight: two lengths, a byte and a number.
+    /// How many bytes were taken.
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
         self.len
@@ -103,10 +103,29 @@ impl Head {
         (raw & 1 == 0).then_some((raw >> 1) as usize)
     }
 
-    /// A number of up to three bytes.
+    /// A number of up to five bytes, behind a length and a byte; a length may follow. `bytes` are those that it is the
+    /// head of.
     #[inline(always)]
-    pub(super) fn take_i32(&mut self) -> Option<i32> {
-        Some(unzigzag(self.take_raw(3)?) as i32)
+    pub(super) fn take_number(&mut self, bytes: &[u8]) -> Option<i64> {
+        match self.take_raw(3) {
+            Some(raw) => Some(unzigzag(raw)),
+            None => self.take_long(bytes),
+        }
+    }
+
+    /// One of four or five bytes. The word then goes on behind it.
+    #[inline(always)]
+    fn take_long(&mut self, bytes: &[u8]) -> Option<i64> {
+        let word = self.word;
+        let (fifth, len) = match word >> 24 & 0x8080 {
+            0 | 0x8000 => (0, 4),
+            0x80 => (word >> 4 & 0x7_f000_0000, 5),
+            _ => return None,
+        };
+        let raw = word & 0x7f | word >> 1 & 0x3f80 | word >> 2 & 0x1f_c000 | word >> 3 & 0xfe0_0000 | fifth;
+        let rest = Head::of(bytes.get(self.len + len..)?)?;
+        (self.word, self.len) = (rest.word, self.len + len);
+        Some(unzigzag(raw))
     }
 
     #[inline(always)]
