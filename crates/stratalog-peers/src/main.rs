@@ -33,7 +33,7 @@ struct Args {
     /// Within two minutes; the figures are rough.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// With larger logs, more rounds, and 5,000,000 updates of 500,000 keys: an hour.
+    /// With larger logs, and 5,000,000 updates of 500,000 keys: an hour.
     #[arg(long)]
     full: bool,
     /// Also measures each row of the budget: goal, figure, whether it is met, the share of the machine's limit.

@@ -18,7 +18,7 @@ use crate::worker::{Amount, Part};
 pub enum Scale {
     /// Within two minutes.
     Quick,
-    /// Within ten.
+    /// Within a quarter of an hour.
     Default,
     Full,
 }
@@ -33,7 +33,7 @@ impl Scale {
     }
 
     pub fn rounds(self) -> usize {
-        self.pick(2, 3, 5)
+        self.pick(2, 5, 5)
     }
 
     /// Records of a value of 100 B in the workloads that append one a call.

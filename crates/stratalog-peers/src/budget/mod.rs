@@ -172,7 +172,7 @@ impl Budget<'_> {
 
     /// The median of what several measurements say.
     pub fn median(&self, mut measure: impl FnMut() -> f64) -> f64 {
-        let times = if self.scale == Scale::Quick { 1 } else { 3 };
+        let times = if self.scale == Scale::Quick { 1 } else { 5 };
         let mut values: Vec<f64> = (0..times).map(|_| measure()).collect();
         values.sort_by(f64::total_cmp);
         values[times / 2]
