@@ -19,14 +19,14 @@ use super::{Facts, OpenData, Place, Segment};
 /// processor's cache when it is written over.
 const WINDOW_MIN: u64 = 64 << 10;
 const WINDOW_MAX: u64 = 512 << 10;
-/// A write larger than this has no window made for it: one call costs less than a mapping and a copy.
+/// A write larger than this goes past the windows: one call costs less than a mapping and a copy.
 const MAPPED_WRITE_MAX: u64 = 2 << 10;
 /// A write larger than this goes past the zeros as well: they would cost more than they save.
 const ZEROED_WRITE_MAX: u64 = 256 << 10;
 /// Zeros that nothing is mapped of are written in pieces of this size: larger ones make single appends wait.
 const ZEROED_PIECE: u64 = 128 << 10;
-/// A write larger than this has no space reserved ahead of its time: one thread cannot zero faster than such come.
-const AHEAD_WRITE_MAX: u64 = 128 << 10;
+/// A write larger than this has no space reserved ahead of its time: threads that append such have no processor to spare.
+const AHEAD_WRITE_MAX: u64 = 32 << 10;
 /// So many windows are reserved ahead of their time.
 const AHEAD_WINDOWS: usize = 2;
 /// So many small writes since the file was opened make a window worth its price.
