@@ -13,7 +13,7 @@ use crate::shared::Shared;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, yield_now};
 
-/// So many turns of others may pass without one who comes, then who syncs for a group waits for it no more: some 15 us.
+/// So many turns of others may pass without one who comes, then who syncs for a group waits for it no more.
 const PATIENCE: usize = 32;
 /// Each time in vain, twice as many syncs wait for nobody, but no more than two to the power of this.
 const VAIN_MAX: u32 = 4;

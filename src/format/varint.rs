@@ -70,7 +70,7 @@ fn take_long(bytes: &[u8], max: usize) -> Result<(i64, &[u8]), FormatError> {
 }
 
 /// The first bytes of a record, in a register: its first varints, where they are short, need one load and one check of
-/// the bounds for all. `None` is told for longer ones.
+/// the bounds for all, and two where there is a longer number. `None` is told for longer ones.
 pub(super) struct Head {
     word: u64,
     len: usize,
@@ -109,13 +109,13 @@ impl Head {
     pub(super) fn take_number(&mut self, bytes: &[u8]) -> Option<i64> {
         match self.take_raw(3) {
             Some(raw) => Some(unzigzag(raw)),
-            None => self.take_long(bytes),
+            None => self.take_four_or_five(bytes),
         }
     }
 
     /// One of four or five bytes. The word then goes on behind it.
     #[inline(always)]
-    fn take_long(&mut self, bytes: &[u8]) -> Option<i64> {
+    fn take_four_or_five(&mut self, bytes: &[u8]) -> Option<i64> {
         let word = self.word;
         let (fifth, len) = match word >> 24 & 0x8080 {
             0 | 0x8000 => (0, 4),

@@ -25,7 +25,7 @@ const MAPPED_WRITE_MAX: u64 = 2 << 10;
 const ZEROED_WRITE_MAX: u64 = 256 << 10;
 /// Zeros that nothing is mapped of are written in pieces of this size: larger ones make single appends wait.
 const ZEROED_PIECE: u64 = 128 << 10;
-/// A write larger than this has no space reserved ahead of its time: threads that append such have no processor to spare.
+/// A write larger than this has no space reserved ahead of its time: it is more work in all than one call.
 const AHEAD_WRITE_MAX: u64 = 32 << 10;
 /// So many windows are reserved ahead of their time.
 const AHEAD_WINDOWS: usize = 2;
