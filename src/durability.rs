@@ -15,8 +15,6 @@ use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, yield_now};
 
 /// So many turns of others may pass without one who comes, then who syncs for a group waits for it no more.
 const PATIENCE: usize = 32;
-/// Each time in vain, twice as many syncs wait for nobody, but no more than two to the power of this.
-const VAIN_MAX: u32 = 4;
 
 /// The durable end of a partition and the syncs that move it.
 #[derive(Debug)]
@@ -44,10 +42,6 @@ struct Work {
     waiting: usize,
     /// How many took part in the last sync or came while it ran: those that it let go will come again.
     company: usize,
-    /// How often in a row it was waited for in vain.
-    vain: u32,
-    /// For so many syncs it is not waited for.
-    alone: u32,
     /// The roll whose second half is open. There is never a second one (protocol: "a second roll waits").
     roll: Option<Roll>,
     /// What the appender handed over for the next checkpoint.
@@ -213,22 +207,15 @@ impl Durability {
     }
 
     /// Lets those come that the last sync has let go: else they would miss this one, and threads that append in turn
-    /// would share each sync by halves. Who is alone waits for nobody, and who waited in vain does not for a while.
+    /// would share each sync by halves. Who is alone waits for nobody.
     fn gather<'a>(&'a self, shared: &Shared, mut work: MutexGuard<'a, Work>) -> Result<MutexGuard<'a, Work>> {
-        work.syncing = true;
-        let mut patience = if work.alone > 0 { 0 } else { PATIENCE };
+        let mut patience = PATIENCE;
         while work.waiting + 1 < work.company && patience > 0 {
             let before = work.waiting;
             drop(work);
             yield_now();
             work = self.lock();
             patience = if work.waiting > before { PATIENCE } else { patience - 1 };
-        }
-        if work.alone > 0 {
-            work.alone -= 1;
-        } else {
-            work.vain = if patience > 0 { 0 } else { (work.vain + 1).min(VAIN_MAX) };
-            work.alone = (1 << work.vain) - 1;
         }
         match shared.health.check_syncable() {
             Ok(()) => Ok(work),
@@ -258,7 +245,7 @@ impl Durability {
         self.turn(shared, target)?.map_or(Ok(()), |work| self.sync_now(shared, work).map(drop))
     }
 
-    /// Waits until everything below `target` is durable, or nobody syncs: then it is the caller's turn.
+    /// Waits until everything below `target` is durable, or nobody syncs: then the caller does.
     fn turn(&self, shared: &Shared, target: Offset) -> Result<Option<MutexGuard<'_, Work>>> {
         let mut work = self.lock();
         loop {
@@ -267,6 +254,7 @@ impl Durability {
             }
             shared.health.check_syncable()?;
             if !work.syncing {
+                work.syncing = true;
                 return Ok(Some(work));
             }
             work = self.wait(work);
@@ -277,21 +265,21 @@ impl Durability {
     /// that each sync a partition and need a file of the other's closed would wait for each other. Whether it is
     /// done.
     pub(crate) fn try_sync(&self, shared: &Shared, target: Offset) -> bool {
-        let work = self.lock();
+        let mut work = self.lock();
         if self.end() >= target && work.roll.is_none() {
             return !work.syncing;
         }
         if work.syncing || shared.health.check_syncable().is_err() {
             return false;
         }
+        work.syncing = true;
         let synced = self.sync_now(shared, work).is_ok();
         shared.sync_soon();
         synced
     }
 
-    /// Syncs, as the only one.
+    /// Syncs, as the only one: the caller has said so in `work`.
     fn sync_now(&self, shared: &Shared, mut work: MutexGuard<'_, Work>) -> Result<Offset> {
-        work.syncing = true;
         let roll = work.roll.take();
         // Looked at together: a roll that begins from here on is not done by this sync, so its new segment, whose bytes
         // follow unsynced ones, is not for this sync either.
