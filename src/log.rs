@@ -232,6 +232,13 @@ impl Log {
         Ok(self.inner.maintain(now, budget))
     }
 
+    /// Reserves one of the spaces that appends have ordered ahead of their time; whether there was one. For owners that
+    /// run no threads (`sync_threads(0)`): [`maintain`](Self::maintain) reserves all of them, this one at a time. An
+    /// append that comes first reserves its space itself.
+    pub fn preallocate(&self) -> bool {
+        self.inner.check_open().is_ok() && self.inner.budgets.preallocator.run_one()
+    }
+
     /// Waits until one of the partitions has the record at its offset, or for `timeout`; returns the places in `what`
     /// of those that have.
     pub fn wait_any(&self, what: &[(Partition, Offset)], timeout: Duration) -> Result<Vec<usize>> {
@@ -296,7 +303,7 @@ fn budgets(config: &LogConfig, storage: &Arc<dyn Storage>, dir: &Path) -> Budget
     Budgets {
         storage: Arc::clone(storage),
         handles: Handles::new(open_max, config.max_mapped_bytes),
-        ahead: Arc::default(),
+        preallocator: Arc::default(),
         unsynced: Unsynced::new(config.max_unsynced_bytes, config.backpressure),
         space: SpaceWatch::new(Arc::clone(storage), dir.to_path_buf(), config.min_free_bytes),
         sync_queue: SyncQueue::default(),
@@ -343,6 +350,7 @@ impl LogInner {
             while let Some(partition) = self.budgets.sync_queue.take_due() {
                 partition.sync_now();
             }
+            while self.budgets.preallocator.run_one() {}
         }
         let all = self.begin_upkeep();
         let mut passes: Vec<PassReport> = all.iter().map(|shared| maintenance::upkeep(shared, now)).collect();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::{append, quiet};
 use stratalog::sim::{Crash, Order, SimStorage};
-use stratalog::storage::{DirEntry, File, FileInfo, LockGuard, OpenMode, Reserve, Reserved, Storage};
+use stratalog::storage::{DirEntry, File, FileInfo, Hold, LockGuard, OpenMode, Reserve, Reserved, Sizes, Storage};
 use stratalog::{Budget, Log, Offset, Record, Timestamp, TopicConfig};
 
 /// What a thread is about to do.
@@ -103,6 +103,9 @@ impl Storage for Gated {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
         self.0.lock(path)
     }
+    fn sizes(&self) -> Sizes {
+        self.0.sizes()
+    }
 }
 
 impl File for GatedFile {
@@ -125,11 +128,14 @@ impl File for GatedFile {
     fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<Reserved> {
         self.0.reserve(position, len, how)
     }
-    fn release(&self, len: u64) -> io::Result<()> {
-        self.0.release(len)
-    }
     fn map(&self, len: u64) -> io::Result<Option<bytes::Bytes>> {
         self.0.map(len)
+    }
+    fn hold(&self, len: u64) -> io::Result<Hold> {
+        self.0.hold(len)
+    }
+    fn held(&self) -> u64 {
+        self.0.held()
     }
     fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.0.descriptor()

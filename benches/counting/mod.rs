@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use stratalog::storage::{DirEntry, File, FileInfo, FileSystem, LockGuard, OpenMode, Reserve, Reserved, Storage};
+use stratalog::storage::{
+    DirEntry, File, FileInfo, FileSystem, Hold, LockGuard, OpenMode, Reserve, Reserved, Sizes, Storage,
+};
 
 /// Kinds of files.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -186,6 +188,10 @@ impl Storage for Counting {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
         self.inner.lock(path)
     }
+
+    fn sizes(&self) -> Sizes {
+        self.inner.sizes()
+    }
 }
 
 struct Counted {
@@ -240,12 +246,16 @@ impl File for Counted {
         self.inner.reserve(position, len, how)
     }
 
-    fn release(&self, len: u64) -> io::Result<()> {
-        self.inner.release(len)
-    }
-
     fn map(&self, len: u64) -> io::Result<Option<Bytes>> {
         self.inner.map(len)
+    }
+
+    fn hold(&self, len: u64) -> io::Result<Hold> {
+        self.inner.hold(len)
+    }
+
+    fn held(&self) -> u64 {
+        self.inner.held()
     }
 
     fn populate(&self, part: &[u8]) -> io::Result<()> {

@@ -70,9 +70,8 @@ impl LogInner {
             threads.push(spawn(&format!("stratalog-sync-{at}"), run));
         }
         if self.config.sync_threads > 0 {
-            let ahead = Arc::clone(&self.budgets.ahead);
-            ahead.join();
-            threads.push(spawn("stratalog-ahead", move || ahead.serve()));
+            let preallocator = Arc::clone(&self.budgets.preallocator);
+            threads.push(spawn("stratalog-prealloc", move || preallocator.serve()));
         }
         let Some(interval) = self.config.maintenance_interval else { return };
         let (log, stop) = (self.me.clone(), Arc::clone(&self.stop));
@@ -87,7 +86,7 @@ impl LogInner {
         self.stop.stop();
         self.budgets.throttle.stop();
         self.budgets.sync_queue.close();
-        self.budgets.ahead.close();
+        self.budgets.preallocator.close();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // The last clone may be the one that the maintenance thread holds for a pass.

@@ -11,6 +11,7 @@ use crate::isolation::{Isolation, Offsets, aborted_in, offsets};
 use crate::offset::{Offset, Timestamp};
 use crate::segment::{OpenData, Segment};
 use crate::shared::Shared;
+use crate::storage::Hold;
 use crate::sync::atomic::{Ordering, fence};
 use crate::transactions::AbortedRange;
 use crate::view::View;
@@ -49,12 +50,14 @@ pub struct Fetch {
     pub aborted: Vec<AbortedRange>,
 }
 
-/// The place in a file of the first batches of a fetch, for `sendfile`. While it lives the file is neither cut nor
-/// overwritten.
+/// The place in a file of the first batches of a fetch, for `sendfile`. While it lives the bytes do not change, and the
+/// file is neither cut below them nor removed.
 #[derive(Clone)]
 pub struct FileRegion {
     data: Arc<OpenData>,
-    _lease: Arc<()>,
+    /// A segment that compaction or retention took out stays on disk while somebody has it.
+    _segment: Arc<Segment>,
+    _hold: Arc<Hold>,
     position: u64,
     len: u64,
 }
@@ -85,16 +88,16 @@ impl Fetch {
         self.from
     }
 
-    /// Where the first chunk lies in its file; `None` where the storage has no descriptors.
+    /// Where the first chunk lies in its file; `None` where there is no chunk.
     pub fn region(&self) -> Option<&FileRegion> {
         self.region.as_ref()
     }
 }
 
 impl FileRegion {
-    /// The file.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.data.file.descriptor().expect("a region is only made of a file with a descriptor")
+    /// The file; `None` where the storage has no descriptors.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.data.file.descriptor()
     }
 
     /// The first byte.
@@ -140,7 +143,7 @@ fn undisturbed<T>(shared: &Shared, mut read: impl FnMut() -> Result<T>) -> Resul
     loop {
         let cuts = shared.wait_for_cut();
         let done = read();
-        // It looks for leases after it has changed the count (begin_cut).
+        // Who cuts looks at what is held after it has changed the count (begin_cut).
         fence(Ordering::SeqCst);
         if shared.cuts.load(Ordering::Acquire) == cuts {
             // The files may be gone, or another's, once the log is closed or the topic deleted.
@@ -228,12 +231,18 @@ fn check_crcs(segment: &Segment, position: u64, bytes: &[u8]) -> Result<()> {
     }
 }
 
-fn region(segment: &Segment, slice: &crate::segment::Slice) -> Result<Option<FileRegion>> {
+fn region(segment: &Arc<Segment>, slice: &crate::segment::Slice) -> Result<Option<FileRegion>> {
     let data = segment.open()?;
-    if data.file.descriptor().is_none() {
-        return Ok(None);
-    }
-    Ok(Some(FileRegion { data, _lease: segment.lease(), position: slice.position, len: slice.bytes.len() as u64 }))
+    let len = slice.bytes.len() as u64;
+    // While it is being cut there is none, and the read is done again.
+    let hold = segment.hold(&data, slice.position + len).map_err(|e| Error::io(e, &segment.path()))?;
+    Ok(hold.map(|hold| FileRegion {
+        data,
+        _segment: Arc::clone(segment),
+        _hold: Arc::new(hold),
+        position: slice.position,
+        len,
+    }))
 }
 
 /// The first offset at or after which every record is at least as late as `at`: the offset of the first such record.

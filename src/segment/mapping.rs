@@ -14,8 +14,6 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Mappings are read in by pieces of this size before they are touched.
 const PIECE: u64 = 256 << 10;
-/// The active segment is mapped, and mapped anew, when so much of it is not, and a quarter of what is.
-const GROWTH_MIN: u64 = 1 << 20;
 
 /// The mapping of an open file, if there is one.
 #[derive(Default)]
@@ -34,9 +32,9 @@ struct Mapped {
 
 impl Mapping {
     /// Whether it is time to map a file of which `len` bytes are readable.
-    pub(super) fn is_outgrown(&self, len: u64, sealed: bool) -> bool {
+    pub(super) fn is_outgrown(&self, len: u64, sealed: bool, growth_min: u64) -> bool {
         let grown = len.saturating_sub(self.tried);
-        if sealed { grown > 0 } else { grown >= GROWTH_MIN.max(self.tried / 4) }
+        if sealed { grown > 0 } else { grown >= growth_min.max(self.tried / 4) }
     }
 
     /// Lets go of the mapping: one of `len` bytes is to take its place.

@@ -6,6 +6,7 @@ pub(crate) mod index;
 mod lookup;
 mod mapping;
 mod place;
+mod reserve;
 pub(crate) mod scan;
 pub(crate) mod sidecar;
 pub(crate) mod writer;
@@ -17,12 +18,12 @@ use std::path::PathBuf;
 
 use bytes::{Buf, Bytes};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::format::{BATCH_HEADER_LEN, BatchView, FormatError};
 use crate::offset::Offset;
 use crate::storage::handles::{Evict, MappedTicket, OpenTicket};
-use crate::storage::{File, OpenMode};
+use crate::storage::{File, Hold, OpenMode};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
 
@@ -66,20 +67,18 @@ pub(crate) struct Segment {
 struct Slot {
     suffix: Suffix,
     data: Option<Arc<OpenData>>,
-    shape: Shape,
-    /// Held by file regions: while there is one the file is not cut.
-    lease: Weak<()>,
+    usage: Use,
 }
 
-/// Whether the file may become shorter. A mapping that reaches beyond the end of its file ends the process.
+/// What may still be done with the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Shape {
-    /// It was never mapped.
-    Free,
-    /// A mapping of it was made, which may be in a reader's hands.
-    Mapped,
-    /// It is cut: it is not mapped any more.
+enum Use {
+    /// It is opened, mapped and held as needed.
+    Open,
+    /// It is cut: nobody comes to hold more of it.
     Cut,
+    /// The partition is closed or deleted: the file is not opened again, as another may have its name, and its inode.
+    Gone,
 }
 
 /// An open segment file and what is cached of it.
@@ -129,7 +128,7 @@ impl Segment {
             facts: Mutex::new(facts),
             index: RwLock::new(index),
             index_files: Mutex::new(()),
-            slot: Mutex::new(Slot { suffix: Suffix::None, data: None, shape: Shape::Free, lease: Weak::new() }),
+            slot: Mutex::new(Slot { suffix: Suffix::None, data: None, usage: Use::Open }),
             me: Weak::clone(me),
         })
     }
@@ -188,30 +187,23 @@ impl Segment {
         self.unsynced.store(false, Ordering::Release);
     }
 
-    /// Holds the file as it is: while a lease is out it is not cut, and not removed from under its reader.
-    pub(crate) fn lease(&self) -> Arc<()> {
-        let mut slot = self.lock_slot();
-        slot.lease.upgrade().unwrap_or_else(|| {
-            let lease = Arc::new(());
-            slot.lease = Arc::downgrade(&lease);
-            lease
-        })
+    /// Holds the first `len` bytes of its file, which are readable; `None` while it is being cut.
+    pub(crate) fn hold(&self, data: &OpenData, len: u64) -> io::Result<Option<Hold>> {
+        let slot = self.lock_slot();
+        if slot.usage == Use::Open { data.file.hold(len).map(Some) } else { Ok(None) }
     }
 
-    /// Whether nobody holds a lease.
-    pub(crate) fn is_unleased(&self) -> bool {
-        self.lock_slot().lease.strong_count() == 0
-    }
-
-    /// Whether the file may be cut where it is: it is not sealed, nobody holds a lease, and no mapping of it may be in a
-    /// reader's hands. From then on none is made.
+    /// Nobody comes to hold more of the file from here on: it is about to be cut. Whether it may be cut where it is.
     pub(crate) fn begin_cut(&self) -> bool {
+        self.lock_slot().usage = Use::Cut;
+        !self.is_sealed()
+    }
+
+    /// Closes the file for good: the partition is closed or deleted.
+    pub(crate) fn retire(&self) {
         let mut slot = self.lock_slot();
-        let may_be_cut = slot.lease.strong_count() == 0 && !self.is_sealed() && slot.shape != Shape::Mapped;
-        if may_be_cut {
-            slot.shape = Shape::Cut;
-        }
-        may_be_cut
+        slot.usage = Use::Gone;
+        slot.data = None;
     }
 
     /// Renames its files for a swap or a removal: the name changes under the lock under which files are opened.
@@ -239,6 +231,9 @@ impl Segment {
             && (data.writable || mode == OpenMode::Read)
         {
             return Ok(Arc::clone(data));
+        }
+        if slot.usage == Use::Gone {
+            return Err(Error::new(ErrorKind::Closed));
         }
         let path = self.place.segment_path(self.base, SegmentFileKind::Log, slot.suffix);
         let ticket = self.place.handles.open(self.me.clone());
@@ -379,7 +374,8 @@ impl Segment {
         if !self.place.mapped_reads.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let is_due = |map: &Mapping| map.is_outgrown(self.len(), self.is_sealed());
+        let growth_min = self.place.sizes.map_growth_min;
+        let is_due = |map: &Mapping| map.is_outgrown(self.len(), self.is_sealed(), growth_min);
         let map = data.map.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(bytes) = map.part(&*data.file, part.clone())? {
             return Ok(Some(bytes));
@@ -400,20 +396,12 @@ impl Segment {
         // Its share of the budget comes back before it takes a new one.
         map.clear(len);
         let me: Weak<dyn Evict> = self.me.clone();
-        if let Some(ticket) = self.place.handles.map(len, &me)
-            && self.begin_mapping()
-        {
-            map.fill(&*data.file, ticket);
+        if let Some(ticket) = self.place.handles.map(len, &me) {
+            let slot = self.lock_slot();
+            if slot.usage == Use::Open {
+                map.fill(&*data.file, ticket);
+            }
         }
-    }
-
-    /// Whether the file may be mapped. From then on it is not cut.
-    fn begin_mapping(&self) -> bool {
-        let mut slot = self.lock_slot();
-        if slot.shape == Shape::Free {
-            slot.shape = Shape::Mapped;
-        }
-        slot.shape == Shape::Mapped
     }
 
     fn lock_facts(&self) -> MutexGuard<'_, Facts> {

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 use crate::format::file_name::{SegmentFileKind, Suffix, segment_file};
 use crate::offset::Offset;
-use crate::storage::Storage;
-use crate::storage::ahead::Ahead;
 use crate::storage::handles::Handles;
+use crate::storage::preallocator::Preallocator;
+use crate::storage::{Sizes, Storage};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, OnceLock, Weak};
 
@@ -17,7 +17,8 @@ pub(crate) struct Place {
     pub(crate) dir: PathBuf,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) handles: Arc<Handles>,
-    pub(crate) ahead: Arc<Ahead>,
+    pub(crate) preallocator: Arc<Preallocator>,
+    pub(crate) sizes: Sizes,
     pub(crate) mapped_reads: AtomicBool,
     owner: OnceLock<Weak<dyn Owner>>,
 }
@@ -32,14 +33,20 @@ pub(crate) trait Owner: Send + Sync {
 }
 
 impl Place {
-    pub(crate) fn new(dir: PathBuf, storage: Arc<dyn Storage>, handles: Arc<Handles>, ahead: Arc<Ahead>) -> Place {
-        Place { dir, storage, handles, ahead, mapped_reads: AtomicBool::new(true), owner: OnceLock::new() }
+    pub(crate) fn new(
+        dir: PathBuf,
+        storage: Arc<dyn Storage>,
+        handles: Arc<Handles>,
+        preallocator: Arc<Preallocator>,
+    ) -> Place {
+        let (sizes, mapped_reads) = (storage.sizes(), AtomicBool::new(true));
+        Place { dir, storage, handles, preallocator, sizes, mapped_reads, owner: OnceLock::new() }
     }
 
     /// The same directory, for somebody who reads beside its owner. Nothing is mapped that another process may cut.
     pub(crate) fn reading_only(other: &Place) -> Place {
-        let (storage, handles, ahead) = (&other.storage, &other.handles, &other.ahead);
-        let place = Place::new(other.dir.clone(), Arc::clone(storage), Arc::clone(handles), Arc::clone(ahead));
+        let (storage, handles, preallocator) = (&other.storage, &other.handles, &other.preallocator);
+        let place = Place::new(other.dir.clone(), Arc::clone(storage), Arc::clone(handles), Arc::clone(preallocator));
         Place { mapped_reads: AtomicBool::new(false), ..place }
     }
 

@@ -18,9 +18,9 @@ use crate::segment::{Owner, Place, Segment};
 use crate::state::StateStore;
 use crate::stats::{Counters, Upkeep};
 use crate::storage::Storage;
-use crate::storage::ahead::Ahead;
 use crate::storage::handles::Handles;
 use crate::storage::paced::Throttle;
+use crate::storage::preallocator::Preallocator;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
 use crate::view::ViewCell;
@@ -43,7 +43,7 @@ const NO_ROOM_RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Budgets {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) handles: Arc<Handles>,
-    pub(crate) ahead: Arc<Ahead>,
+    pub(crate) preallocator: Arc<Preallocator>,
     pub(crate) unsynced: Unsynced,
     pub(crate) space: SpaceWatch,
     pub(crate) sync_queue: SyncQueue,
@@ -61,8 +61,8 @@ pub(crate) struct Budgets {
 impl Budgets {
     /// The place of a partition that shares them.
     pub(crate) fn place(&self, dir: PathBuf) -> Arc<Place> {
-        let (storage, handles, ahead) = (&self.storage, &self.handles, &self.ahead);
-        Arc::new(Place::new(dir, Arc::clone(storage), Arc::clone(handles), Arc::clone(ahead)))
+        let (storage, handles, preallocator) = (&self.storage, &self.handles, &self.preallocator);
+        Arc::new(Place::new(dir, Arc::clone(storage), Arc::clone(handles), Arc::clone(preallocator)))
     }
 }
 
@@ -285,7 +285,7 @@ impl Shared {
     /// A file is cut, or replaced, from now on: a read that is under way is done again.
     pub(crate) fn begin_cut(&self) {
         self.cuts.fetch_add(1, Ordering::AcqRel);
-        // Whoever takes a lease after this sees the count changed (fetch).
+        // Whoever holds bytes after this sees the count changed (fetch).
         fence(Ordering::SeqCst);
     }
 
@@ -340,7 +340,7 @@ impl Shared {
         active.let_go();
         drop(active);
         self.tails.close(&closed);
-        self.view.load().segments().iter().for_each(|segment| segment.close_file());
+        self.view.load().segments().iter().for_each(|segment| segment.retire());
     }
 
     /// Makes everything durable, so that the next open has nothing to scan.
@@ -353,7 +353,7 @@ impl Shared {
         self.health.replace(Error::new(ErrorKind::Closed));
         drop(active);
         self.tails.close(&Error::new(ErrorKind::Closed));
-        self.view.load().segments().iter().for_each(|segment| segment.close_file());
+        self.view.load().segments().iter().for_each(|segment| segment.retire());
         match failed {
             // Damage that was there before is told at open, not here.
             Some(error) if *error.kind() == ErrorKind::Poisoned => Err(error),

@@ -76,7 +76,7 @@ impl Shared {
         let mut failed = None;
         graveyard.retain(|segment| {
             // Only a holder can make another one, and this is the last.
-            let held = Arc::strong_count(segment) > 1 || !segment.is_unleased();
+            let held = Arc::strong_count(segment) > 1;
             let removed = if held { Ok(()) } else { swap::remove_buried(segment) };
             let stays = held || removed.is_err();
             failed = failed.take().or(removed.err());

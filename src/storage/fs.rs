@@ -1,6 +1,9 @@
 //! The real file system: the only place with `std::fs`, mappings and `unsafe`.
 #![allow(unsafe_code, reason = "mappings; each block has its proof")]
 
+mod lock;
+mod window;
+
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
@@ -10,16 +13,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{Mmap, MmapOptions};
 
+use self::lock::FsLock;
+pub use self::window::Window;
+pub(crate) use self::window::fetch_for_reading;
+use super::holds::{Hold, Holds, Registry};
 use super::{DirEntry, File, FileInfo, FileKind, LockGuard, OpenMode, Reserve, Reserved, Storage};
+
+/// What this process holds of its files, by device and inode: a mapping keeps its inode from being used again.
+static HELD: Registry<(u64, u64)> = Registry::new();
 
 /// Zeros are written ahead in pieces of this size.
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
-
-/// Small writes have the window fetched so far ahead of them: its zeros lie in the cache of the processor that wrote
-/// them, and each line would be waited for.
-const FETCHED_AHEAD: usize = 1 << 10;
 
 /// Files of the operating system.
 #[derive(Clone, Debug)]
@@ -75,10 +81,12 @@ impl Storage for FileSystem {
             }
         }
         let file = retry(|| options.open(path))?;
-        if !file.metadata()?.is_file() {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(Arc::new(FsFile { file, map: self.map }))
+        let holds = HELD.of((metadata.dev(), metadata.ino()));
+        Ok(Arc::new(FsFile { file, map: self.map, holds }))
     }
 
     fn info(&self, path: &Path) -> io::Result<FileInfo> {
@@ -125,139 +133,25 @@ impl Storage for FileSystem {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(self.file_mode).custom_flags(no_follow());
         let file = retry(|| options.open(path))?;
-        let contended = fs2::lock_contended_error();
-        fs2::FileExt::try_lock_exclusive(&file).map_err(|e| {
-            if e.raw_os_error() == contended.raw_os_error() { io::ErrorKind::WouldBlock.into() } else { e }
-        })?;
-        set_record_lock(&file, true)?;
-        Ok(Box::new(FsLock { file, process: std::process::id() }))
+        Ok(Box::new(FsLock::take(file)?))
     }
-}
-
-#[derive(Debug)]
-struct FsLock {
-    file: fs::File,
-    process: u32,
-}
-
-impl LockGuard for FsLock {}
-
-impl Drop for FsLock {
-    fn drop(&mut self) {
-        // A child that was forked meanwhile has the lock as well, with the descriptor: closing ours would not end it.
-        // What the child drops is not its own.
-        if std::process::id() == self.process {
-            let _ = set_record_lock(&self.file, false);
-            let _ = fs2::FileExt::unlock(&self.file);
-        }
-    }
-}
-
-/// Takes or leaves an open-file-description lock: it conflicts with the record locks of a JVM, which `flock` does not,
-/// and unlike those it is not shared within a process.
-#[cfg(target_os = "linux")]
-fn set_record_lock(file: &fs::File, locked: bool) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let lock = libc::flock {
-        l_type: if locked { libc::F_WRLCK } else { libc::F_UNLCK } as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    // SAFETY: the descriptor is open for the whole call, and `lock` is a valid `flock` that outlives it.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
-    if result == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EACCES | libc::EAGAIN) => Err(io::ErrorKind::WouldBlock.into()),
-        _ => Err(error),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn set_record_lock(_file: &fs::File, _locked: bool) -> io::Result<()> {
-    Ok(())
 }
 
 struct FsFile {
     file: fs::File,
     map: bool,
+    holds: Arc<Holds>,
 }
 
-/// Reserved space behind the data of a file, mapped: small writes are copied into it.
-pub struct Window {
-    /// The position of the first byte in the file.
-    start: u64,
-    map: MmapMut,
+/// A mapping that is read: its file is held.
+struct Mapping {
+    map: Mmap,
+    _hold: Hold,
 }
 
-impl Window {
-    /// One past the position of the last byte.
-    pub fn end(&self) -> u64 {
-        self.start + self.map.len() as u64
-    }
-
-    /// Copies buffers, one behind the other, to a position of the file; `false`, and nothing done, when they do not lie
-    /// in the window whole.
-    #[inline]
-    pub fn write(&mut self, parts: [&[u8]; 2], position: u64) -> bool {
-        let [first, second] = parts;
-        let Some(start) = position.checked_sub(self.start).and_then(|start| usize::try_from(start).ok()) else {
-            return false;
-        };
-        let Some(target) = self.map.get_mut(start..).and_then(|rest| rest.get_mut(..first.len() + second.len())) else {
-            return false;
-        };
-        let size = target.len();
-        let (head, tail) = target.split_at_mut(first.len());
-        head.copy_from_slice(first);
-        tail.copy_from_slice(second);
-        // The processor sees by itself where a longer copy is going.
-        if size <= FETCHED_AHEAD
-            && let Some(coming) = self.map.get(start + size + FETCHED_AHEAD..)
-        {
-            fetch_for_writing(&coming[..size.min(coming.len())]);
-        }
-        true
-    }
-}
-
-/// Has the processor fetch bytes, all at once: who meets them one after the other waits for each. Pages that are not
-/// there stay away.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-pub(crate) fn fetch_for_reading(bytes: &[u8]) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    for line in bytes.chunks(64) {
-        // SAFETY: it is borrowed; fetching it neither faults nor changes anything that a program can see.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-#[inline]
-pub(crate) fn fetch_for_reading(_bytes: &[u8]) {}
-
-#[cfg(target_arch = "x86_64")]
-#[inline]
-fn fetch_for_writing(bytes: &[u8]) {
-    use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-    for line in bytes.chunks(64) {
-        // SAFETY: it is part of a live mapping, and fetching it changes nothing that a program can see.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) };
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-#[inline]
-fn fetch_for_writing(_bytes: &[u8]) {}
-
-impl fmt::Debug for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Window[{}, +{})", self.start, self.map.len())
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        &self.map
     }
 }
 
@@ -276,10 +170,18 @@ impl File for FsFile {
     }
 
     fn write_at(&self, buf: &[u8], position: u64) -> io::Result<()> {
+        let writing = self.holds.write(position);
+        writing.check(buf, position, |there| self.read_at(there, position))?;
         self.file.write_all_at(buf, position)
     }
 
     fn write_vectored_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
+        let writing = self.holds.write(position);
+        let mut at = position;
+        for part in parts {
+            writing.check(part, at, |there| self.read_at(there, at))?;
+            at += part.len() as u64;
+        }
         let slices: Vec<IoSlice<'_>> =
             parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
         let written = retry(|| rustix::io::pwritev(&self.file, &slices, position).map_err(io::Error::from))?;
@@ -300,7 +202,7 @@ impl File for FsFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        retry(|| self.file.set_len(len))
+        self.holds.cut(len, || retry(|| self.file.set_len(len)))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -323,14 +225,10 @@ impl File for FsFile {
         let mut at = position;
         while at < position + len {
             let size = (ZEROS.len() as u64).min(position + len - at) as usize;
-            self.file.write_all_at(&ZEROS[..size], at)?;
+            self.write_at(&ZEROS[..size], at)?;
             at += size as u64;
         }
         Ok(if mapped { self.window(position, len)?.map_or(Reserved::Space, Reserved::Window) } else { Reserved::Space })
-    }
-
-    fn release(&self, len: u64) -> io::Result<()> {
-        self.set_len(len)
     }
 
     fn map(&self, len: u64) -> io::Result<Option<Bytes>> {
@@ -340,14 +238,23 @@ impl File for FsFile {
         if len == 0 {
             return Ok(Some(Bytes::new()));
         }
+        let hold = self.holds.hold(len)?;
         if self.file.metadata()?.len() < len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // SAFETY: the mapping is read-only and the caller keeps the file from being cut or overwritten below `len`
-        // while it is held (the contract of `File::map`): what is readable is never written again, and a truncation
-        // makes a new file.
+        // SAFETY: the mapping is read-only, and the hold that lives as long as it keeps every handle of the file in this
+        // process from changing the bytes below `len` and from cutting the file there (the invariant of `holds`). Other
+        // processes are kept away by the log's lock; one that ignores it is outside of what Rust can promise.
         let map = unsafe { MmapOptions::new().len(len as usize).map(&self.file)? };
-        Ok(Some(Bytes::from_owner(map)))
+        Ok(Some(Bytes::from_owner(Mapping { map, _hold: hold })))
+    }
+
+    fn hold(&self, len: u64) -> io::Result<Hold> {
+        self.holds.hold(len)
+    }
+
+    fn held(&self) -> u64 {
+        self.holds.end()
     }
 
     #[cfg(target_os = "linux")]
@@ -376,14 +283,14 @@ impl FsFile {
     fn window(&self, position: u64, len: u64) -> io::Result<Option<Window>> {
         let page = rustix::param::page_size() as u64;
         let start = position / page * page;
-        // SAFETY: the file was written up to `position + len`, so it has blocks for all of it, and its owner drops the
-        // window before it cuts the file (the contract of `File::reserve`); nobody else writes an active segment (the
-        // log's lock). Readers see the same pages through `read_at` or a mapping of their own, but only bytes that were
-        // published, which are never written again.
+        let hold = self.holds.window(position..position + len)?;
+        // SAFETY: the file was written up to `position + len`, so it has blocks for all of it, and the window's hold keeps
+        // it from being cut below that while the window lives. The window writes only at and above what it has filled,
+        // and nobody can hold bytes there (the invariant of `holds`): no reference to them exists.
         let map =
             unsafe { MmapOptions::new().offset(start).len((position + len - start) as usize).map_mut(&self.file)? };
         // Pages that cannot be had are found out here, not by a signal later.
-        Ok(map.advise(memmap2::Advice::PopulateWrite).is_ok().then_some(Window { start, map }))
+        Ok(map.advise(memmap2::Advice::PopulateWrite).is_ok().then(|| Window::mapped(start, map, hold)))
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -399,13 +306,12 @@ impl fmt::Debug for FsFile {
 }
 
 /// Whether small writes may go through a mapping: a fault in blocks that were written cannot run out of space, as the
-/// file system writes in place.
+/// file system writes in place. XFS does not where a copy of the file shares its blocks.
 #[cfg(target_os = "linux")]
 fn is_mapped_safely(file: &fs::File) -> bool {
     const EXT: u64 = 0xEF53;
-    const XFS: u64 = 0x5846_5342;
     const TMPFS: u64 = 0x0102_1994;
-    rustix::fs::fstatfs(file).is_ok_and(|stat| matches!(stat.f_type as u64, EXT | XFS | TMPFS))
+    rustix::fs::fstatfs(file).is_ok_and(|stat| matches!(stat.f_type as u64, EXT | TMPFS))
 }
 
 /// Only on Linux does a sync of the file cover pages that were dirtied through a mapping.
@@ -463,26 +369,4 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 /// How many files this process may have open.
 pub(crate) fn open_files_limit() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_descriptor_that_a_child_inherited_does_not_keep_the_lock() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lock");
-        let storage = FileSystem::new();
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
-        // What a forked child has is the same open file.
-        let inherited = file.try_clone().unwrap();
-        fs2::FileExt::try_lock_exclusive(&file).unwrap();
-        set_record_lock(&file, true).unwrap();
-        let lock = FsLock { file, process: std::process::id() };
-        assert_eq!(storage.lock(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        drop(lock);
-        storage.lock(&path).unwrap();
-        drop(inherited);
-    }
 }

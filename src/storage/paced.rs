@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{DirEntry, File, FileInfo, LockGuard, OpenMode, Reserve, Reserved, Storage};
+use super::{DirEntry, File, FileInfo, Hold, LockGuard, OpenMode, Reserve, Reserved, Sizes, Storage};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError};
 
@@ -146,6 +146,10 @@ impl Storage for Paced {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
         self.storage.lock(path)
     }
+
+    fn sizes(&self) -> Sizes {
+        self.storage.sizes()
+    }
 }
 
 #[derive(Debug)]
@@ -186,12 +190,16 @@ impl File for PacedFile {
         self.file.reserve(position, len, how)
     }
 
-    fn release(&self, len: u64) -> io::Result<()> {
-        self.file.release(len)
-    }
-
     fn map(&self, len: u64) -> io::Result<Option<Bytes>> {
         self.file.map(len)
+    }
+
+    fn hold(&self, len: u64) -> io::Result<Hold> {
+        self.file.hold(len)
+    }
+
+    fn held(&self) -> u64 {
+        self.file.held()
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stratalog::storage::{DirEntry, File, FileInfo, FileSystem, LockGuard, OpenMode, Reserve, Reserved, Storage};
+use stratalog::storage::{
+    DirEntry, File, FileInfo, FileSystem, Hold, LockGuard, OpenMode, Reserve, Reserved, Sizes, Storage,
+};
 
 /// What is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,6 +94,10 @@ impl Storage for Watched {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
         self.inner.lock(path)
     }
+
+    fn sizes(&self) -> Sizes {
+        self.inner.sizes()
+    }
 }
 
 struct WatchedFile {
@@ -141,12 +147,16 @@ impl File for WatchedFile {
         Ok(if let Reserved::Window(_) = reserved { Reserved::Space } else { reserved })
     }
 
-    fn release(&self, len: u64) -> io::Result<()> {
-        self.inner.release(len)
-    }
-
     fn map(&self, len: u64) -> io::Result<Option<Bytes>> {
         self.inner.map(len)
+    }
+
+    fn hold(&self, len: u64) -> io::Result<Hold> {
+        self.inner.hold(len)
+    }
+
+    fn held(&self) -> u64 {
+        self.inner.held()
     }
 
     fn populate(&self, part: &[u8]) -> io::Result<()> {

@@ -10,7 +10,7 @@ use stratalog::sim::{Breadth, Image, Order, SimStorage};
 
 use super::found::After;
 use super::model::Model;
-use super::workload::{Draw, Kind, Op};
+use super::workload::{Draw, Kind, Op, SIZES};
 use super::world::{Ended, Rig, World};
 
 /// A workload, and how it is looked at.
@@ -145,6 +145,7 @@ pub fn explore(case: &Case, rig: Rig<'_>, seen: &mut Seen) -> Result<Counts, Fai
 fn record(case: &Case, rig: Rig<'_>, points: &mut Vec<Point>) -> Result<(), String> {
     let storage = SimStorage::new();
     storage.seed_random(case.seed);
+    storage.set_sizes(SIZES);
     if case.trace {
         storage.record();
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use stratalog::sim::{Call, Calls, Failure, Injection};
+use stratalog::storage::Sizes;
 use stratalog::{Cleanup, Durability, TopicConfig, WatermarkMode};
 
 /// What a workload is about.
@@ -97,10 +98,34 @@ pub enum Op {
     },
     /// Another process tries to open the log.
     Intrude,
+    /// The preallocating thread does a piece.
+    Preallocate,
+    /// Somebody fetches, and keeps what is fetched.
+    Hold,
+    /// The oldest of what somebody keeps is let go.
+    LetGo,
+    /// How appends and reads use mappings from now on.
+    Mappings {
+        append: bool,
+        read: bool,
+    },
     Fault(Injection),
     NoFault,
     Room(Option<u16>),
 }
+
+/// Small enough for every workload to come to windows, zeros, and spaces ordered ahead.
+pub const SIZES: Sizes = Sizes {
+    window_min: 256,
+    window_max: 512,
+    mapped_write_max: 300,
+    zeroed_write_max: 2000,
+    zeroed_piece: 256,
+    ahead_write_max: 1000,
+    windows_ahead: 2,
+    writes_before_window: 1,
+    map_growth_min: 256,
+};
 
 /// Draws numbers, the same for the same seed.
 #[derive(Clone)]
@@ -179,6 +204,8 @@ impl Kind {
             Op::Flush,
             Op::Roll,
             Op::Maintain,
+            Op::Preallocate,
+            Op::Hold,
             Op::Close,
             Op::Kill,
         ];
@@ -246,9 +273,16 @@ impl Kind {
             Op::Flush,
             Op::Roll,
             Op::Maintain,
+            Op::Preallocate,
+            Op::Preallocate,
+            match draw.below(4) {
+                0 => Op::LetGo,
+                1 => Op::Mappings { append: draw.below(3) > 0, read: draw.below(3) > 0 },
+                _ => Op::Hold,
+            },
         ];
         let own = self.own(draw);
-        if draw.below(11) < 5 { common[draw.below(6) as usize] } else { own[draw.below(6) as usize] }
+        if draw.below(11) < 6 { common[draw.below(9) as usize] } else { own[draw.below(6) as usize] }
     }
 
     /// Operations of this kind alone.

@@ -1,6 +1,6 @@
 //! Runs operations against a log, and keeps the model of what they promise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use stratalog::format::{BatchBuilder, Marker, end_marker};
 use stratalog::sim::{Call, Calls, SimStorage};
 use stratalog::storage::Storage;
 use stratalog::{
-    Budget, CompactMode, Durability, Error, ErrorKind, Log, LogConfig, ManualClock, Offset, Partition, Record,
-    RecordBatch, Timestamp, TopicConfig,
+    Budget, CompactMode, Durability, Error, ErrorKind, Fetch, FetchOptions, Log, LogConfig, ManualClock, Offset,
+    Partition, Record, RecordBatch, Timestamp, TopicConfig,
 };
 
 use super::found::{After, FoundTopic, look};
@@ -50,6 +50,8 @@ pub struct World<'a> {
     log: Option<Log>,
     /// Sizes of the records that a crash took, by partition.
     lost: BTreeMap<(String, usize), Vec<usize>>,
+    /// What somebody fetched and keeps, with the bytes as they were.
+    held: VecDeque<(Fetch, Vec<u8>)>,
     /// Which partition the next operation is for.
     turn: usize,
     /// A fault was set: operations may fail.
@@ -101,6 +103,7 @@ impl<'a> World<'a> {
             clock: Arc::new(ManualClock::new(now)),
             log: None,
             lost: BTreeMap::new(),
+            held: VecDeque::new(),
             turn: 0,
             faulty: false,
             failed: 0,
@@ -148,8 +151,20 @@ impl<'a> World<'a> {
                 }
             }
             self.note_durable();
+            self.check_held()?;
         }
         Ok(())
+    }
+
+    /// What somebody keeps is as it was, and the storage saw nothing that a real mapping would not bear.
+    fn check_held(&self) -> Result<(), Ended> {
+        if let Some(why) = self.storage.take_violations().into_iter().next() {
+            return Err(Ended::Violation(format!("I11: {why}")));
+        }
+        match self.held.iter().find(|(fetch, bytes)| fetch.chunks().flatten().ne(bytes)) {
+            Some((fetch, _)) => Err(Ended::Violation(format!("I2: bytes from {} on changed", fetch.from()))),
+            None => Ok(()),
+        }
     }
 
     /// Opens the log after a crash, checks what is there, and takes it for granted from here on.
@@ -169,7 +184,8 @@ impl<'a> World<'a> {
             self.settle(&found);
             Ok(())
         });
-        opened.map_err(|stop| self.ended(stop))
+        opened.map_err(|stop| self.ended(stop))?;
+        self.check_held()
     }
 
     /// A record as long as the one that a crash took, where it took one: what is left of it must not show.
@@ -395,6 +411,16 @@ impl<'a> World<'a> {
                 self.edit(|model| model.elapsed += i64::from(seconds) * 1000);
             }
             Op::Maintain => return self.maintain(),
+            Op::Preallocate => {
+                self.log()?.preallocate();
+            }
+            Op::LetGo => {
+                self.held.pop_front();
+            }
+            Op::Mappings { append, read } => {
+                let Some(topic) = self.log()?.topic(MAIN) else { return Ok(()) };
+                topic.set_config(topic.config()?.append_windows(append).mapped_reads(read))?;
+            }
             op => return self.part_step(op),
         }
         Ok(())
@@ -414,6 +440,16 @@ impl<'a> World<'a> {
             Op::Tombstone { key } => self.tombstone(name, id, &partition, key),
             Op::Transaction { producer, size } => self.transaction(name, id, &partition, producer, size.into()),
             Op::EndTransaction { producer, abort } => self.end_transaction(name, id, &partition, producer, abort),
+            Op::Hold => {
+                let options = FetchOptions { max_bytes: 2000, ..FetchOptions::default() };
+                let fetch = partition.fetch(partition.offsets().start, options)?;
+                let bytes = fetch.chunks().flatten().copied().collect();
+                self.held.push_back((fetch, bytes));
+                if self.held.len() > 3 {
+                    self.held.pop_front();
+                }
+                Ok(())
+            }
             Op::Flush => self.flush(name, id, &partition),
             Op::Roll => Ok(partition.roll()?),
             Op::DeleteBefore { percent } => self.delete_before(name, id, &partition, percent.into()),

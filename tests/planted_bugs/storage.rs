@@ -11,7 +11,7 @@ use stratalog::Offset;
 use stratalog::format::state::decode_slot;
 use stratalog::format::{Batches, State, patch_offset};
 use stratalog::sim::SimStorage;
-use stratalog::storage::{DirEntry, File, FileInfo, LockGuard, OpenMode, Reserve, Reserved, Storage};
+use stratalog::storage::{DirEntry, File, FileInfo, Hold, LockGuard, OpenMode, Reserve, Reserved, Sizes, Storage};
 
 /// Which files a bug concerns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -192,6 +192,10 @@ impl Storage for PlantedStorage {
         }
     }
 
+    fn sizes(&self) -> Sizes {
+        self.inner.sizes()
+    }
+
     fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
         self.inner.fill_random(bytes)
     }
@@ -369,15 +373,20 @@ impl File for PlantedFile {
         {
             self.inner.write_at(&batch, position)?;
         }
-        Ok(reserved)
-    }
-
-    fn release(&self, len: u64) -> io::Result<()> {
-        self.set_len(len)
+        // Writes into a window would not be seen.
+        Ok(if let Reserved::Window(_) = reserved { Reserved::Space } else { reserved })
     }
 
     fn map(&self, len: u64) -> io::Result<Option<Bytes>> {
         self.inner.map(len)
+    }
+
+    fn hold(&self, len: u64) -> io::Result<Hold> {
+        self.inner.hold(len)
+    }
+
+    fn held(&self) -> u64 {
+        self.inner.held()
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {

@@ -80,7 +80,7 @@ fn beside(doings: impl FnOnce(&Log) -> Vec<Doing>) -> (Log, Opening) {
         shared.place.dir.clone(),
         Arc::new(Between { inner: storage, doings: Mutex::new(doings) }),
         Arc::clone(&shared.place.handles),
-        Arc::clone(&shared.place.ahead),
+        Arc::clone(&shared.place.preallocator),
     );
     let request = crate::opening::request(&config, &shared.budgets, Path::new("/log"), "t", 0, &shared.config());
     let request = Request { read_only: true, ..request };

@@ -1,6 +1,6 @@
 //! What a power cut leaves: of the changes to names and to files since their last sync, which are there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::disk::{Change, Content, Dir, Disk, Inode, NameChange, Node, Pending, ROOT, grow};
@@ -127,7 +127,8 @@ impl Disk {
     pub(super) fn after(&self, image: &Image) -> Disk {
         let names = Kept::choose(image.names, self.dirs.iter().flat_map(|(id, dir)| orders(*id, &dir.pending)));
         let data = Kept::choose(image.data, self.inodes.iter().flat_map(|(id, inode)| orders(*id, &inode.pending)));
-        let mut left = Disk { last_id: self.last_id, random: self.random ^ 1, ..Disk::default() };
+        let (last_id, maps, sizes) = (self.last_id, self.maps, self.sizes);
+        let mut left = Disk { last_id, maps, sizes, random: self.random ^ 1, ..Disk::default() };
         let mut reachable = vec![ROOT];
         while let Some(id) = reachable.pop() {
             let Some(dir) = self.dirs.get(&id) else { continue };
@@ -136,7 +137,8 @@ impl Disk {
                 match node {
                     Node::File(id) => {
                         let content = self.inodes.get(id).map(|inode| inode.after(&data)).unwrap_or_default();
-                        let inode = Inode { cached: content.clone(), durable: content, ..Inode::default() };
+                        let number = self.number(*id);
+                        let inode = Inode { number, cached: content.clone(), durable: content, ..Inode::default() };
                         left.inodes.insert(*id, Arc::new(inode));
                     }
                     Node::Dir(id) => reachable.push(*id),
@@ -144,7 +146,19 @@ impl Disk {
             }
             left.dirs.insert(id, Arc::new(Dir { cached: names.clone(), durable: names, pending: Vec::new() }));
         }
+        left.tell_apart();
         left
+    }
+
+    /// Gives a file another number where an older one has it: that one's removal was lost.
+    fn tell_apart(&mut self) {
+        let mut seen = HashSet::new();
+        let twice: Vec<u64> =
+            self.inodes.iter().filter(|(_, inode)| !seen.insert(inode.number)).map(|(id, _)| *id).collect();
+        for id in twice {
+            let number = (1..).find(|number| seen.insert(*number)).unwrap_or_default();
+            self.inode(id).number = number;
+        }
     }
 }
 

@@ -6,7 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use crate::storage::Sizes;
+
 use super::fault::{Call, Draw, Failed, Faults};
+use super::in_use::{By, InUse};
 
 /// The id of the root directory.
 pub(super) const ROOT: u64 = 0;
@@ -26,10 +29,15 @@ pub(super) struct Disk {
     pub(super) faults: Faults,
     /// Bytes that still fit; `None` for no limit.
     pub(super) free: Option<u64>,
+    /// Whether files are mapped.
+    pub(super) maps: bool,
+    pub(super) sizes: Sizes,
     /// What was done, when it is recorded.
     pub(super) trace: Option<Vec<String>>,
     /// Where random bytes come from.
     pub(super) random: u64,
+    /// What the process has of the files: nothing of it survives a crash.
+    pub(super) in_use: InUse,
 }
 
 /// The bytes of a file, shared by all states of the disk that agree on them.
@@ -44,6 +52,8 @@ struct Body {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inode {
+    /// What a program sees as its identity: a number that is used again once nobody has the file.
+    pub(super) number: u64,
     pub(super) cached: Content,
     pub(super) durable: Content,
     pub(super) pending: Vec<Pending<Change>>,
@@ -188,7 +198,7 @@ impl Inode {
 impl Disk {
     pub(super) fn new() -> Disk {
         let dirs = BTreeMap::from([(ROOT, Arc::new(Dir::default()))]);
-        Disk { dirs, ..Disk::default() }
+        Disk { dirs, maps: true, ..Disk::default() }
     }
 
     /// Counts a call that changes something; what it fails with, if it does. Fails when the machine has stopped.
@@ -206,6 +216,18 @@ impl Disk {
     /// The same of a call that leaves nothing when it fails.
     pub(super) fn begin_whole(&mut self, call: Call, what: impl FnOnce() -> String) -> io::Result<()> {
         self.begin(call, what)?.map_or(Ok(()), |failed| Err(failed.error))
+    }
+
+    /// Counts a store into a mapping, which cannot fail; whether the machine still runs.
+    pub(super) fn store(&mut self, what: impl FnOnce() -> String) -> bool {
+        if self.check_running().is_err() {
+            return false;
+        }
+        self.operations += 1;
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{} Store {}", self.operations, what()));
+        }
+        true
     }
 
     /// Counts a call that changes nothing.
@@ -269,6 +291,27 @@ impl Disk {
         Ok(())
     }
 
+    /// Makes a file, with the lowest number that no file has.
+    pub(super) fn new_inode(&mut self) -> u64 {
+        let id = self.new_id();
+        let taken: HashSet<u64> = self.live().into_iter().map(|id| self.number(id)).collect();
+        let number = (1..).find(|number| !taken.contains(number)).unwrap_or_default();
+        self.inodes.insert(id, Arc::new(Inode { number, ..Inode::default() }));
+        id
+    }
+
+    /// The files that have a name, and those that somebody has open, mapped or held.
+    fn live(&self) -> Vec<u64> {
+        let named = self.dirs.values().flat_map(|dir| dir.cached.values());
+        let named = named.filter_map(|node| if let Node::File(id) = node { Some(*id) } else { None });
+        named.chain(self.in_use.files()).collect()
+    }
+
+    /// What a program sees as a file's identity.
+    pub(super) fn number(&self, id: u64) -> u64 {
+        self.inodes.get(&id).map_or(0, |inode| inode.number)
+    }
+
     pub(super) fn inode(&mut self, id: u64) -> &mut Inode {
         Arc::make_mut(self.inodes.entry(id).or_default())
     }
@@ -278,7 +321,7 @@ impl Disk {
     }
 
     /// Changes a file in the page cache. On a full disk a write is done as far as it fits.
-    pub(super) fn change(&mut self, id: u64, change: Change) -> io::Result<()> {
+    pub(super) fn change(&mut self, id: u64, change: Change, by: By) -> io::Result<()> {
         let before = self.content(id).len() as u64;
         let after = match &change {
             Change::Write { position, bytes } => before.max(position + bytes.len() as u64),
@@ -290,18 +333,20 @@ impl Disk {
                 let room = self.free.take().unwrap_or_default();
                 let fits = (before + room).saturating_sub(position).min(bytes.len() as u64) as usize;
                 self.free = Some((before + room).saturating_sub(before.max(position + fits as u64)));
-                self.apply(id, Change::Write { position, bytes: bytes[..fits].into() });
+                self.apply(id, Change::Write { position, bytes: bytes[..fits].into() }, by);
                 return Err(full);
             }
             (Err(full), Change::SetLen(_)) => return Err(full),
         };
         self.give_space(before.saturating_sub(after));
-        self.apply(id, change);
+        self.apply(id, change, by);
         Ok(())
     }
 
-    fn apply(&mut self, id: u64, change: Change) {
+    /// Changes a file in the page cache, within the space that it has.
+    pub(super) fn apply(&mut self, id: u64, change: Change, by: By) {
         let order = self.operations;
+        self.in_use.check(id, &change, by);
         let inode = self.inode(id);
         change.apply(inode.cached.edit());
         inode.pending.push(Pending { order, what: change });

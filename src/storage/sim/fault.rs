@@ -28,11 +28,13 @@ pub enum Call {
     Open,
     /// A directory listed, or a name looked up.
     Look,
+    /// A file mapped. Reserved space that cannot be mapped is there all the same.
+    Map,
 }
 
 impl Call {
     /// All kinds.
-    pub const ALL: [Call; 11] = [
+    pub const ALL: [Call; 12] = [
         Call::Write,
         Call::SetLen,
         Call::Sync,
@@ -44,11 +46,12 @@ impl Call {
         Call::Read,
         Call::Open,
         Call::Look,
+        Call::Map,
     ];
 
     /// Whether it changes something, on the disk or in what the disk will keep.
     pub fn changes(self) -> bool {
-        !matches!(self, Call::Read | Call::Open | Call::Look)
+        !matches!(self, Call::Read | Call::Open | Call::Look | Call::Map)
     }
 }
 

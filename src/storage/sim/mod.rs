@@ -11,21 +11,32 @@
 mod crash;
 mod disk;
 mod fault;
+mod in_use;
 mod seam;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Sizes;
+use super::holds::Registry;
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::crash::{Breadth, Crash, Image, Kept, Order};
 use self::disk::{Disk, Node, ROOT, hash};
 pub use self::fault::{Call, Calls, Failure, Fault, Injection};
+pub(super) use self::seam::SimWindow;
 
 /// A file system in memory. Clones are the same one.
 #[derive(Clone)]
 pub struct SimStorage {
-    disk: Arc<Mutex<Disk>>,
+    shared: Arc<Shared>,
     observer: Option<Observer>,
+}
+
+struct Shared {
+    disk: Mutex<Disk>,
+    /// What somebody holds of the files.
+    held: Registry<u64>,
 }
 
 /// Is handed the state before each operation that changes something.
@@ -38,13 +49,13 @@ impl SimStorage {
     }
 
     fn of(disk: Disk) -> SimStorage {
-        SimStorage { disk: Arc::new(Mutex::new(disk)), observer: None }
+        SimStorage { shared: Arc::new(Shared { disk: Mutex::new(disk), held: Registry::new() }), observer: None }
     }
 
     /// A handle that hands the state before each operation made through it to `observer`, which must not use the
     /// storage itself.
     pub fn observed(&self, observer: impl Fn(SimStorage) + Send + Sync + 'static) -> SimStorage {
-        SimStorage { disk: Arc::clone(&self.disk), observer: Some(Arc::new(observer)) }
+        SimStorage { shared: Arc::clone(&self.shared), observer: Some(Arc::new(observer)) }
     }
 
     /// How many operations have changed something so far.
@@ -103,6 +114,23 @@ impl SimStorage {
         self.lock_disk().free = bytes;
     }
 
+    /// Whether files are mapped, for reading and for appends. Default `true`.
+    pub fn set_maps(&self, maps: bool) {
+        self.lock_disk().maps = maps;
+    }
+
+    /// What it pays to reserve and to map on it. Default: that of every storage. Small ones have a short workload come
+    /// to every window.
+    pub fn set_sizes(&self, sizes: Sizes) {
+        self.lock_disk().sizes = sizes;
+    }
+
+    /// Takes the violations that showed so far: bytes that somebody has mapped or holds were overwritten or cut off, or
+    /// zeros of reserved space met what is written. One that nobody takes fails the test when the storage is dropped.
+    pub fn take_violations(&self) -> Vec<String> {
+        self.lock_disk().in_use.take_violations()
+    }
+
     /// Flips a bit of a file, in the page cache and on the disk.
     ///
     /// # Errors
@@ -158,6 +186,8 @@ impl SimStorage {
             operations: disk.operations,
             free: disk.free,
             random: disk.random ^ 1,
+            maps: disk.maps,
+            sizes: disk.sizes,
             ..Disk::default()
         };
         SimStorage::of(left)
@@ -172,7 +202,7 @@ impl SimStorage {
             for (name, node) in disk.dirs.get(&id).iter().flat_map(|dir| &dir.cached) {
                 hash_of = hash(name.as_bytes(), hash_of);
                 let (id, content) = match node {
-                    Node::File(id) => (*id, disk.inodes.get(id).map_or(0, |inode| inode.cached.hash())),
+                    Node::File(id) => (disk.number(*id), disk.inodes.get(id).map_or(0, |inode| inode.cached.hash())),
                     Node::Dir(id) => {
                         reachable.push(*id);
                         (*id, 1)
@@ -213,20 +243,27 @@ impl SimStorage {
 
     /// The state as it is now, of its own from here on: a machine that stands still.
     pub fn snapshot(&self) -> SimStorage {
-        SimStorage::of(self.lock_disk().clone())
+        SimStorage::of(Disk { in_use: Default::default(), ..self.lock_disk().clone() })
     }
 
     fn lock_disk(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The disk, for an operation that changes something.
     fn change_disk(&self) -> MutexGuard<'_, Disk> {
         let disk = self.lock_disk();
         if let Some(observer) = &self.observer {
-            observer(SimStorage::of(disk.clone()));
+            observer(SimStorage::of(Disk { in_use: Default::default(), ..disk.clone() }));
         }
         disk
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let violations = self.disk.get_mut().unwrap_or_else(PoisonError::into_inner).in_use.take_violations();
+        assert!(violations.is_empty() || std::thread::panicking(), "violations: {violations:?}");
     }
 }
 

@@ -1,0 +1,133 @@
+//! Windows: reserved space of a file, mapped, so that a small write is a copy in memory.
+
+use std::fmt;
+
+use memmap2::MmapMut;
+
+use crate::storage::holds::WindowHold;
+
+/// Small writes have the window fetched this far ahead of them: its zeros lie in the cache of the processor that wrote
+/// them, and each line would be waited for.
+const FETCHED_AHEAD: usize = 1 << 10;
+
+/// Reserved space behind the data of a file, mapped: small writes are copied into it.
+///
+/// It is filled from its start on: nothing is written below what was written before. The file cannot be cut below its
+/// end while it lives.
+pub struct Window {
+    /// The position of the first mapped byte in the file: of a real mapping, the start of a page.
+    start: u64,
+    bytes: Bytes,
+    hold: WindowHold,
+}
+
+enum Bytes {
+    Mapped(MmapMut),
+    #[cfg(any(test, feature = "sim"))]
+    Simulated(crate::storage::sim::SimWindow),
+}
+
+impl Window {
+    pub(super) fn mapped(start: u64, map: MmapMut, hold: WindowHold) -> Window {
+        Window { start, bytes: Bytes::Mapped(map), hold }
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(in crate::storage) fn simulated(
+        start: u64,
+        window: crate::storage::sim::SimWindow,
+        hold: WindowHold,
+    ) -> Window {
+        Window { start, bytes: Bytes::Simulated(window), hold }
+    }
+
+    /// One past the position of the last byte.
+    pub fn end(&self) -> u64 {
+        self.start
+            + match &self.bytes {
+                Bytes::Mapped(map) => map.len() as u64,
+                #[cfg(any(test, feature = "sim"))]
+                Bytes::Simulated(window) => window.len(),
+            }
+    }
+
+    /// Nothing is written below `position` any more: what lies there was written by a call.
+    pub(crate) fn skip_to(&mut self, position: u64) {
+        self.hold.fill(self.hold.filled().max(position.min(self.end())));
+    }
+
+    /// Copies buffers, one behind the other, to a position of the file; `false`, and nothing done, when they do not lie
+    /// whole in the part of the window that is not filled.
+    #[inline]
+    pub fn write(&mut self, parts: [&[u8]; 2], position: u64) -> bool {
+        if position < self.hold.filled() {
+            return false;
+        }
+        let Some(start) = position.checked_sub(self.start).and_then(|start| usize::try_from(start).ok()) else {
+            return false;
+        };
+        let written = match &mut self.bytes {
+            Bytes::Mapped(map) => copy(map, start, parts),
+            #[cfg(any(test, feature = "sim"))]
+            Bytes::Simulated(window) => window.write(parts, position),
+        };
+        if written {
+            self.hold.fill(position + (parts[0].len() + parts[1].len()) as u64);
+        }
+        written
+    }
+}
+
+#[inline]
+fn copy(map: &mut MmapMut, start: usize, [first, second]: [&[u8]; 2]) -> bool {
+    let Some(target) = map.get_mut(start..).and_then(|rest| rest.get_mut(..first.len() + second.len())) else {
+        return false;
+    };
+    let size = target.len();
+    let (head, tail) = target.split_at_mut(first.len());
+    head.copy_from_slice(first);
+    tail.copy_from_slice(second);
+    // The processor sees by itself where a longer copy is going.
+    if size <= FETCHED_AHEAD
+        && let Some(coming) = map.get(start + size + FETCHED_AHEAD..)
+    {
+        fetch_for_writing(&coming[..size.min(coming.len())]);
+    }
+    true
+}
+
+/// Prefetches all cache lines of some bytes at once instead of missing on each in turn. Pages that are not there stay
+/// away.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) fn fetch_for_reading(bytes: &[u8]) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    for line in bytes.chunks(64) {
+        // SAFETY: it is borrowed; fetching it neither faults nor changes anything that a program can see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+pub(crate) fn fetch_for_reading(_bytes: &[u8]) {}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn fetch_for_writing(bytes: &[u8]) {
+    use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+    for line in bytes.chunks(64) {
+        // SAFETY: it is part of a live mapping, and fetching it changes nothing that a program can see.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) };
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn fetch_for_writing(_bytes: &[u8]) {}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Window[{}, {})", self.start, self.end())
+    }
+}

@@ -1,0 +1,311 @@
+//! What of a file is in somebody's hands: mapped for reading, handed out as a region, or mapped as a window.
+//!
+//! The account is kept by the file's identity, not by a handle of it: bytes that were handed out live on after the log
+//! that made them was closed, and the log that is opened next in the same process must respect them.
+//!
+//! # Invariant
+//! Held bytes do not change, and the file is not cut below them. Three rules keep it, each decided under one lock:
+//!
+//! - a write by call that begins below `end` may only write the bytes that are there already (I8 asks for that);
+//! - a cut below `end`, or below the end of a window, is refused;
+//! - bytes that a write under way or a window may still change cannot be held: a window only writes at and above what
+//!   it has filled.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::hash::Hash;
+use std::io;
+use std::ops::Range;
+use std::sync::{LazyLock, Mutex as PlainMutex};
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// A registry is searched for files that nobody has any more when it has grown to this many.
+const PRUNED_AT: usize = 64;
+
+/// The accounts of the files that somebody has, by their identity.
+pub(super) struct Registry<K>(LazyLock<PlainMutex<Accounts<K>>>);
+
+struct Accounts<K> {
+    files: HashMap<K, Weak<Holds>>,
+    pruned_at: usize,
+}
+
+impl<K: Eq + Hash> Registry<K> {
+    pub(super) const fn new() -> Registry<K> {
+        Registry(LazyLock::new(|| PlainMutex::new(Accounts { files: HashMap::new(), pruned_at: PRUNED_AT })))
+    }
+
+    /// The account of a file. An identity is not used again while somebody has the file: its account is gone before.
+    pub(super) fn of(&self, identity: K) -> Arc<Holds> {
+        let mut accounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if accounts.files.len() >= accounts.pruned_at {
+            accounts.files.retain(|_, holds| holds.strong_count() > 0);
+            accounts.pruned_at = (2 * accounts.files.len()).max(PRUNED_AT);
+        }
+        let known = accounts.files.entry(identity).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            let holds = Arc::new(Holds::default());
+            *known = Arc::downgrade(&holds);
+            holds
+        })
+    }
+}
+
+/// The account of one file, shared by all handles of it.
+#[derive(Default)]
+pub(crate) struct Holds {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many hold the bytes up to here.
+    held: BTreeMap<u64, usize>,
+    windows: Vec<Arc<Extent>>,
+    /// Where the writes under way begin.
+    writing: Vec<u64>,
+}
+
+/// What a window covers, and how far it is filled: it writes only at and above that.
+#[derive(Debug)]
+struct Extent {
+    end: u64,
+    filled: AtomicU64,
+}
+
+/// Holds the bytes of a file below some position: until it is dropped they do not change, and the file is not cut below
+/// them.
+pub struct Hold(#[expect(dead_code, reason = "dropped, it gives the bytes back")] Box<dyn Send + Sync>);
+
+struct Held {
+    holds: Arc<Holds>,
+    end: u64,
+}
+
+/// A write under way.
+pub(super) struct Writing<'h> {
+    holds: &'h Holds,
+    from: u64,
+    /// The bytes below this are held: what is written there must be there already.
+    pub(super) same_below: u64,
+}
+
+/// The part of a file that a window covers.
+pub(super) struct WindowHold {
+    holds: Arc<Holds>,
+    extent: Arc<Extent>,
+}
+
+impl Holds {
+    /// One past the last byte that is held.
+    pub(super) fn end(&self) -> u64 {
+        self.lock().end()
+    }
+
+    /// Holds the bytes below `end`.
+    ///
+    /// # Errors
+    /// `ResourceBusy` where a write under way or a window may still change one of them.
+    pub(super) fn hold(self: &Arc<Self>, end: u64) -> io::Result<Hold> {
+        let mut state = self.lock();
+        if state.writing.iter().any(|from| *from < end) || state.windows.iter().any(|extent| extent.is_open_below(end))
+        {
+            return Err(busy("bytes that are still written cannot be held"));
+        }
+        *state.held.entry(end).or_default() += 1;
+        Ok(Hold::new(Held { holds: Arc::clone(self), end }))
+    }
+
+    /// Begins a write by call.
+    pub(super) fn write(&self, from: u64) -> Writing<'_> {
+        let mut state = self.lock();
+        state.writing.push(from);
+        Writing { holds: self, from, same_below: state.end() }
+    }
+
+    /// Changes the length of a file by `cut`.
+    ///
+    /// # Errors
+    /// `ResourceBusy` where it would end below held bytes or inside a window.
+    pub(super) fn cut(&self, len: u64, cut: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let state = self.lock();
+        if len < state.end() || state.windows.iter().any(|extent| len < extent.end) {
+            return Err(busy("the file is held beyond this length"));
+        }
+        cut()
+    }
+
+    /// Registers a window, which is to be filled from its start on.
+    ///
+    /// # Errors
+    /// `ResourceBusy` where bytes of it are held, or lie in another window that is not full.
+    pub(super) fn window(self: &Arc<Self>, part: Range<u64>) -> io::Result<WindowHold> {
+        let mut state = self.lock();
+        let overlaps = |extent: &Arc<Extent>| part.start < extent.end && extent.is_open_below(extent.end);
+        if part.start < state.end() || state.windows.iter().any(overlaps) {
+            return Err(busy("a window cannot cover what is held"));
+        }
+        let extent = Arc::new(Extent { end: part.end, filled: AtomicU64::new(part.start) });
+        state.windows.push(Arc::clone(&extent));
+        Ok(WindowHold { holds: Arc::clone(self), extent })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Extent {
+    /// Whether the window may still write bytes below `end`.
+    fn is_open_below(&self, end: u64) -> bool {
+        self.filled.load(Ordering::Acquire) < end.min(self.end)
+    }
+}
+
+impl State {
+    fn end(&self) -> u64 {
+        self.held.last_key_value().map_or(0, |(end, _)| *end)
+    }
+}
+
+impl Writing<'_> {
+    /// Fails unless the bytes that are held are those that `buf` has at `position`, as `read` finds them.
+    ///
+    /// # Errors
+    /// `ResourceBusy` where one differs.
+    pub(super) fn check(
+        &self,
+        buf: &[u8],
+        position: u64,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        let len = self.same_below.saturating_sub(position).min(buf.len() as u64) as usize;
+        if len == 0 {
+            return Ok(());
+        }
+        let mut there = vec![0; len];
+        if read(&mut there)? == len && there == buf[..len] {
+            return Ok(());
+        }
+        Err(busy("bytes that are held cannot be overwritten with others"))
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut state = self.holds.lock();
+        let at = state.writing.iter().position(|from| *from == self.from).expect("it was begun");
+        state.writing.swap_remove(at);
+    }
+}
+
+impl WindowHold {
+    /// Where the next write may begin.
+    #[inline]
+    pub(super) fn filled(&self) -> u64 {
+        // Only the window's owner stores to it.
+        self.extent.filled.load(Ordering::Relaxed)
+    }
+
+    /// Everything below `position` is written.
+    #[inline]
+    pub(super) fn fill(&self, position: u64) {
+        // Whoever holds the bytes after this sees them written.
+        self.extent.filled.store(position, Ordering::Release);
+    }
+}
+
+impl Drop for WindowHold {
+    fn drop(&mut self) {
+        self.holds.lock().windows.retain(|extent| !Arc::ptr_eq(extent, &self.extent));
+    }
+}
+
+impl Hold {
+    /// A hold that ends when `guard` is dropped: for a storage of one's own.
+    pub fn new(guard: impl Send + Sync + 'static) -> Hold {
+        Hold(Box::new(guard))
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hold")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.holds.lock();
+        let count = state.held.get_mut(&self.end).expect("it is held");
+        *count -= 1;
+        if *count == 0 {
+            state.held.remove(&self.end);
+        }
+    }
+}
+
+fn busy(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::ResourceBusy, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fails<T>(done: io::Result<T>) -> bool {
+        done.is_err_and(|e| e.kind() == io::ErrorKind::ResourceBusy)
+    }
+
+    #[test]
+    fn what_is_held_is_neither_cut_nor_changed_until_the_last_hold_goes() {
+        let holds = Arc::new(Holds::default());
+        let (first, second) = (holds.hold(10).unwrap(), holds.hold(10).unwrap());
+        for hold in [first, second] {
+            assert!(fails(holds.cut(9, || panic!("it is held"))));
+            let writing = holds.write(8);
+            let there = |into: &mut [u8]| {
+                into.copy_from_slice(b"ab");
+                Ok(into.len())
+            };
+            assert!(writing.check(b"abX", 8, there).is_ok(), "the third byte is not held");
+            assert!(fails(writing.check(b"aX", 8, there)));
+            assert!(fails(writing.check(b"ab", 8, |_| Ok(1))), "the file is shorter");
+            drop(hold);
+        }
+        assert_eq!(holds.end(), 0);
+        holds.cut(0, || Ok(())).unwrap();
+    }
+
+    #[test]
+    fn a_file_may_grow_and_be_cut_above_what_is_held() {
+        let holds = Arc::new(Holds::default());
+        let _hold = holds.hold(10).unwrap();
+        holds.cut(10, || Ok(())).unwrap();
+        assert_eq!(holds.write(10).same_below, 10);
+    }
+
+    #[test]
+    fn what_may_still_be_written_cannot_be_held() {
+        let holds = Arc::new(Holds::default());
+        let writing = holds.write(5);
+        assert!(fails(holds.hold(6)));
+        drop((holds.hold(5).unwrap(), writing));
+        let window = holds.window(5..20).unwrap();
+        assert!(fails(holds.hold(6)));
+        window.fill(8);
+        assert!(fails(holds.hold(9)));
+        let hold = holds.hold(8).unwrap();
+        assert!(fails(holds.window(7..9)), "a held byte is in it");
+        assert!(fails(holds.window(8..9)), "the other window writes there");
+        assert!(fails(holds.cut(19, || panic!("the window ends at 20"))));
+        window.fill(20);
+        let next = holds.window(20..30).unwrap();
+        drop((window, hold));
+        assert!(fails(holds.cut(25, || panic!("the second window ends at 30"))));
+        drop(next);
+        holds.cut(0, || Ok(())).unwrap();
+    }
+}
