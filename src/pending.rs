@@ -72,8 +72,6 @@ pub(crate) enum Holders {
     Nobody,
     /// The partition itself, which wrote all that it reads.
     Partition,
-    /// Readers, too: the segment that is cut becomes a new file.
-    Readers,
 }
 
 /// Deletes the segments above `to` and cuts the one that holds it, which must reach what is durable below `to`: a
@@ -115,10 +113,7 @@ fn redo_truncate(place: &Arc<Place>, state: &State, to: Offset, holders: Holders
     let whole: Vec<Offset> = bases.iter().copied().filter(|whole| *whole < base).collect();
     digest::remove_undecided(place, &whole, std::mem::take(&mut cut.ended))?;
     place.sync_dir()?;
-    if holders == Holders::Readers {
-        replace_by_prefix(place, &*cut.file, base, position)?;
-    } else {
-        cut.file.set_len(position).map_err(|e| Error::io(e, &cut.path))?;
+    if swap::cut(place, &*cut.file, base, position)? {
         settle(place, state, &cut, holders)?;
     }
     for kind in
@@ -193,18 +188,6 @@ fn settle(place: &Place, state: &State, cut: &Measured, holders: Holders) -> Res
     cut.file.sync().map_err(at)?;
     // The name may be newer than the last sync of the directory.
     place.sync_dir()
-}
-
-/// Puts a copy of a segment's first bytes in its place; who holds the old file goes on seeing all of it.
-fn replace_by_prefix(place: &Place, file: &dyn File, base: Offset, len: u64) -> Result<()> {
-    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
-    let temporary = place.segment_path(base, SegmentFileKind::Log, Suffix::Cleaned);
-    let at = |e| Error::io(e, &temporary);
-    files::remove(&*place.storage, &temporary)?;
-    let prefix = place.storage.open(&temporary, OpenMode::CreateNew).map_err(at)?;
-    files::copy(file, 0..len, |bytes, position| prefix.write_at(bytes, position)).map_err(at)?;
-    prefix.sync().map_err(at)?;
-    place.storage.rename(&temporary, &path).map_err(at)
 }
 
 fn remove_all(place: &Arc<Place>) -> Result<()> {

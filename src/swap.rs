@@ -8,7 +8,7 @@ use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::offset::Offset;
 use crate::segment::index::{SegmentIndex, Sums};
 use crate::segment::{Facts, Place, Segment};
-use crate::storage::files;
+use crate::storage::{File, OpenMode, files};
 
 /// Files that are renamed with a segment; the `.log` last, where its name is what counts.
 const WITH_LOG: [SegmentFileKind; 4] =
@@ -60,6 +60,31 @@ pub(crate) fn replace(place: &Arc<Place>, olds: &[Arc<Segment>], output: &Replac
     place.sync_dir()?;
     let extent = (output.len, output.end);
     Ok(Segment::new(place, output.base, extent, true, output.facts, SegmentIndex::of(output.sums)))
+}
+
+/// Cuts the file of a segment where it is, and is to be synced then, unless somebody has bytes of it beyond `len`: mapped
+/// or handed out, by this log or an earlier one of this process. Those stay as they are, and a durable copy of the first
+/// `len` bytes takes the file's place. Whether it was cut. A disk without room for the copy is an error, and nothing has
+/// changed; the caller makes the name durable.
+pub(crate) fn cut(place: &Place, file: &dyn File, base: Offset, len: u64) -> Result<bool> {
+    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+    if file.held() <= len {
+        file.set_len(len).map_err(|e| Error::io(e, &path))?;
+        return Ok(true);
+    }
+    let temporary = place.segment_path(base, SegmentFileKind::Log, Suffix::Cleaned);
+    let at = |e| Error::io(e, &temporary);
+    files::remove(&*place.storage, &temporary)?;
+    let copied = place.storage.open(&temporary, OpenMode::CreateNew).and_then(|prefix| {
+        files::copy(file, 0..len, |bytes, position| prefix.write_at(bytes, position))?;
+        prefix.sync()
+    });
+    if let Err(error) = copied {
+        files::remove(&*place.storage, &temporary)?;
+        return Err(at(error));
+    }
+    place.storage.rename(&temporary, &path).map_err(at)?;
+    Ok(false)
 }
 
 /// Gives all files of a segment `.deleted` names, and its snapshot too: what it was taken before is gone.

@@ -136,9 +136,8 @@ fn cut_back(shared: &Shared, active: &mut Active, held: &Held<'_>, to: Offset) -
         }
     }
     active.let_go();
-    let in_use = view.from(to).first().is_some_and(|segment| segment.base() <= to && !segment.begin_cut());
-    let holders = if in_use { Holders::Readers } else { Holders::Partition };
-    shared.redo(Pending::Truncate(to), holders)?;
+    view.from(to).first().inspect(|segment| segment.begin_cut());
+    shared.redo(Pending::Truncate(to), Holders::Partition)?;
     let state = shared.state();
     let mut segments: Vec<Arc<Segment>> =
         view.segments().iter().filter(|segment| segment.base() < state.active_base).cloned().collect();

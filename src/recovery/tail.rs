@@ -19,6 +19,7 @@ use crate::segment::{Place, Segment};
 use crate::state::Found as FoundState;
 use crate::storage::{File, OpenMode, files};
 use crate::survey::{Files, LogFile, Stop, Walk, valid_batch_follows, walk};
+use crate::swap;
 
 use super::aside::unused_broken_name;
 use super::{Cut, Opening, segment};
@@ -152,14 +153,18 @@ impl Tail {
         if torn {
             self.no_room = opening.cut(&*file, &log, &walk, next.is_some())?;
         }
+        let mut id = log.id;
         if !opening.request.read_only && self.no_room.is_none() {
             let clean = opening.request.kafka.clean && !goes_on;
-            settle(&place, rewriter, &log, position..walk.position, clean).map_err(|e| Error::io(e, &path))?;
+            match settle(&place, rewriter, &log, position..walk.position, clean) {
+                Err(error) if torn && *error.kind() == ErrorKind::DiskFull => self.no_room = Some(error),
+                settled => id = settled?,
+            }
         }
         let sealed = goes_on;
         // The active one too: who goes on only knows the largest timestamp, not which batch has it.
         times.extend(indexer.finish());
-        let log = LogFile { end: walk.end, valid: walk.position, ..log };
+        let log = LogFile { id, end: walk.end, valid: walk.position, ..log };
         let made = segment(&place, &log, known.as_ref(), sealed);
         made.update_facts(|facts| facts.max_timestamp = indexer.max_timestamp());
         made.update_index(|index| {
@@ -350,24 +355,24 @@ impl Rewriter<'_> {
 
 /// Ends the file where its batches end, writes the rest of those above the watermark again and syncs them. Where nothing
 /// is to be done it is synced all the same, unless it was closed in good order: whoever cut it, or began the next one,
-/// may have been killed before the sync.
-fn settle(
-    place: &Place,
-    mut rewriter: Rewriter<'_>,
-    log: &LogFile,
-    scanned: Range<u64>,
-    clean: bool,
-) -> io::Result<()> {
+/// may have been killed before the sync. Returns the identity of the file, which is another one where somebody in this
+/// process still has bytes of what is cut off.
+fn settle(place: &Place, mut rewriter: Rewriter<'_>, log: &LogFile, scanned: Range<u64>, clean: bool) -> Result<u64> {
     if log.len == scanned.end && scanned.is_empty() && clean {
-        return Ok(());
+        return Ok(log.id);
     }
-    if log.len > scanned.end {
-        rewriter.file.set_len(scanned.end)?;
+    let path = place.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
+    let at = |e| Error::io(e, &path);
+    if log.len > scanned.end && !swap::cut(place, rewriter.file, log.base, scanned.end)? {
+        place.sync_dir()?;
+        return Ok(place.storage.info(&path).map_err(at)?.id);
     }
-    rewriter.flush()?;
-    rewriter.file.sync()?;
+    rewriter.flush().and_then(|()| rewriter.file.sync()).map_err(at)?;
     // The name may be newer than the last sync of the directory.
-    if scanned.start == 0 { place.storage.sync_dir(&place.dir) } else { Ok(()) }
+    if scanned.start == 0 {
+        place.sync_dir()?;
+    }
+    Ok(log.id)
 }
 
 /// The leader epochs on record; a file that cannot be read counts as none, and batches fill it again.

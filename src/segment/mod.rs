@@ -193,10 +193,9 @@ impl Segment {
         if slot.usage == Use::Open { data.file.hold(len).map(Some) } else { Ok(None) }
     }
 
-    /// Nobody comes to hold more of the file from here on: it is about to be cut. Whether it may be cut where it is.
-    pub(crate) fn begin_cut(&self) -> bool {
+    /// Nobody comes to hold more of the file from here on: it is about to be cut.
+    pub(crate) fn begin_cut(&self) {
         self.lock_slot().usage = Use::Cut;
-        !self.is_sealed()
     }
 
     /// Closes the file for good: the partition is closed or deleted.

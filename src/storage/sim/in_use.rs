@@ -44,6 +44,7 @@ impl InUse {
 
     /// The engine asked for what must be refused.
     pub(super) fn refused(&mut self, what: String) {
+        eprintln!("{what} {}", std::backtrace::Backtrace::force_capture());
         self.violations.push(what);
     }
 
