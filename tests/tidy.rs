@@ -60,7 +60,7 @@ const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 /// The one door to the disk, and the one to names.
-const DISK: &str = "storage/fs.rs";
+const DISK: &str = "storage/fs";
 const NAMES: &str = "format/file_name.rs";
 
 struct Floor {
@@ -90,6 +90,10 @@ impl Source {
     /// The module right below the crate's root.
     fn module(&self) -> &str {
         self.path.split('/').next().unwrap_or_default().trim_end_matches(".rs")
+    }
+
+    fn is_disk(&self) -> bool {
+        self.path.strip_prefix(DISK).is_some_and(|rest| rest.starts_with(['.', '/']))
     }
 
     fn is_tests(&self) -> bool {
@@ -182,7 +186,7 @@ fn imports_go_down_only() {
 #[test]
 fn one_file_goes_to_the_disk() {
     let mut violations = Vec::new();
-    for source in sources().iter().filter(|source| source.path != DISK && !source.is_tests()) {
+    for source in sources().iter().filter(|source| !source.is_disk() && !source.is_tests()) {
         for (at, line) in source.code.iter().enumerate() {
             let door = ["std::fs", "memmap2", "rustix::fs", "libc::open"].into_iter().find(|door| line.contains(door));
             if let Some(door) = door.or(is_word(line, "unsafe").then_some("unsafe")) {

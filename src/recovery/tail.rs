@@ -153,14 +153,7 @@ impl Tail {
         if torn {
             self.no_room = opening.cut(&*file, &log, &walk, next.is_some())?;
         }
-        let mut id = log.id;
-        if !opening.request.read_only && self.no_room.is_none() {
-            let clean = opening.request.kafka.clean && !goes_on;
-            match settle(&place, rewriter, &log, position..walk.position, clean) {
-                Err(error) if torn && *error.kind() == ErrorKind::DiskFull => self.no_room = Some(error),
-                settled => id = settled?,
-            }
-        }
+        let id = self.settle(opening, rewriter, &log, position..walk.position, goes_on)?;
         let sealed = goes_on;
         // The active one too: who goes on only knows the largest timestamp, not which batch has it.
         times.extend(indexer.finish());
@@ -177,6 +170,29 @@ impl Tail {
         opening.stamp(&made);
         self.segments.push(made);
         Ok(goes_on)
+    }
+
+    /// Makes what was scanned of a segment durable, and only that; returns the identity of its file. Nothing is done
+    /// where torn bytes found no room.
+    fn settle(
+        &mut self,
+        opening: &Opening,
+        rewriter: Rewriter<'_>,
+        log: &LogFile,
+        scanned: Range<u64>,
+        goes_on: bool,
+    ) -> Result<u64> {
+        if opening.request.read_only || self.no_room.is_some() {
+            return Ok(log.id);
+        }
+        let clean = opening.request.kafka.clean && !goes_on;
+        match settle(&opening.request.place, rewriter, log, scanned, clean) {
+            Err(error) if *error.kind() == ErrorKind::DiskFull => {
+                self.no_room = Some(error);
+                Ok(log.id)
+            }
+            settled => settled,
+        }
     }
 }
 
