@@ -63,6 +63,16 @@ const FUNCTION_LINES_MAX: usize = 70;
 const DISK: &str = "storage/fs";
 const NAMES: &str = "format/file_name.rs";
 
+/// Where code may ask whether it is built for a test or for the simulation: there the two storages differ, or the model
+/// checkers replace locks.
+const SIMULATED: &[(&str, usize)] = &[
+    // The modules and their re-exports.
+    ("lib.rs", 1),
+    ("storage/mod.rs", 1),
+    // A window of the simulation.
+    ("storage/fs/window.rs", 4),
+];
+
 struct Floor {
     modules: &'static [&'static str],
     siblings: bool,
@@ -313,4 +323,46 @@ fn the_measure_of_functions_measures() {
     let code = "fn a() {\n    1\n}\n\nimpl B {\n    pub(crate) fn c(\n        &self,\n    ) {\n    }\n    fn d();\n}\n";
     let code: Vec<String> = code.lines().map(str::to_owned).collect();
     assert_eq!(functions(&code), [("a".to_owned(), 3), ("c".to_owned(), 4)]);
+}
+
+/// The functions that a trait of the seam declares.
+fn methods(text: &str, of: &str) -> Vec<String> {
+    let start = text.find(of).expect("the seam has this trait");
+    let body = &text[start..];
+    let body = &body[..body.find("\n}\n").expect("it ends")];
+    let declared = body.lines().filter_map(|line| line.strip_prefix("    fn "));
+    declared.map(|rest| rest.split(['(', '<']).next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn the_simulated_storage_implements_every_call_of_the_seam() {
+    let sources = sources();
+    let text = |path: &str| &sources.iter().find(|source| source.path == path).expect("it is there").text;
+    let seam = text("storage/sim/seam.rs");
+    let mut violations = Vec::new();
+    for name in ["pub trait Storage", "pub trait File"] {
+        for method in methods(text("storage/mod.rs"), name) {
+            if !seam.contains(&format!("fn {method}(")) {
+                violations.push(format!("{name}: {method} is the default of the simulated storage"));
+            }
+        }
+    }
+    report(violations);
+}
+
+#[test]
+fn the_engine_does_not_ask_whether_its_storage_is_simulated() {
+    let mut violations = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_tests() && !source.path.starts_with("storage/sim/")) {
+        let asks = |line: &&String| {
+            let line = line.trim();
+            line.contains("feature = \"sim\"") || line.contains("cfg!(") && line.contains("test")
+        };
+        let count = source.code.iter().filter(asks).count();
+        let allowed = SIMULATED.iter().find(|(path, _)| *path == source.path).map_or(0, |(_, count)| *count);
+        if count > allowed {
+            violations.push(format!("{}: {count} places ask, {allowed} may", source.path));
+        }
+    }
+    report(violations);
 }

@@ -172,8 +172,8 @@ impl Tail {
         Ok(goes_on)
     }
 
-    /// Makes what was scanned of a segment durable, and only that; returns the identity of its file. Nothing is done
-    /// where torn bytes found no room.
+    /// Makes what was scanned of a segment durable, and only that; returns the identity of its file, which is another one
+    /// where somebody in this process still has bytes of what is cut off. Nothing is done where torn bytes found no room.
     fn settle(
         &mut self,
         opening: &Opening,
@@ -185,14 +185,23 @@ impl Tail {
         if opening.request.read_only || self.no_room.is_some() {
             return Ok(log.id);
         }
+        let (place, file, end) = (&opening.request.place, rewriter.file, scanned.end);
+        let path = place.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
+        let at = |e| Error::io(e, &path);
         let clean = opening.request.kafka.clean && !goes_on;
-        match settle(&opening.request.place, rewriter, log, scanned, clean) {
+        settle(place, rewriter, log, scanned, clean).map_err(at)?;
+        if log.len <= end || file.held() <= end {
+            return Ok(log.id);
+        }
+        match swap::cut(place, file, log.base, end) {
             Err(error) if *error.kind() == ErrorKind::DiskFull => {
                 self.no_room = Some(error);
-                Ok(log.id)
+                return Ok(log.id);
             }
-            settled => settled,
-        }
+            cut => cut?,
+        };
+        place.sync_dir()?;
+        Ok(place.storage.info(&path).map_err(at)?.id)
     }
 }
 
@@ -369,26 +378,26 @@ impl Rewriter<'_> {
     }
 }
 
-/// Ends the file where its batches end, writes the rest of those above the watermark again and syncs them. Where nothing
-/// is to be done it is synced all the same, unless it was closed in good order: whoever cut it, or began the next one,
-/// may have been killed before the sync. Returns the identity of the file, which is another one where somebody in this
-/// process still has bytes of what is cut off.
-fn settle(place: &Place, mut rewriter: Rewriter<'_>, log: &LogFile, scanned: Range<u64>, clean: bool) -> Result<u64> {
+/// Ends the file where its batches end, unless somebody has what is behind, writes the rest of those above the watermark
+/// again and syncs them. Where nothing is to be done it is synced all the same, unless it was closed in good order:
+/// whoever cut it, or began the next one, may have been killed before the sync.
+fn settle(
+    place: &Place,
+    mut rewriter: Rewriter<'_>,
+    log: &LogFile,
+    scanned: Range<u64>,
+    clean: bool,
+) -> io::Result<()> {
     if log.len == scanned.end && scanned.is_empty() && clean {
-        return Ok(log.id);
+        return Ok(());
     }
-    let path = place.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
-    let at = |e| Error::io(e, &path);
-    if log.len > scanned.end && !swap::cut(place, rewriter.file, log.base, scanned.end)? {
-        place.sync_dir()?;
-        return Ok(place.storage.info(&path).map_err(at)?.id);
+    if log.len > scanned.end && rewriter.file.held() <= scanned.end {
+        rewriter.file.set_len(scanned.end)?;
     }
-    rewriter.flush().and_then(|()| rewriter.file.sync()).map_err(at)?;
+    rewriter.flush()?;
+    rewriter.file.sync()?;
     // The name may be newer than the last sync of the directory.
-    if scanned.start == 0 {
-        place.sync_dir()?;
-    }
-    Ok(log.id)
+    if scanned.start == 0 { place.storage.sync_dir(&place.dir) } else { Ok(()) }
 }
 
 /// The leader epochs on record; a file that cannot be read counts as none, and batches fill it again.

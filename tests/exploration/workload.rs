@@ -383,9 +383,12 @@ fn fault(draw: &mut Draw) -> (Op, Op) {
         Call::Rename,
         Call::Create,
         Call::SetLen,
+        Call::Map,
+        Call::WriteOut,
+        Call::Read,
     ];
     let injection = Injection {
-        calls: Calls::Only(calls[draw.below(9) as usize]),
+        calls: Calls::Only(calls[draw.below(calls.len() as u64) as usize]),
         after: draw.below(6),
         failure: Failure::ALL[draw.below(5) as usize],
         forever: draw.below(3) == 0,

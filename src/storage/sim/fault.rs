@@ -30,11 +30,13 @@ pub enum Call {
     Look,
     /// A file mapped. Reserved space that cannot be mapped is there all the same.
     Map,
+    /// Written bytes handed to the medium before the sync that makes them durable.
+    WriteOut,
 }
 
 impl Call {
     /// All kinds.
-    pub const ALL: [Call; 12] = [
+    pub const ALL: [Call; 13] = [
         Call::Write,
         Call::SetLen,
         Call::Sync,
@@ -47,11 +49,12 @@ impl Call {
         Call::Open,
         Call::Look,
         Call::Map,
+        Call::WriteOut,
     ];
 
     /// Whether it changes something, on the disk or in what the disk will keep.
     pub fn changes(self) -> bool {
-        !matches!(self, Call::Read | Call::Open | Call::Look | Call::Map)
+        !matches!(self, Call::Read | Call::Open | Call::Look | Call::Map | Call::WriteOut)
     }
 }
 

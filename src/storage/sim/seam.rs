@@ -254,6 +254,14 @@ impl File for SimFile {
         }
     }
 
+    fn write_out(&self, _begin: Range<u64>, _wait_for: Range<u64>) -> io::Result<()> {
+        self.storage.lock_disk().look(Call::WriteOut)
+    }
+
+    fn populate(&self, _part: &[u8]) -> io::Result<()> {
+        self.storage.lock_disk().look(Call::Read)
+    }
+
     fn reserve(&self, position: u64, len: u64, how: Reserve) -> io::Result<Reserved> {
         let maps = self.storage.lock_disk().maps;
         if how == Reserve::Mapped && !maps {
