@@ -115,6 +115,8 @@ fn tidy(shared: &Shared, now: Timestamp, report: &mut PassReport) -> Retained {
 
 /// Applies retention to a partition; the caller holds its maintenance lock.
 pub(crate) fn retain(shared: &Shared, now: Timestamp) -> Result<usize> {
+    // It may have been deleted while the lock was waited for.
+    shared.check_writable()?;
     let removed = retention::run(shared, now)?.removed;
     shared.counters.segments_removed.add(removed as u64);
     shared.reap()?;
@@ -124,7 +126,7 @@ pub(crate) fn retain(shared: &Shared, now: Timestamp) -> Result<usize> {
 impl PassReport {
     fn note_roll(&mut self, shared: &Shared, now: Timestamp) -> bool {
         let mut active = shared.lock_active();
-        if shared.is_paused() || active.roll_due().is_none_or(|due| due > now) {
+        if shared.check_writable().is_err() || shared.is_paused() || active.roll_due().is_none_or(|due| due > now) {
             return false;
         }
         let rolled = active.roll(shared, now).map(|()| true);
@@ -249,6 +251,43 @@ pub(crate) fn compaction_stats(shared: &Shared, now: Timestamp) -> CompactionSta
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::Arc;
+
+    /// A topic is deleted and made again while a pass over the old one is under way; the new file has the old one's name
+    /// and, as the file system gives numbers out again, its identity.
+    #[test]
+    fn a_pass_over_a_deleted_topic_leaves_the_one_that_has_its_name_alone() {
+        let storage = crate::sim::SimStorage::new();
+        let config = crate::LogConfig::new().storage(Arc::new(storage.clone())).min_free_bytes(0);
+        let log = crate::Log::open("/log", config.maintenance_interval(None).sync_threads(0)).unwrap();
+        let append = |count: u64| {
+            let partition = log.partition("t", 0).unwrap();
+            (0..count).for_each(|_| drop(partition.append_records([crate::Record::new("k", "v")]).unwrap()));
+            partition
+        };
+        let topic = crate::TopicConfig::new().segment_age(Duration::from_millis(1));
+        log.create_topic("t", 1, topic.clone()).unwrap();
+        let old = Arc::clone(&append(10).shared);
+        let identity = |shared: &Shared| shared.place.storage.info(&shared.view.load().active().path()).unwrap().id;
+        let before = identity(&old);
+        log.delete_topic("t").unwrap();
+        log.create_topic("t", 1, topic).unwrap();
+        let new = append(1000);
+        assert_eq!(identity(&new.shared), before, "the identity is used again");
+        let later = old.config().segment_age;
+        let now = Timestamp::from_millis(i64::MAX / 2 + later.as_millis() as i64);
+        let mut report = PassReport::default();
+        for _ in 0..3 {
+            assert!(!report.note_roll(&old, now));
+            old.release_idle(now).unwrap();
+            report.note(old.reap().map(|_| ()));
+            assert!(retain(&old, now).is_err());
+        }
+        assert!(report.errors.is_empty(), "{:?}", report.errors);
+        let mut reader = new.reader(crate::Offset::ZERO).unwrap();
+        (0..1000).for_each(|_| assert!(reader.next_record().unwrap().is_some()));
+        assert_eq!(storage.take_violations(), Vec::<String>::new());
+    }
 
     #[test]
     fn waits_double_up_to_five_minutes() {

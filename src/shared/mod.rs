@@ -326,7 +326,12 @@ impl Shared {
 
     /// Gives back what is reserved ahead by a partition that nothing is appended to.
     pub(crate) fn release_idle(&self, now: Timestamp) -> Result<()> {
-        self.lock_active().release_idle(now)
+        let mut active = self.lock_active();
+        // Deleted meanwhile: its name, and even its inode, may be those of another topic's file by now.
+        if self.check_writable().is_err() {
+            return Ok(());
+        }
+        active.release_idle(now)
     }
 
     /// The topic is deleted, or the log dropped: whoever holds a handle is told, and nothing is written any more.
