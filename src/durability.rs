@@ -245,6 +245,16 @@ impl Durability {
         self.turn(shared, target)?.map_or(Ok(()), |work| self.sync_now(shared, work).map(drop))
     }
 
+    /// Makes everything below `target` durable, for whoever holds the appender. No waker is called under it: a syncing
+    /// thread does that later.
+    pub(crate) fn make_durable(&self, shared: &Shared, target: Offset) -> Result<()> {
+        if self.end() < target {
+            self.sync_quietly(shared, target)?;
+            shared.sync_soon();
+        }
+        Ok(())
+    }
+
     /// Waits until everything below `target` is durable, or nobody syncs: then the caller does.
     fn turn(&self, shared: &Shared, target: Offset) -> Result<Option<MutexGuard<'_, Work>>> {
         let mut work = self.lock();

@@ -203,15 +203,24 @@ impl Partition {
     }
 
     /// Removes every batch that holds an offset at or above `to`, durably; returns the new end, which lies lower where
-    /// `to` is inside a batch.
+    /// `to` is inside a batch. Damaged batches above `to` go like any others.
+    ///
+    /// A crash leaves the log as it was, or cut: the next open completes what was begun.
     ///
     /// # Errors
+    /// [`ErrorKind::Corrupt`], with path and position, where a batch below `to` is damaged in the segment that is cut,
+    /// or in one that has to be read to know the producers. Nothing has changed then. Damage in other segments is not
+    /// looked for: they stay as they are. A damaged batch behind a gap that `to` lies in counts as below `to` where its
+    /// header does not tell.
+    ///
     /// [`ErrorKind::TruncateBelowCompacted`] where compaction removed records because of ones that would go.
     pub fn truncate(&self, to: Offset) -> Result<Offset> {
         truncate::truncate(&self.shared, to, false)
     }
 
-    /// Like [`truncate`](Self::truncate), even below what compaction relied on: for replicas that fetch again.
+    /// Like [`truncate`](Self::truncate), even below what compaction relied on, and where that meets damage: the log is
+    /// then cut at the last good batch before it, and the end that is returned lies there. For replicas that fetch
+    /// again: what is cut off is not kept.
     pub fn truncate_lossy(&self, to: Offset) -> Result<Offset> {
         truncate::truncate(&self.shared, to, true)
     }

@@ -3,20 +3,18 @@
 //! Every step can be done again: a crash at any point has recovery begin with the first.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
-use crate::format::{Pending, Scratch, State};
+use crate::format::{Pending, State};
 use crate::offset::Offset;
-use crate::segment::scan::Check;
 use crate::segment::{Place, digest};
 use crate::state::StateStore;
 use crate::storage::{File, OpenMode, files};
-use crate::survey::{Stop, walk};
+use crate::survey::{CutPoint, cut_point};
 use crate::swap;
-use crate::transactions;
 
 /// Carries out on disk what `state` says is pending, from its first step, and says that it is done.
 pub(crate) fn redo(place: &Arc<Place>, store: &StateStore, pending: Pending, holders: Holders) -> Result<()> {
@@ -32,7 +30,7 @@ pub(crate) fn redo(place: &Arc<Place>, store: &StateStore, pending: Pending, hol
                 state.high_watermark = state.high_watermark.min(end);
                 state.segments.retain(|segment| segment.base < base);
                 // The snapshot is looked for: the newest one below the end.
-                state.producers_at = Some(Offset::MAX);
+                state.producers_at = state.producers_at.map(|_| Offset::MAX);
             })
         }
         Pending::Reset(to) => {
@@ -137,34 +135,32 @@ struct Measured {
 }
 
 /// Finds the last batch of a segment that lies below `to` whole. Damage below the durable watermark is an error:
-/// nothing durable is cut for it.
+/// nothing durable is cut for it. What lies above `to` may have been cut and appended anew before the `state` that told
+/// of it was durable, and is not looked at.
 fn measure(place: &Place, state: &State, base: Offset, to: Offset) -> Result<Measured> {
     let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
     let at = |e| Error::io(e, &path);
     let file = place.storage.open(&path, OpenMode::Write).map_err(at)?;
     let len = file.info().map_err(at)?.len;
-    let mut end = LogEnd { base, end: base, position: 0 };
-    let (mut ended, mut scratch) = (BTreeSet::new(), Scratch::default());
-    let walk = walk(&*file, base, (0, len), base, Check::Crc, |found| {
-        let header = found.batch.header();
-        if header.next_offset() <= to {
-            end.end = header.next_offset();
-            end.position = found.position + header.size as u64;
-            if found.batch.control(&mut scratch).ok().flatten().is_some_and(transactions::ends_transaction) {
-                ended.insert(header.producer_id);
-            }
-        }
-        Ok(())
-    })
-    .map_err(|e| e.at_path(&path))?;
-    // What lies at `to` and above may have been cut and appended anew before the `state` that told of it was durable.
-    if let Stop::Bad(why) = &walk.stop
-        && walk.end < state.durable_end.min(to)
-    {
-        return Err(Error::corrupt(&path, walk.position, why.to_string()));
+    let cut = sound_cut_point(&*file, &path, (base, len), to, state.durable_end)?;
+    let end = LogEnd { base, end: cut.end, position: cut.position };
+    Ok(Measured { whole: cut.whole, ended: cut.ended, path, file, end })
+}
+
+/// Where a segment, given by base and length, is to be cut by a truncation to `to` that `state` tells of: `to` is the
+/// end of a batch, and what lies below `durable` was there when the truncation began.
+pub(crate) fn sound_cut_point(
+    file: &dyn File,
+    path: &Path,
+    (base, len): (Offset, u64),
+    to: Offset,
+    durable: Offset,
+) -> Result<CutPoint> {
+    let cut = cut_point(file, base, len, None, to).map_err(|e| e.at_path(path))?;
+    match &cut.damage {
+        Some(what) if cut.end < durable.min(to) => Err(Error::corrupt(path, cut.position, what.clone())),
+        _ => Ok(cut),
     }
-    let whole = matches!(walk.stop, Stop::End) && end.position == len;
-    Ok(Measured { path, file, end, whole, ended })
 }
 
 /// How much of a segment is known to be durable.

@@ -11,11 +11,22 @@ use crate::producers::Producers;
 use crate::segment::Place;
 use crate::segment::scan::{Check, Found};
 use crate::storage::{OpenMode, files};
-use crate::survey::{LogFile, walk};
+use crate::survey::{LogFile, walk_up_to};
 use crate::transactions;
 
 /// A larger producer snapshot is not read.
 const SNAPSHOT_MAX: u64 = 256 << 20;
+
+/// When there is known to have been no producer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Nobody {
+    /// There may have been some at any time.
+    Never,
+    /// There was none where the producers are asked for.
+    Then,
+    /// There was none at a later offset.
+    Later,
+}
 
 /// Follows the batches of a log.
 pub(crate) struct Replay {
@@ -47,8 +58,7 @@ impl Replay {
 
     /// Brings the producers to their state before `at`: from the newest snapshot that can be read, and the batches
     /// since. Snapshots do not tell of transactions that have ended, so the one has to lie at or below `settled`, from
-    /// where on they may still be taken back. `exact` is the snapshot that is known to belong to `at`; `Some(None)`:
-    /// there were no producers then.
+    /// where on they may still be taken back.
     pub(crate) fn producers_before(
         &mut self,
         place: &Arc<Place>,
@@ -56,10 +66,10 @@ impl Replay {
         snapshots: &[Offset],
         at: Offset,
         settled: Offset,
-        exact: Option<Option<Offset>>,
+        nobody: Nobody,
     ) -> Result<()> {
         self.producers = Producers::default();
-        if exact == Some(None) {
+        if nobody == Nobody::Then {
             return Ok(());
         }
         let mut from = logs.first().map_or(at, |first| first.base);
@@ -69,13 +79,22 @@ impl Replay {
                 break;
             }
         }
+        // Each roll leaves a snapshot where a producer is known. Where none was left, and nobody is known later either,
+        // a segment that `at` does not lie in has nothing to tell, and its damage does not matter here.
+        let skips_damage = nobody == Nobody::Later && snapshots.is_empty();
         for log in logs.iter().filter(|log| log.end > from && log.base < at) {
-            self.replay(place, log, from, at, |_| ())?;
+            match self.replay(place, log, from, at, |_| ()) {
+                Err(error) if skips_damage && log.end <= at && error.is_corruption() => {
+                    self.producers = Producers::default();
+                }
+                replayed => replayed?,
+            }
         }
         Ok(())
     }
 
-    /// Replays the batches of one segment with offsets in `[from, to)`.
+    /// Replays the batches of one segment with offsets in `[from, to)`. Damage in front of `to` is an error: what lies
+    /// behind it may have ended a transaction.
     pub(crate) fn replay(
         &mut self,
         place: &Place,
@@ -86,15 +105,21 @@ impl Replay {
     ) -> Result<()> {
         let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
         let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
-        walk(&*file, log.base, (0, log.valid), log.base, Check::Header, |Found { batch, .. }| {
-            if (from..to).contains(&batch.header().base_offset)
-                && let Some(entry) = self.note(&batch)
-            {
-                aborted(entry);
-            }
-            Ok(())
-        })?;
-        Ok(())
+        let offsets = log.base..log.end;
+        let walk =
+            walk_up_to(&*file, offsets, (0, log.valid), log.base, to, Check::Header, |Found { batch, .. }| {
+                if batch.header().base_offset >= from
+                    && let Some(entry) = self.note(&batch)
+                {
+                    aborted(entry);
+                }
+                Ok(())
+            })
+            .map_err(|e| e.at_path(&path))?;
+        match walk.fault() {
+            Some(what) if walk.end < log.end.min(to) => Err(Error::corrupt(&path, walk.position, what)),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,17 +1,24 @@
 //! Looking at a partition directory, and walking its segments.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::format::{
-    BATCH_HEADER_LEN, BatchHeader, BatchView, FormatError, OffsetIndexEntry, Pending, SegmentState, State,
+    BATCH_HEADER_LEN, BatchHeader, BatchView, FormatError, OffsetIndexEntry, Pending, Scratch, SegmentState, State,
 };
 use crate::offset::Offset;
 use crate::segment::digest;
 use crate::segment::scan::{Check, Found, OFFSETS_MAX, Scan, ScanError, zeros_follow};
 use crate::segment::{Place, Segment};
 use crate::storage::{File, FileKind, OpenMode, files};
+use crate::transactions;
+
+/// Space that was reserved, or a batch that the medium has lost.
+const ZEROS: &str = "zeros where batches should be";
 
 /// A `.log` file in its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,11 +103,24 @@ pub(crate) struct Walk {
     pub(crate) stop: Stop,
 }
 
+impl Walk {
+    /// What is wrong with what follows the last good batch, at `position`; `None` where nothing follows, or batches do.
+    pub(crate) fn fault(&self) -> Option<Cow<'static, str>> {
+        match &self.stop {
+            Stop::Bad(why) => Some(why.to_string().into()),
+            Stop::Zeros => Some(ZEROS.into()),
+            Stop::End | Stop::Reached => None,
+        }
+    }
+}
+
 /// What follows the last good batch.
 #[derive(Debug)]
 pub(crate) enum Stop {
     /// Nothing.
     End,
+    /// Batches from the offset on that the walk goes up to.
+    Reached,
     /// Zeros, to the end of the file: reserved space.
     Zeros,
     /// Something else.
@@ -114,32 +134,65 @@ pub(crate) fn walk(
     range: (u64, u64),
     start_end: Offset,
     check: Check,
+    each: impl FnMut(Found<'_>) -> Result<()>,
+) -> Result<Walk> {
+    walk_up_to(file, base..Offset::MAX, range, start_end, Offset::MAX, check, each)
+}
+
+/// The same up to the first batch at or above `to`, of a segment whose batches hold none but these offsets. Of that
+/// batch only the header is looked at, and none behind it is read: they may be damaged.
+pub(crate) fn walk_up_to(
+    file: &dyn File,
+    offsets: Range<Offset>,
+    range: (u64, u64),
+    start_end: Offset,
+    to: Offset,
+    check: Check,
     mut each: impl FnMut(Found<'_>) -> Result<()>,
 ) -> Result<Walk> {
-    let mut walk = Walk { end: start_end.max(base), position: range.0, last: None, stop: Stop::End };
-    let mut scan = Scan::new(file, range.0, range.1, check);
+    let mut walk = Walk { end: start_end.max(offsets.start), position: range.0, last: None, stop: Stop::End };
+    // The checksum is checked here: that of a batch that is not taken does not matter.
+    let mut scan = Scan::new(file, range.0, range.1, Check::Header);
     let bad = loop {
-        match scan.next() {
+        if walk.end >= to {
+            walk.stop = Stop::Reached;
+            return Ok(walk);
+        }
+        let found = match scan.next() {
             Ok(None) => return Ok(walk),
-            Ok(Some(found)) if !is_in_order(&walk, base, found.batch.header()) => break FormatError::BadOffset,
-            Ok(Some(found)) if is_astray(file, &walk, &found, range.1)? => break FormatError::BadOffset,
-            Ok(Some(found)) => {
-                walk.end = found.batch.header().next_offset();
-                walk.last = Some(found.position);
-                walk.position = found.position + found.batch.header().size as u64;
-                each(found)?;
-            }
+            Ok(Some(found)) => found,
             Err(ScanError::Bad { why, .. }) => break why,
             Err(ScanError::Io(e)) => return Err(Error::io(e, std::path::Path::new(""))),
+        };
+        let header = found.batch.header();
+        let is_reached = header.base_offset >= to;
+        if check == Check::Crc
+            && !is_reached
+            && let Err(why) = found.batch.check_crc()
+        {
+            break why;
         }
+        if !is_in_order(&walk, &offsets, header) || is_astray(file, &walk, &found, range.1)? {
+            break FormatError::BadOffset;
+        }
+        if is_reached {
+            walk.stop = Stop::Reached;
+            return Ok(walk);
+        }
+        walk.end = header.next_offset();
+        walk.last = Some(found.position);
+        walk.position = found.position + header.size as u64;
+        each(found)?;
     };
     let zeros = zeros_follow(file, walk.position, range.1).map_err(|e| Error::io(e, std::path::Path::new("")))?;
     walk.stop = if zeros { Stop::Zeros } else { Stop::Bad(bad) };
     Ok(walk)
 }
 
-fn is_in_order(walk: &Walk, base: Offset, header: &BatchHeader) -> bool {
-    header.base_offset >= walk.end && header.last_offset().since(base) <= OFFSETS_MAX
+fn is_in_order(walk: &Walk, offsets: &Range<Offset>, header: &BatchHeader) -> bool {
+    header.base_offset >= walk.end
+        && header.next_offset() <= offsets.end
+        && header.last_offset().since(offsets.start) <= OFFSETS_MAX
 }
 
 /// Whether a batch has left its place: there are offsets missing before it, and it reaches into the batch behind it.
@@ -154,6 +207,53 @@ fn is_astray(file: &dyn File, walk: &Walk, found: &Found<'_>, end: u64) -> Resul
     file.read_at(&mut bytes, behind).map_err(|e| Error::io(e, std::path::Path::new("")))?;
     let next = BatchHeader::parse(&bytes);
     Ok(next.is_ok_and(|next| (walk.end..header.next_offset()).contains(&next.base_offset)))
+}
+
+/// Where a segment is to be cut.
+#[derive(Debug)]
+pub(crate) struct CutPoint {
+    /// One past the last offset of the last batch that stays.
+    pub(crate) end: Offset,
+    /// Where that batch ends in the file.
+    pub(crate) position: u64,
+    /// The lowest offset from the one on that was asked for that no batch holds.
+    pub(crate) above: Offset,
+    /// Producers with a marker in what stays.
+    pub(crate) ended: BTreeSet<i64>,
+    /// The file ends there already.
+    pub(crate) whole: bool,
+    /// What is wrong below the offset that was asked for. It lies at `position`.
+    pub(crate) damage: Option<Cow<'static, str>>,
+}
+
+/// Finds the last batch of a segment that lies below `to` whole. Each batch that begins below `to` is checked, so that
+/// none behind damage is taken for one that is not there; those above may be damaged. `end` is where the segment ends;
+/// `None` where that is not known, but `to` is the end of a batch.
+pub(crate) fn cut_point(file: &dyn File, base: Offset, len: u64, end: Option<Offset>, to: Offset) -> Result<CutPoint> {
+    let mut cut = CutPoint { end: base, position: 0, above: to, ended: BTreeSet::new(), whole: false, damage: None };
+    let mut scratch = Scratch::default();
+    let offsets = base..end.unwrap_or(Offset::MAX);
+    let walk = walk_up_to(file, offsets, (0, len), base, to, Check::Crc, |found| {
+        let header = found.batch.header();
+        if header.next_offset() > to {
+            cut.above = header.next_offset();
+            return Ok(());
+        }
+        (cut.end, cut.position) = (header.next_offset(), found.position + header.size as u64);
+        if found.batch.control(&mut scratch).ok().flatten().is_some_and(transactions::ends_transaction) {
+            cut.ended.insert(header.producer_id);
+        }
+        Ok(())
+    })?;
+    cut.whole = cut.position == len;
+    if walk.end < end.unwrap_or(to).min(to) {
+        cut.damage = match (&walk.stop, end) {
+            (Stop::End, Some(end)) => Some(format!("the batches end at {}, the segment at {end}", walk.end).into()),
+            (Stop::Reached, None) => Some(FormatError::BadOffset.to_string().into()),
+            _ => walk.fault(),
+        };
+    }
+    Ok(cut)
 }
 
 /// Whether a whole, valid batch lies anywhere in `[from, len)`: data behind damage, not just garbage. Bytes that were
@@ -184,6 +284,18 @@ pub(crate) enum Ends {
     Indexed,
     /// By walking them: they end where damage begins.
     Salvaged,
+}
+
+/// The offsets of the producer snapshots in a partition directory, in order.
+pub(crate) fn snapshots(place: &Place) -> Result<Vec<Offset>> {
+    let entries = place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))?;
+    let offset = |name: &str| match file_name::parse(name) {
+        Some(ParsedName::Segment { base, kind: SegmentFileKind::Snapshot, suffix: Suffix::None }) => Some(base),
+        _ => None,
+    };
+    let mut snapshots: Vec<Offset> = entries.iter().filter_map(|entry| offset(&entry.name)).collect();
+    snapshots.sort();
+    Ok(snapshots)
 }
 
 /// Lists a partition directory and finds out where each segment ends: from `state` where the file is the one that it
@@ -310,9 +422,10 @@ pub(crate) fn find_ends(place: &Place, logs: &mut [LogFile], state: Option<&Stat
             .map_err(|e| e.at_path(&path))?;
         (log.end, log.valid) = (walk.end, walk.position);
         // Only the last file can have a torn tail; how much of it is good is found when it is scanned.
-        if at != last && ends != Ends::Salvaged && !matches!(walk.stop, Stop::End) {
-            let what =
-                if let Stop::Bad(why) = walk.stop { why.to_string() } else { "zeros where batches should be".into() };
+        if at != last
+            && ends != Ends::Salvaged
+            && let Some(what) = walk.fault()
+        {
             return Err(Error::corrupt(&path, walk.position, what));
         }
     }

@@ -11,15 +11,17 @@ use crate::format::Pending;
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::offset::{Offset, Timestamp};
 use crate::pending::Holders;
-use crate::replay::Replay;
+use crate::producers::Producers;
+use crate::replay::{Nobody, Replay};
 use crate::segment::index::{SegmentIndex, Sums};
-use crate::segment::scan::Check;
 use crate::segment::{Facts, Place, Segment};
 use crate::shared::Shared;
-use crate::survey::{Ends, LogFile, look, walk};
+use crate::survey::{CutPoint, LogFile, cut_point, snapshots};
 use crate::view::View;
 
-/// Removes every batch that holds an offset at or above `to`. `lossy`: even below what compaction relied on.
+/// Removes every batch that holds an offset at or above `to`. What lies below the cut is checked first: damage there is
+/// an error, and nothing has changed. Damage above goes with the cut. `lossy`: cuts even below what compaction relied
+/// on, and where damage is met below `to`, at the last good batch before it.
 pub(crate) fn truncate(shared: &Shared, to: Offset, lossy: bool) -> Result<Offset> {
     let _pass = shared.lock_maintenance();
     let end = truncate_locked(shared, &mut shared.lock_active(), to, lossy)?;
@@ -39,26 +41,92 @@ fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool
         return Err(ErrorKind::OffsetOutOfRange { requested: to, start, end }.into());
     }
     let view = shared.view.load();
-    let to = batch_boundary(&view, to)?.0;
-    let relied_on = shared.state().max_winner_offset.map_or(Offset::ZERO, |winner| winner + 1);
-    if to < relied_on && !lossy {
-        // The batch that holds it goes whole, or stays whole.
-        let lowest = batch_boundary(&view, relied_on)?.1;
-        return Err(ErrorKind::TruncateBelowCompacted { lowest }.into());
+    let (to, producers) = what_stays(shared, active, &view, to, lossy)?;
+    if !lossy {
+        check_relied_on(shared, &view, to)?;
     }
     if to < start {
         // The batch that holds `start` goes, and nothing is left. The log does not end below its start.
         return start_over(shared, active, start).map(|()| start);
     }
+    // From here on what lies below the cut is durable, so that what is missing there after a crash is damage, not a
+    // torn tail: `state` says so.
+    shared.durability.make_durable(shared, to)?;
     let held = shared.durability.hold();
     shared.begin_cut();
-    let done = cut_back(shared, active, &held, to);
+    let done = cut_back(shared, active, &held, to, producers);
     shared.end_cut();
     if let Err(error) = &done {
         // Half done; opening anew completes it.
         shared.poison(error);
     }
     done.map(|()| to)
+}
+
+/// Where the log ends once nothing of it reaches beyond `to`, and its producers there. Reads all that the truncation
+/// will have to read below `to`, so that damage is met before anything has changed.
+fn what_stays(shared: &Shared, active: &Active, view: &View, to: Offset, lossy: bool) -> Result<(Offset, Producers)> {
+    let mut end = cut_below(view, to, lossy)?;
+    loop {
+        match producers_before(shared, active, view, end) {
+            Ok(producers) => return Ok((end, producers)),
+            Err(error) if lossy && error.is_corruption() => {
+                let damaged = |segment: &&Arc<Segment>| error.path() == Some(&*segment.path()) && segment.base() < end;
+                let Some(segment) = view.segments().iter().find(damaged) else { return Err(error) };
+                match cut_point_of(segment, end)?.end {
+                    before if before < end => end = before,
+                    // The medium gave other bytes this time.
+                    _ => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The end of the last batch that lies below `to` whole.
+fn cut_below(view: &View, to: Offset, lossy: bool) -> Result<Offset> {
+    let Some(segment) = view.from(to).first().filter(|segment| segment.base() < to) else { return Ok(to) };
+    let cut = cut_point_of(segment, to)?;
+    match cut.damage {
+        Some(what) if !lossy => Err(Error::corrupt(&segment.path(), cut.position, what)),
+        _ => Ok(cut.end),
+    }
+}
+
+fn cut_point_of(segment: &Segment, to: Offset) -> Result<CutPoint> {
+    let data = segment.open()?;
+    cut_point(&*data.file, segment.base(), segment.len(), Some(segment.end()), to)
+        .map_err(|e| e.at_path(&segment.path()))
+}
+
+/// The producers as they were at `end`.
+fn producers_before(shared: &Shared, active: &Active, view: &View, end: Offset) -> Result<Producers> {
+    let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
+    let snapshots = snapshots(&shared.place)?;
+    let nobody = if active.producers().is_empty() { Nobody::Later } else { Nobody::Never };
+    let mut replay = Replay::new(Default::default());
+    replay.producers_before(&shared.place, &logs, &snapshots, end, shared.high_watermark(), nobody)?;
+    Ok(replay.producers)
+}
+
+/// Compaction removed records because of ones below an offset that is remembered: those stay.
+fn check_relied_on(shared: &Shared, view: &View, to: Offset) -> Result<()> {
+    let relied_on = shared.state().max_winner_offset.map_or(Offset::ZERO, |winner| winner + 1);
+    if to >= relied_on {
+        return Ok(());
+    }
+    // The batch that holds it goes whole, or stays whole. Where damage hides which one that is, a segment's end is a
+    // place that no batch reaches over.
+    let holder = view.from(relied_on).first().filter(|segment| segment.base() < relied_on);
+    let lowest = match holder {
+        Some(segment) => {
+            let cut = cut_point_of(segment, relied_on)?;
+            if cut.damage.is_some() { segment.end() } else { cut.above }
+        }
+        None => relied_on,
+    };
+    Err(ErrorKind::TruncateBelowCompacted { lowest }.into())
 }
 
 /// Starts over, empty, at `to`: below, within or beyond the log.
@@ -90,7 +158,7 @@ fn start_over(shared: &Shared, active: &mut Active, to: Offset) -> Result<()> {
         shared.lock_epochs().truncate_from_end(Offset::ZERO);
         // What was replicated is gone, and nothing of what comes is.
         shared.ends.set_high_watermark(shared.high_watermark().min(to));
-        adopt(shared, active, &held, vec![segment], Replay::new(Default::default()), to)?;
+        adopt(shared, active, &held, vec![segment], Producers::default(), to)?;
         shared.ends.set_high_watermark(to);
         Ok(())
     })();
@@ -101,32 +169,12 @@ fn start_over(shared: &Shared, active: &mut Active, to: Offset) -> Result<()> {
     done
 }
 
-/// The end of the last batch that lies below `to` whole, and the lowest place at or above `to` that no batch holds.
-fn batch_boundary(view: &View, to: Offset) -> Result<(Offset, Offset)> {
-    let Some(segment) = view.from(to).first() else { return Ok((to, to)) };
-    if to <= segment.base() {
-        return Ok((to, to));
-    }
-    let data = segment.open()?;
-    let (mut below, mut above) = (segment.base(), to);
-    let len = segment.len();
-    walk(&*data.file, segment.base(), (0, len), segment.base(), Check::Header, |found| {
-        let header = found.batch.header();
-        if header.next_offset() <= to {
-            below = header.next_offset();
-        } else if header.base_offset < to {
-            above = header.next_offset();
-        }
-        Ok(())
-    })?;
-    Ok((below, above))
-}
-
-fn cut_back(shared: &Shared, active: &mut Active, held: &Held<'_>, to: Offset) -> Result<()> {
-    let durable = shared.durability.end().min(to);
+fn cut_back(shared: &Shared, active: &mut Active, held: &Held<'_>, to: Offset, producers: Producers) -> Result<()> {
     shared.update_state(|state| {
         state.pending = Pending::Truncate(to);
-        state.durable_end = state.durable_end.min(durable);
+        state.durable_end = to;
+        // Which snapshot is the newest one below the end is looked for.
+        state.producers_at = (!producers.is_empty()).then_some(Offset::MAX);
         state.high_watermark = state.high_watermark.min(to);
     })?;
     let view = shared.view.load();
@@ -151,13 +199,10 @@ fn cut_back(shared: &Shared, active: &mut Active, held: &Held<'_>, to: Offset) -
     }
     segments.push(active_segment);
 
-    let found = look(&shared.place, Some(&shared.whole_state()?), Ends::Walked)?;
-    let mut replay = Replay::new(Default::default());
-    replay.producers_before(&shared.place, &found.logs, &found.snapshots, to, shared.high_watermark(), None)?;
     shared.lock_epochs().truncate_from_end(to);
     shared.store_epochs()?;
     shared.ends.set_high_watermark(shared.high_watermark().min(to));
-    adopt(shared, active, held, segments, replay, to)
+    adopt(shared, active, held, segments, producers, to)
 }
 
 /// Puts what is left in the place of what was there.
@@ -166,7 +211,7 @@ fn adopt(
     active: &mut Active,
     held: &Held<'_>,
     segments: Vec<Arc<Segment>>,
-    replay: Replay,
+    producers: Producers,
     end: Offset,
 ) -> Result<()> {
     let last = Arc::clone(segments.last().expect("a partition always has an active segment"));
@@ -174,7 +219,7 @@ fn adopt(
     // It counted records as dead because of ones that are gone.
     *shared.lock_counted() = Default::default();
     held.reset(shared, end);
-    active.restart(shared, last, replay.producers);
+    active.restart(shared, last, producers);
     shared.pins.truncated();
     Ok(())
 }

@@ -181,7 +181,7 @@ impl Opening {
             Step::Redo(pending) => {
                 self.report.redone = true;
                 pending::redo(&place, self.store(), pending, Holders::Nobody)?;
-                self.state = FoundState::Good(self.store().get());
+                self.state = FoundState::Good(self.store().read()?);
                 Ok(())
             }
             Step::DropSwap(base) => self.put_aside(base, Suffix::Swap),

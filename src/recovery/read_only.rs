@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::Pending;
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::offset::Offset;
+use crate::pending::sound_cut_point;
 use crate::replay::Replay;
 use crate::segment::scan::Check;
 use crate::segment::{Place, Segment};
@@ -187,7 +188,7 @@ impl Opening {
             Pending::Truncate(to) => {
                 files.logs.retain(|log| log.base <= to);
                 if let Some(last) = files.logs.last_mut() {
-                    cut_in_memory(&self.request.place, last, to)?;
+                    cut_in_memory(&self.request.place, last, to, state.durable_end)?;
                     // All of it is scanned again: where its durable part ends is not known any more.
                     (state.active_base, state.durable_end) = (last.base, last.base);
                 }
@@ -204,20 +205,12 @@ impl Opening {
     }
 }
 
-/// Has a file end before the batch that reaches beyond `to`.
-fn cut_in_memory(place: &Place, log: &mut LogFile, to: Offset) -> Result<()> {
+/// Has a file end where a truncation to `to` ends it.
+fn cut_in_memory(place: &Place, log: &mut LogFile, to: Offset, durable: Offset) -> Result<()> {
     let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
     let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
-    let (mut end, mut valid) = (log.base, 0);
-    survey::walk(&*file, log.base, (0, log.len), log.base, Check::Header, |found| {
-        let header = found.batch.header();
-        if header.next_offset() <= to {
-            (end, valid) = (header.next_offset(), found.position + header.size as u64);
-        }
-        Ok(())
-    })
-    .map_err(|e| e.at_path(&path))?;
-    (log.end, log.len, log.valid, log.known) = (end, valid, valid, false);
+    let cut = sound_cut_point(&*file, &path, (log.base, log.len), to, durable)?;
+    (log.end, log.len, log.valid, log.known) = (cut.end, cut.position, cut.position, false);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, SegmentFileKind, Suffix, segment_file};
 use crate::format::{FormatError, checkpoint};
 use crate::offset::{Offset, Timestamp};
-use crate::replay::Replay;
+use crate::replay::{Nobody, Replay};
 use crate::segment::index::{Indexer, Recent, SegmentIndex};
 use crate::segment::scan::Check;
 use crate::segment::{Place, Segment};
@@ -73,9 +73,13 @@ impl Tail {
         let start = opening.scan_start(&files.logs);
         let replay = Replay::new(load_epochs(&place)?);
         let mut tail = Tail { segments: Vec::new(), replay, lost_epochs: false, no_room: None };
-        let exact = opening.known_state().filter(|_| start.at > 0 || start.position > 0 || files.logs.len() == 1);
-        let exact = exact.filter(|state| state.durable_end == start.offset).map(|state| state.producers_at);
-        tail.replay.producers_before(&place, &files.logs, &files.snapshots, start.offset, opening.settled(), exact)?;
+        let in_place = start.at > 0 || start.position > 0 || files.logs.len() == 1;
+        let nobody = match opening.known_state().filter(|state| state.producers_at.is_none()) {
+            Some(state) if in_place && state.durable_end == start.offset => Nobody::Then,
+            Some(_) => Nobody::Later,
+            None => Nobody::Never,
+        };
+        tail.replay.producers_before(&place, &files.logs, &files.snapshots, start.offset, opening.settled(), nobody)?;
         for log in &files.logs[..start.at] {
             let known = opening.known_segment(log);
             let sealed = segment(&place, log, known, true);

@@ -11,10 +11,10 @@ use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::format::{Pending, SegmentState, State};
 use crate::offset::Offset;
 use crate::pending::{self, Holders};
-use crate::replay::Replay;
+use crate::replay::{Nobody, Replay};
 use crate::segment::Segment;
 use crate::storage::files;
-use crate::survey::{self, Ends, LogFile};
+use crate::survey::{self, LogFile};
 use crate::view::View;
 
 use super::Shared;
@@ -113,9 +113,9 @@ impl Shared {
     /// Finds the aborted transactions of a segment again: its index file is not what it should be.
     pub(crate) fn rebuild_aborted(&self, view: &View, segment: &Segment) -> Result<()> {
         let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
-        let found = survey::look(&self.place, Some(&self.whole_state()?), Ends::Walked)?;
+        let snapshots = survey::snapshots(&self.place)?;
         let mut replay = Replay::new(Epochs::default());
-        replay.producers_before(&self.place, &logs, &found.snapshots, segment.base(), segment.base(), None)?;
+        replay.producers_before(&self.place, &logs, &snapshots, segment.base(), segment.base(), Nobody::Never)?;
         let mut aborted = Vec::new();
         replay
             .replay(&self.place, &LogFile::of(segment), segment.base(), segment.end(), |entry| aborted.push(entry))?;
