@@ -70,6 +70,8 @@ pub(crate) enum Holders {
     Nobody,
     /// The partition itself, which wrote all that it reads.
     Partition,
+    /// The same, and somebody has bytes beyond the cut: what is left of the segment was copied.
+    Readers,
 }
 
 /// Deletes the segments above `to` and cuts the one that holds it, which must reach what is durable below `to`: a
@@ -111,7 +113,9 @@ fn redo_truncate(place: &Arc<Place>, state: &State, to: Offset, holders: Holders
     let whole: Vec<Offset> = bases.iter().copied().filter(|whole| *whole < base).collect();
     digest::remove_undecided(place, &whole, std::mem::take(&mut cut.ended))?;
     place.sync_dir()?;
-    if swap::cut(place, &*cut.file, base, position)? {
+    if holders == Holders::Readers {
+        swap::put_prefix(place, base)?;
+    } else if swap::cut(place, &*cut.file, base, position)? {
         settle(place, state, &cut, holders)?;
     }
     for kind in

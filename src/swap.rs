@@ -62,29 +62,42 @@ pub(crate) fn replace(place: &Arc<Place>, olds: &[Arc<Segment>], output: &Replac
     Ok(Segment::new(place, output.base, extent, true, output.facts, SegmentIndex::of(output.sums)))
 }
 
-/// Cuts the file of a segment where it is, and is to be synced then, unless somebody has bytes of it beyond `len`: mapped
-/// or handed out, by this log or an earlier one of this process. Those stay as they are, and a durable copy of the first
-/// `len` bytes takes the file's place. Whether it was cut. A disk without room for the copy is an error, and nothing has
-/// changed; the caller makes the name durable.
+/// Cuts the file of a segment where it is, and it is to be synced then; or, where somebody has bytes of it beyond `len`,
+/// mapped or handed out by this log or an earlier one of this process, puts a durable copy of its first `len` bytes in
+/// its place: those that somebody has stay as they are. Whether it was cut where it is. The caller makes the name
+/// durable. A disk without room for the copy is an error, and nothing has changed.
 pub(crate) fn cut(place: &Place, file: &dyn File, base: Offset, len: u64) -> Result<bool> {
-    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
-    if file.held() <= len {
-        file.set_len(len).map_err(|e| Error::io(e, &path))?;
-        return Ok(true);
+    if file.held() > len {
+        copy_prefix(place, file, base, len)?;
+        put_prefix(place, base)?;
+        return Ok(false);
     }
+    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+    file.set_len(len).map_err(|e| Error::io(e, &path))?;
+    Ok(true)
+}
+
+/// Copies the first `len` bytes of a segment's file, durably, under a temporary name. Nothing is left of it after an
+/// error.
+pub(crate) fn copy_prefix(place: &Place, file: &dyn File, base: Offset, len: u64) -> Result<()> {
     let temporary = place.segment_path(base, SegmentFileKind::Log, Suffix::Cleaned);
-    let at = |e| Error::io(e, &temporary);
     files::remove(&*place.storage, &temporary)?;
     let copied = place.storage.open(&temporary, OpenMode::CreateNew).and_then(|prefix| {
         files::copy(file, 0..len, |bytes, position| prefix.write_at(bytes, position))?;
         prefix.sync()
     });
-    if let Err(error) = copied {
-        files::remove(&*place.storage, &temporary)?;
-        return Err(at(error));
-    }
-    place.storage.rename(&temporary, &path).map_err(at)?;
-    Ok(false)
+    copied.map_err(|e| {
+        // A leftover is removed before the next copy, and at the next open.
+        let _ = files::remove(&*place.storage, &temporary);
+        Error::io(e, &temporary)
+    })
+}
+
+/// Puts the copy of a segment's first bytes in its place.
+pub(crate) fn put_prefix(place: &Place, base: Offset) -> Result<()> {
+    let temporary = place.segment_path(base, SegmentFileKind::Log, Suffix::Cleaned);
+    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+    place.storage.rename(&temporary, &path).map_err(|e| Error::io(e, &temporary))
 }
 
 /// Gives all files of a segment `.deleted` names, and its snapshot too: what it was taken before is gone.

@@ -17,6 +17,7 @@ use crate::segment::index::{SegmentIndex, Sums};
 use crate::segment::{Facts, Place, Segment};
 use crate::shared::Shared;
 use crate::survey::{CutPoint, LogFile, cut_point, snapshots};
+use crate::swap;
 use crate::view::View;
 
 /// Removes every batch that holds an offset at or above `to`. What lies below the cut is checked first: damage there is
@@ -54,13 +55,44 @@ fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool
     shared.durability.make_durable(shared, to)?;
     let held = shared.durability.hold();
     shared.begin_cut();
-    let done = cut_back(shared, active, &held, to, producers);
-    shared.end_cut();
-    if let Err(error) = &done {
+    let done = prepare_cut(shared, active, &view, to).map(|holders| {
+        let done = cut_back(shared, active, &held, to, producers, holders);
         // Half done; opening anew completes it.
-        shared.poison(error);
+        done.inspect_err(|error| shared.poison(error))
+    });
+    shared.end_cut();
+    done.flatten().map(|()| to)
+}
+
+/// Closes the files that go or are cut. Where somebody has bytes beyond the cut, what is left of that file is copied
+/// first: a disk without room for it is found while nothing has changed.
+fn prepare_cut(shared: &Shared, active: &mut Active, view: &View, to: Offset) -> Result<Holders> {
+    active.let_go();
+    let behind = view.segments().iter().filter(|segment| segment.end() > to);
+    behind.for_each(|segment| segment.close_file());
+    let Some(segment) = view.from(to).first().filter(|segment| segment.base() <= to) else {
+        return Ok(Holders::Partition);
+    };
+    segment.begin_cut();
+    let prepared = copy_if_held(shared, segment, to);
+    segment.close_file();
+    if prepared.is_err() {
+        segment.end_cut();
     }
-    done.map(|()| to)
+    prepared
+}
+
+fn copy_if_held(shared: &Shared, segment: &Segment, to: Offset) -> Result<Holders> {
+    let file = Arc::clone(&segment.open()?.file);
+    if file.held() == 0 {
+        return Ok(Holders::Partition);
+    }
+    let position = cut_point_of(segment, to)?.position;
+    if file.held() <= position {
+        return Ok(Holders::Partition);
+    }
+    swap::copy_prefix(&shared.place, &*file, segment.base(), position)?;
+    Ok(Holders::Readers)
 }
 
 /// Where the log ends once nothing of it reaches beyond `to`, and its producers there. Reads all that the truncation
@@ -169,7 +201,14 @@ fn start_over(shared: &Shared, active: &mut Active, to: Offset) -> Result<()> {
     done
 }
 
-fn cut_back(shared: &Shared, active: &mut Active, held: &Held<'_>, to: Offset, producers: Producers) -> Result<()> {
+fn cut_back(
+    shared: &Shared,
+    active: &mut Active,
+    held: &Held<'_>,
+    to: Offset,
+    producers: Producers,
+    holders: Holders,
+) -> Result<()> {
     shared.update_state(|state| {
         state.pending = Pending::Truncate(to);
         state.durable_end = to;
@@ -178,14 +217,7 @@ fn cut_back(shared: &Shared, active: &mut Active, held: &Held<'_>, to: Offset, p
         state.high_watermark = state.high_watermark.min(to);
     })?;
     let view = shared.view.load();
-    for segment in view.segments() {
-        if segment.end() > to {
-            segment.close_file();
-        }
-    }
-    active.let_go();
-    view.from(to).first().inspect(|segment| segment.begin_cut());
-    shared.redo(Pending::Truncate(to), Holders::Partition)?;
+    shared.redo(Pending::Truncate(to), holders)?;
     let state = shared.state();
     let mut segments: Vec<Arc<Segment>> =
         view.segments().iter().filter(|segment| segment.base() < state.active_base).cloned().collect();

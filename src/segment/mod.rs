@@ -198,6 +198,11 @@ impl Segment {
         self.lock_slot().usage = Use::Cut;
     }
 
+    /// It is not cut after all.
+    pub(crate) fn end_cut(&self) {
+        self.lock_slot().usage = Use::Open;
+    }
+
     /// Closes the file for good: the partition is closed or deleted.
     pub(crate) fn retire(&self) {
         let mut slot = self.lock_slot();
