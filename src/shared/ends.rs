@@ -166,9 +166,21 @@ impl Shared {
 
     /// Waits until readers of this isolation see up to `target`.
     pub(crate) fn wait(&self, isolation: Isolation, target: Offset, timeout: Option<Duration>) -> Result<WaitOutcome> {
+        self.wait_where(isolation, target, timeout, || Ok(()))
+    }
+
+    /// The same, ended by an error of `check` as well, which is asked at each look.
+    pub(crate) fn wait_where(
+        &self,
+        isolation: Isolation,
+        target: Offset,
+        timeout: Option<Duration>,
+        check: impl Fn() -> Result<()>,
+    ) -> Result<WaitOutcome> {
         // A time that the clock cannot tell never comes.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        self.tails.of(isolation).wait(target.get(), || self.waited_for(isolation), deadline)
+        let current = || check().and_then(|()| self.waited_for(isolation));
+        self.tails.of(isolation).wait(target.get(), current, deadline)
     }
 
     /// The same as a future. It does not keep the partition.

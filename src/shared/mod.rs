@@ -90,7 +90,7 @@ pub(crate) struct Shared {
     pauses: AtomicUsize,
     upkeep: Mutex<Upkeep>,
     /// Counts truncations: before a file is cut and after. A read that saw it change is done again.
-    pub(crate) cuts: AtomicU64,
+    cuts: AtomicU64,
     config: RwLock<Arc<TopicConfig>>,
     hot: Hot,
     active: Mutex<Active>,
@@ -300,6 +300,11 @@ impl Shared {
             // Who cuts has the appender all the while.
             drop(self.lock_active());
         }
+    }
+
+    /// How often files were cut: odd while one is.
+    pub(crate) fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Acquire)
     }
 
     /// What was cut is cut.
