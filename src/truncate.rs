@@ -17,22 +17,34 @@ use crate::segment::scan::Check;
 use crate::segment::{Facts, Place, Segment};
 use crate::shared::Shared;
 use crate::survey::{Ends, LogFile, look, walk};
+use crate::tail::Wakes;
 use crate::view::View;
 
 /// Removes every batch that holds an offset at or above `to`. `lossy`: even below what compaction relied on.
 pub(crate) fn truncate(shared: &Shared, to: Offset, lossy: bool) -> Result<Offset> {
-    let _pass = shared.lock_maintenance();
-    let end = truncate_locked(shared, &mut shared.lock_active(), to, lossy)?;
-    shared.tails.truncated(shared.end());
-    Ok(end)
+    let pass = shared.lock_maintenance();
+    let truncated = truncate_locked(shared, &mut shared.lock_active(), to, lossy);
+    drop(pass);
+    tell(shared, truncated)
 }
 
-fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool) -> Result<Offset> {
+/// Wakes who waits for what is gone, with no lock held, whether that worked or not.
+fn tell<T>(shared: &Shared, done: Result<(T, Wakes)>) -> Result<T> {
+    let done = done.map(|(done, wakes)| {
+        wakes.call();
+        done
+    });
+    shared.tell();
+    done
+}
+
+/// Those who wait for what is gone are failed before anything is appended in its place.
+fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool) -> Result<(Offset, Wakes)> {
     shared.check_writable()?;
     shared.durability.finish_roll(shared)?;
     let end = active.segment().end();
     if to >= end {
-        return Ok(end);
+        return Ok((end, Wakes::default()));
     }
     let start = shared.ends.log_start();
     if to < start {
@@ -48,7 +60,7 @@ fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool
     }
     if to < start {
         // The batch that holds `start` goes, and nothing is left. The log does not end below its start.
-        return start_over(shared, active, start).map(|()| start);
+        return start_over(shared, active, start).map(|wakes| (start, wakes));
     }
     let held = shared.durability.hold();
     shared.begin_cut();
@@ -58,22 +70,24 @@ fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool
         // Half done; opening anew completes it.
         shared.poison(error);
     }
-    done.map(|()| to)
+    done.map(|()| (to, shared.tails.truncated(to)))
 }
 
 /// Starts over, empty, at `to`: below, within or beyond the log.
 pub(crate) fn reset(shared: &Shared, to: Offset) -> Result<()> {
-    let _pass = shared.lock_maintenance();
-    let mut active = shared.lock_active();
-    shared.check_writable()?;
-    shared.durability.finish_roll(shared)?;
-    start_over(shared, &mut active, to)?;
-    drop(active);
-    shared.tails.truncated(shared.end());
-    Ok(())
+    let pass = shared.lock_maintenance();
+    let reset = reset_locked(shared, &mut shared.lock_active(), to);
+    drop(pass);
+    tell(shared, reset.map(|wakes| ((), wakes)))
 }
 
-fn start_over(shared: &Shared, active: &mut Active, to: Offset) -> Result<()> {
+fn reset_locked(shared: &Shared, active: &mut Active, to: Offset) -> Result<Wakes> {
+    shared.check_writable()?;
+    shared.durability.finish_roll(shared)?;
+    start_over(shared, active, to)
+}
+
+fn start_over(shared: &Shared, active: &mut Active, to: Offset) -> Result<Wakes> {
     let held = shared.durability.hold();
     shared.begin_cut();
     let done = (|| {
@@ -98,7 +112,7 @@ fn start_over(shared: &Shared, active: &mut Active, to: Offset) -> Result<()> {
     if let Err(error) = &done {
         shared.poison(error);
     }
-    done
+    done.map(|()| shared.tails.truncated(to))
 }
 
 /// The end of the last batch that lies below `to` whole, and the lowest place at or above `to` that no batch holds.
