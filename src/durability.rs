@@ -229,19 +229,18 @@ impl Durability {
     /// Makes everything below `target` durable. Concurrent callers share one sync: who comes while one runs waits for
     /// it, and one of those left over syncs for all of them.
     pub(crate) fn sync_to(&self, shared: &Shared, target: Offset) -> Result<Offset> {
-        let synced = match self.turn(shared, target)? {
+        let synced = self.turn(shared, target).and_then(|turn| match turn {
             Some(work) => self.sync_now(shared, self.gather(shared, work)?),
             None => Ok(self.end()),
-        };
-        if synced.is_ok() {
-            shared.tails.durable.notify(self.end().get());
-        }
+        });
+        // One that fails may have done a part of it.
+        shared.tails.durable.notify(self.end().get());
         synced
     }
 
-    /// The same for who holds an appender, under which no waker is called, a syncing thread does that later; and whom
-    /// nobody can join.
-    fn sync_quietly(&self, shared: &Shared, target: Offset) -> Result<()> {
+    /// The same for who holds a lock, under which no waker is called: that is done [later](Shared::tell), by a syncing
+    /// thread if by nobody else. It waits for nobody who could join.
+    pub(crate) fn sync_quietly(&self, shared: &Shared, target: Offset) -> Result<()> {
         self.turn(shared, target)?.map_or(Ok(()), |work| self.sync_now(shared, work).map(drop))
     }
 
@@ -314,8 +313,9 @@ impl Durability {
     pub(crate) fn finish_roll(&self, shared: &Shared) -> Result<()> {
         // One that found no room is open again after its sync.
         while self.is_rolling() || self.quiet().roll.is_some() {
-            self.sync_quietly(shared, self.end() + 1)?;
+            let synced = self.sync_quietly(shared, self.end() + 1);
             shared.sync_soon();
+            synced?;
         }
         shared.health.check_syncable()
     }

@@ -27,7 +27,7 @@ use crate::storage::paced::Throttle;
 use crate::storage::{FileSystem, LockGuard, Storage, open_files_limit};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
-use crate::tail::{self, Registration};
+use crate::tail::{self, Registration, Wakes};
 use crate::topic::Topic;
 
 use self::threads::Stop;
@@ -429,21 +429,33 @@ impl LogInner {
 
     /// What the end of the process would leave, but that whoever holds a partition is told.
     fn abandon(&self) {
-        let Some(_catalog) = self.begin_end() else { return };
-        self.partitions().iter().for_each(|partition| partition.shared.abandon());
+        let Some(catalog) = self.begin_end() else { return };
+        let partitions = self.partitions();
+        let ended = partitions.iter().map(|partition| partition.shared.abandon()).fold(Wakes::default(), Wakes::and);
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        drop(catalog);
+        ended.call();
     }
 
     fn close(&self) -> Result<()> {
-        let _catalog = self.begin_end().ok_or(ErrorKind::Closed)?;
-        let mut first_error = None;
+        let catalog = self.begin_end().ok_or(ErrorKind::Closed)?;
+        let (closed, ended) = self.close_partitions();
+        drop(catalog);
+        ended.call();
+        closed
+    }
+
+    fn close_partitions(&self) -> (Result<()>, Wakes) {
+        let (mut first_error, mut ended) = (None, Wakes::default());
         let mut ends = Vec::new();
         let mut damaged: Vec<(String, u32)> =
             self.report.failed.iter().map(|(topic, id, _)| (topic.clone(), *id)).collect();
         for partition in self.partitions() {
             let shared = &partition.shared;
             let unwell = shared.health.reason().is_some();
-            match shared.close() {
+            let (closed, wakes) = shared.close();
+            ended = ended.and(wakes);
+            match closed {
                 Ok(()) if unwell => damaged.push((partition.topic().to_owned(), partition.id())),
                 Ok(()) => ends.push(PartitionEnds {
                     topic: partition.topic().to_owned(),
@@ -460,7 +472,7 @@ impl LogInner {
             first_error = kafka_dir::hand_back(&*self.budgets.storage, &self.dir, &ends, &damaged).err();
         }
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        first_error.map_or(Ok(()), Err)
+        (first_error.map_or(Ok(()), Err), ended)
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) enum Outcome {
 }
 
 /// Everything but compaction. No part of it depends on another one's success. Where a compaction has the partition,
-/// what needs it alone is done at the compaction's next stop.
+/// what needs it alone is done at the compaction's next stop. Called without a lock, as [`turn`] is.
 pub(crate) fn upkeep(shared: &Shared, now: Timestamp) -> PassReport {
     let mut report = PassReport::default();
     if shared.check_writable().is_err() || shared.is_paused() {
@@ -96,6 +96,7 @@ pub(crate) fn upkeep(shared: &Shared, now: Timestamp) -> PassReport {
         None => shared.lock_upkeep().waits = true,
     }
     report.segments_removed = retained.removed;
+    shared.tell();
     report.next_deadline = shared.lock_active().roll_due().into_iter().chain(retained.next).min();
     report
 }
@@ -169,7 +170,7 @@ pub(crate) fn idle(shared: &Shared, now: Timestamp) -> Option<CompactionReport> 
 /// A partition's turn: compacts until `is_over` says so, and then does what waited for it.
 pub(crate) fn turn(shared: &Shared, now: Timestamp, is_over: &dyn Fn(Duration) -> bool) -> (Outcome, PassReport) {
     let mut report = PassReport::default();
-    let Some(_pass) = shared.try_lock_pass() else { return (Outcome::Busy, report) };
+    let Some(pass) = shared.try_lock_pass() else { return (Outcome::Busy, report) };
     if shared.is_paused() {
         return (Outcome::Busy, report);
     }
@@ -178,6 +179,8 @@ pub(crate) fn turn(shared: &Shared, now: Timestamp, is_over: &dyn Fn(Duration) -
         Err(error) => Outcome::Failed(error),
     };
     report.segments_removed = tidy(shared, now, &mut report).removed;
+    drop(pass);
+    shared.tell();
     (outcome, report)
 }
 
@@ -262,7 +265,9 @@ mod tests {
         let log = crate::Log::open("/log", config.maintenance_interval(None).sync_threads(0)).unwrap();
         let append = |count: u64| {
             let partition = log.partition("t", 0).unwrap();
-            (0..count).for_each(|_| drop(partition.append_records([crate::Record::new("k", "v")]).unwrap()));
+            for _ in 0..count {
+                partition.append_records([crate::Record::new("k", "v")]).unwrap();
+            }
             partition
         };
         let topic = crate::TopicConfig::new().segment_age(Duration::from_millis(1));

@@ -197,9 +197,13 @@ impl Partition {
 
     /// Seals the active segment and begins a new one; an empty one stays.
     pub fn roll(&self) -> Result<()> {
+        let now = self.clock.now();
         let mut active = self.shared.lock_active();
         self.shared.check_writable()?;
-        active.roll(&self.shared, self.clock.now())
+        let rolled = active.roll(&self.shared, now);
+        drop(active);
+        self.shared.tell();
+        rolled
     }
 
     /// Removes every batch that holds an offset at or above `to`, durably; returns the new end, which lies lower where
@@ -242,8 +246,11 @@ impl Partition {
     /// start. Returns how many segments went. Nothing is rolled for its age or compacted.
     pub fn retain(&self, now: Timestamp) -> Result<usize> {
         self.shared.check_writable()?;
-        let _pass = self.shared.lock_maintenance();
-        maintenance::retain(&self.shared, now)
+        let pass = self.shared.lock_maintenance();
+        let retained = maintenance::retain(&self.shared, now);
+        drop(pass);
+        self.shared.tell();
+        retained
     }
 
     /// Sets the high watermark, of a topic with [`WatermarkMode::Managed`]. It is kept at checkpoints: after a crash it
@@ -315,9 +322,12 @@ impl Partition {
     /// [`ErrorKind::InvalidConfig`] when the topic is not compacted; [`ErrorKind::DiskFull`] when there is no room for
     /// the output, and then nothing has changed. Damaged segments are left alone and told in the report.
     pub fn compact(&self, now: Timestamp, mode: CompactMode) -> Result<CompactionReport> {
-        let _pass = self.shared.lock_maintenance();
+        let pass = self.shared.lock_maintenance();
         self.shared.check_writable()?;
-        maintenance::compact(&self.shared, now, mode, &|_| false)
+        let compacted = maintenance::compact(&self.shared, now, mode, &|_| false);
+        drop(pass);
+        self.shared.tell();
+        compacted
     }
 
     /// Keeps maintenance away from this partition until the guard is dropped: no sealed segment is removed, replaced or

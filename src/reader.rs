@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BATCH_HEADER_LEN, BatchHeader, BatchView, Codec, RecordView, Scratch, SuspendedRecords};
 use crate::offset::Offset;
 use crate::pins::ReaderPin;
@@ -46,6 +46,8 @@ pub struct Reader {
     fetched_to: Offset,
     /// Up to where there was nothing to read when it was looked at: what is visible may end inside a batch.
     empty_to: Offset,
+    /// How often the log had been cut by then: what lay there may be gone.
+    empty_at_cuts: u64,
     /// How much the next fetch asks for.
     ahead: usize,
     /// The batch of the piece that was read last, where it ends, and those of its records that were not read.
@@ -72,6 +74,7 @@ impl Reader {
             aborted: Vec::new(),
             fetched_to: from,
             empty_to: from,
+            empty_at_cuts: 0,
             ahead: FIRST_FETCH,
             batch: 0..0,
             batch_end: from,
@@ -130,8 +133,20 @@ impl Reader {
     }
 
     /// Waits until there is something to read behind [`offset`](Reader::offset), or for `timeout`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) when what it waits for, or the place where it stands, was
+    /// cut off; the reason for which nothing more comes.
     pub fn wait(&self, timeout: Duration) -> Result<WaitOutcome> {
-        self.shared.wait(self.options.isolation, self.next.max(self.empty_to) + 1, Some(timeout))
+        let (shared, next) = (&self.shared, self.next);
+        let cuts = shared.cuts();
+        let empty_to = if cuts == self.empty_at_cuts { self.empty_to.max(next) } else { next };
+        // Asked once it is among those whom a truncation ends: this tells of those before.
+        let check = || {
+            let rest_is_gone = empty_to > next && shared.cuts() != cuts;
+            if rest_is_gone || next > shared.end() { Err(ErrorKind::Truncated.into()) } else { Ok(()) }
+        };
+        shared.wait_where(self.options.isolation, empty_to + 1, Some(timeout), check)
     }
 
     fn batch_bytes(&self) -> &[u8] {
@@ -211,10 +226,11 @@ impl Reader {
     /// Fetches from where it stands.
     fn fetch(&mut self, options: FetchOptions) -> Result<bool> {
         let Reader { shared, pin, next, .. } = self;
+        let cuts = shared.cuts();
         let load = || pin.view_at(*next, || shared.view.load());
         let fetched = fetch_from(shared, load, *next, options)?;
         if fetched.is_empty() && fetched.next_offset <= self.next {
-            self.empty_to = fetched.offsets.visible(self.options.isolation);
+            (self.empty_to, self.empty_at_cuts) = (fetched.offsets.visible(self.options.isolation), cuts);
             return Ok(false);
         }
         self.fetched_to = fetched.next_offset;

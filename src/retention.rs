@@ -107,7 +107,14 @@ pub(crate) fn run(shared: &Shared, now: Timestamp) -> Result<Retained> {
 
 /// Gives up all below `offset`: durable when this returns.
 pub(crate) fn delete_before(shared: &Shared, offset: Offset) -> Result<()> {
+    let given_up = give_up(shared, offset);
+    shared.tell();
+    given_up
+}
+
+fn give_up(shared: &Shared, offset: Offset) -> Result<()> {
     check_given_up(shared, offset)?;
+    // Here, where nobody has to wait for it.
     make_durable(shared, offset)?;
     // No truncation may cut the log below its new start meanwhile.
     let _pass = shared.lock_maintenance();
@@ -132,10 +139,10 @@ fn make_durable(shared: &Shared, offset: Offset) -> Result<()> {
     if shared.durability.end() >= offset {
         return Ok(());
     }
-    match shared.durability.sync_to(shared, offset) {
+    match shared.durability.sync_quietly(shared, offset) {
         // The records are durable; only what is stored beside them found no room.
         Err(_) if shared.durability.end() >= offset && !shared.health.is_poisoned() => Ok(()),
-        synced => synced.map(|_| ()),
+        synced => synced,
     }
 }
 

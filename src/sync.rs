@@ -1,17 +1,29 @@
 //! The locks and atomics of the engine: those of the standard library, or of a scheduler that tries the orders in which
-//! threads may come (`tests/schedules.rs`).
+//! threads may come (`tests/schedules.rs`). In builds with debug assertions each thread counts the locks that it holds.
 
 pub(crate) use std::sync::{Arc, OnceLock, PoisonError, TryLockError, Weak};
 
 #[cfg(not(shuttle))]
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-#[cfg(not(shuttle))]
 pub(crate) use std::thread::yield_now;
 
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-#[cfg(shuttle)]
 pub(crate) use shuttle::thread::yield_now;
+
+#[cfg(any(debug_assertions, shuttle))]
+pub(crate) use held::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, assert_no_lock_is_held};
+
+#[cfg(not(any(debug_assertions, shuttle)))]
+pub(crate) use base::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+#[cfg(any(debug_assertions, shuttle))]
+mod held;
+
+mod base {
+    #[cfg(shuttle)]
+    pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+    #[cfg(not(shuttle))]
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+}
 
 pub(crate) mod atomic {
     #[cfg(not(shuttle))]
@@ -24,3 +36,8 @@ pub(crate) mod atomic {
         AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
 }
+
+/// Foreign code is about to be called, which may come back and take any lock.
+#[cfg(not(any(debug_assertions, shuttle)))]
+#[inline]
+pub(crate) fn assert_no_lock_is_held() {}

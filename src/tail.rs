@@ -10,7 +10,8 @@
 //!   later one that is lower is from a truncation, which ends the wait by [`Tail::fail_above`] after it.
 //!
 //! A waker is foreign code, and dropping one can drop a task with another registration in it. So wakers are cloned,
-//! called and dropped outside of the lock.
+//! called and dropped outside of the lock, and called without any other lock of the log's as well: a waker may append,
+//! truncate, close or delete. What ends waiting under a lock hands out the wakers as [`Wakes`].
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,7 +23,7 @@ use std::time::Instant;
 use crate::error::{Error, Result};
 use crate::offset::Offset;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, OnceLock, PoisonError};
+use crate::sync::{Arc, OnceLock, PoisonError, assert_no_lock_is_held};
 
 use sync::{AtomicU64, Mutex, MutexGuard, Thread, fence};
 
@@ -87,6 +88,31 @@ struct Waiters {
     closed: Option<Error>,
 }
 
+/// The wakers of those whose waiting has ended.
+#[derive(Default)]
+#[must_use = "those who wait are told by `call`"]
+pub(crate) struct Wakes(Vec<Waker>);
+
+impl Wakes {
+    fn of(wakers: BTreeMap<Place, Waker>) -> Wakes {
+        Wakes(wakers.into_values().collect())
+    }
+
+    /// These, and others.
+    pub(crate) fn and(mut self, others: Wakes) -> Wakes {
+        self.0.extend(others.0);
+        self
+    }
+
+    /// Calls them. They are foreign code, and may come back and take any lock.
+    pub(crate) fn call(self) {
+        if !self.0.is_empty() {
+            assert_no_lock_is_held();
+            self.0.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
 /// A place among the waiters, given up when dropped. It has no waker before [`renew`](Registration::renew).
 #[derive(Debug)]
 pub(crate) struct Registration {
@@ -101,7 +127,8 @@ impl Default for Tail {
 }
 
 impl Tail {
-    /// The end has moved to `reached`: wakes those whose target that is, or below.
+    /// The end has moved to `reached`: wakes those whose target that is, or below. Called without a lock, as are those
+    /// below that do not say otherwise.
     #[inline]
     pub(crate) fn notify(&self, reached: u64) {
         // Orders the caller's store of the end before the look at the waiters.
@@ -123,33 +150,28 @@ impl Tail {
         self.lowest.load(Ordering::Relaxed) != NOBODY
     }
 
-    /// The same as [`close`](Self::close), but calls no waker: it is closed after this, without the locks held now.
+    /// The same as [`close`](Self::close), but for those who wait: it is closed after this, without the locks held now.
     pub(crate) fn shut(&self, error: Error) {
         self.lock().closed.get_or_insert(error);
     }
 
-    /// Ends all waiting, now and later, with this error.
-    pub(crate) fn close(&self, error: Error) {
-        let wakers = {
-            let mut waiters = self.lock();
-            waiters.closed.get_or_insert(error);
-            self.take_all(&mut waiters)
-        };
-        wakers.into_values().for_each(Waker::wake);
+    /// Ends all waiting, now and later, with this error; the wakers are called without the locks held now.
+    pub(crate) fn close(&self, error: Error) -> Wakes {
+        let mut waiters = self.lock();
+        waiters.closed.get_or_insert(error);
+        Wakes::of(self.take_all(&mut waiters))
     }
 
     /// The end has been set to `offset`: ends the waiting of those who wait for more now with this error, even where
-    /// the end grows beyond their target again before they look. The others look.
-    pub(crate) fn fail_above(&self, offset: u64, error: Error) {
-        let wakers = {
-            let mut waiters = self.lock();
-            let wakers = self.take_all(&mut waiters);
-            for (_, failed) in waiters.looking.range_mut(behind(offset)..) {
-                failed.get_or_insert_with(|| error.clone());
-            }
-            wakers
-        };
-        wakers.into_values().for_each(Waker::wake);
+    /// the end grows beyond their target again before they look. The others look. The wakers are called without the
+    /// locks held now.
+    pub(crate) fn fail_above(&self, offset: u64, error: Error) -> Wakes {
+        let mut waiters = self.lock();
+        let wakers = self.take_all(&mut waiters);
+        for (_, failed) in waiters.looking.range_mut(behind(offset)..) {
+            failed.get_or_insert_with(|| error.clone());
+        }
+        Wakes::of(wakers)
     }
 
     /// A place for somebody who waits for `target`. It is to be renewed before the look at the end.
@@ -191,7 +213,7 @@ impl Tail {
             self.publish(&waiters);
             wakers
         };
-        wakers.into_values().for_each(Waker::wake);
+        Wakes::of(wakers).call();
     }
 
     fn take_all(&self, waiters: &mut Waiters) -> BTreeMap<Place, Waker> {
@@ -304,13 +326,13 @@ pub(crate) struct Reached<F> {
     registration: Option<Registration>,
 }
 
-impl<F: Fn() -> Result<u64>> Reached<F> {
+impl<F: FnMut() -> Result<u64>> Reached<F> {
     /// Resolves when `current` is at least `target`.
     pub(crate) fn new(tail: Arc<Tail>, target: u64, current: F) -> Reached<F> {
         Reached { tail, target, current, registration: None }
     }
 
-    fn look(&self) -> Result<Option<Offset>> {
+    fn look(&mut self) -> Result<Option<Offset>> {
         let end = (self.current)()?;
         Ok((end >= self.target).then_some(Offset::new(end)))
     }
@@ -330,7 +352,7 @@ impl<F: Fn() -> Result<u64>> Reached<F> {
     }
 }
 
-impl<F: Fn() -> Result<u64> + Unpin> Future for Reached<F> {
+impl<F: FnMut() -> Result<u64> + Unpin> Future for Reached<F> {
     type Output = Result<Offset>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Offset>> {

@@ -18,24 +18,36 @@ use crate::segment::{Facts, Place, Segment};
 use crate::shared::Shared;
 use crate::survey::{CutPoint, LogFile, cut_point, snapshots};
 use crate::swap;
+use crate::tail::Wakes;
 use crate::view::View;
 
 /// Removes every batch that holds an offset at or above `to`. What lies below the cut is checked first: damage there is
 /// an error, and nothing has changed. Damage above goes with the cut. `lossy`: cuts even below what compaction relied
 /// on, and where damage is met below `to`, at the last good batch before it.
 pub(crate) fn truncate(shared: &Shared, to: Offset, lossy: bool) -> Result<Offset> {
-    let _pass = shared.lock_maintenance();
-    let end = truncate_locked(shared, &mut shared.lock_active(), to, lossy)?;
-    shared.tails.truncated(shared.end());
-    Ok(end)
+    let pass = shared.lock_maintenance();
+    let truncated = truncate_locked(shared, &mut shared.lock_active(), to, lossy);
+    drop(pass);
+    tell(shared, truncated)
 }
 
-fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool) -> Result<Offset> {
+/// Wakes who waits for what is gone, with no lock held, whether that worked or not.
+fn tell<T>(shared: &Shared, done: Result<(T, Wakes)>) -> Result<T> {
+    let done = done.map(|(done, wakes)| {
+        wakes.call();
+        done
+    });
+    shared.tell();
+    done
+}
+
+/// Those who wait for what is gone are failed before anything is appended in its place.
+fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool) -> Result<(Offset, Wakes)> {
     shared.check_writable()?;
     shared.durability.finish_roll(shared)?;
     let end = active.segment().end();
     if to >= end {
-        return Ok(end);
+        return Ok((end, Wakes::default()));
     }
     let start = shared.ends.log_start();
     if to < start {
@@ -48,7 +60,7 @@ fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool
     }
     if to < start {
         // The batch that holds `start` goes, and nothing is left. The log does not end below its start.
-        return start_over(shared, active, start).map(|()| start);
+        return start_over(shared, active, start).map(|wakes| (start, wakes));
     }
     // From here on what lies below the cut is durable, so that what is missing there after a crash is damage, not a
     // torn tail: `state` says so.
@@ -61,7 +73,7 @@ fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool
         done.inspect_err(|error| shared.poison(error))
     });
     shared.end_cut();
-    done.flatten().map(|()| to)
+    done.flatten().map(|()| (to, shared.tails.truncated(to)))
 }
 
 /// Closes the files that go or are cut. Where somebody has bytes beyond the cut, what is left of that file is copied
@@ -163,17 +175,19 @@ fn check_relied_on(shared: &Shared, view: &View, to: Offset) -> Result<()> {
 
 /// Starts over, empty, at `to`: below, within or beyond the log.
 pub(crate) fn reset(shared: &Shared, to: Offset) -> Result<()> {
-    let _pass = shared.lock_maintenance();
-    let mut active = shared.lock_active();
-    shared.check_writable()?;
-    shared.durability.finish_roll(shared)?;
-    start_over(shared, &mut active, to)?;
-    drop(active);
-    shared.tails.truncated(shared.end());
-    Ok(())
+    let pass = shared.lock_maintenance();
+    let reset = reset_locked(shared, &mut shared.lock_active(), to);
+    drop(pass);
+    tell(shared, reset.map(|wakes| ((), wakes)))
 }
 
-fn start_over(shared: &Shared, active: &mut Active, to: Offset) -> Result<()> {
+fn reset_locked(shared: &Shared, active: &mut Active, to: Offset) -> Result<Wakes> {
+    shared.check_writable()?;
+    shared.durability.finish_roll(shared)?;
+    start_over(shared, active, to)
+}
+
+fn start_over(shared: &Shared, active: &mut Active, to: Offset) -> Result<Wakes> {
     let held = shared.durability.hold();
     shared.begin_cut();
     let done = (|| {
@@ -198,7 +212,7 @@ fn start_over(shared: &Shared, active: &mut Active, to: Offset) -> Result<()> {
     if let Err(error) = &done {
         shared.poison(error);
     }
-    done
+    done.map(|()| shared.tails.truncated(to))
 }
 
 fn cut_back(

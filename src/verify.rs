@@ -16,7 +16,6 @@ use crate::segment::index::Sums;
 use crate::segment::scan::OFFSETS_MAX;
 use crate::shared::Shared;
 use crate::storage::{File, OpenMode, Storage, files};
-use crate::sync::atomic::Ordering;
 
 use self::indexes::Indexes;
 
@@ -142,7 +141,7 @@ pub(crate) fn verify(shared: &Shared) -> Result<VerifyReport> {
     }
     check.ends(log_start, durable_end, &subjects, last);
     check.other_files(&files);
-    if cuts != shared.cuts.load(Ordering::Acquire) {
+    if cuts != shared.cuts() {
         return Err(ErrorKind::Truncated.into());
     }
     Ok(check.report)

@@ -58,7 +58,6 @@ fn append_all(partition: &Partition, keys: &[&str], count: usize, value: &str) {
 fn read(partition: &Partition) -> BTreeMap<u64, String> {
     let mut found = BTreeMap::new();
     // The start may move on meanwhile.
-    // The start may move on meanwhile.
     let mut reader =
         (0..9).find_map(|_| partition.reader(partition.offsets().start).ok()).expect("it stands still now");
     loop {
@@ -92,6 +91,25 @@ fn who_waits_for_a_record_is_woken_and_finds_it() {
             assert!(read(&partition).len() as u64 >= end);
         }
         writers.into_iter().for_each(|writer| writer.join().unwrap());
+        log.close().unwrap();
+    });
+}
+
+#[test]
+fn who_tails_with_a_reader_sleeps_through_no_record_though_segments_are_rolled() {
+    schedules(|| {
+        let (log, partition) = open(&SimStorage::new(), small());
+        let (appends, rolls) = (partition.clone(), partition.clone());
+        let others =
+            [thread::spawn(move || append_all(&appends, &["k"], 3, "v")), thread::spawn(move || rolls.roll().unwrap())];
+        let mut reader = partition.reader(Offset::ZERO).unwrap();
+        for next in 0..3 {
+            while reader.next_record().unwrap().is_none() {
+                assert!(matches!(reader.wait(LONG).unwrap(), WaitOutcome::Reached(_)));
+            }
+            assert_eq!(reader.offset().get(), next + 1);
+        }
+        others.into_iter().for_each(|other| other.join().unwrap());
         log.close().unwrap();
     });
 }

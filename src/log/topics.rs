@@ -7,7 +7,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name;
 use crate::opening;
 use crate::partition::Partition;
-use crate::sync::{Arc, PoisonError};
+use crate::sync::{Arc, MutexGuard, PoisonError};
+use crate::tail::Wakes;
 use crate::topic::Topic;
 
 /// How many partitions a topic gets in one call, at most: each is a directory.
@@ -129,25 +130,28 @@ impl LogInner {
         *catalog = changed;
         let config = Arc::new(config);
         let topic = self.topics().get(name).cloned();
-        for partition in topic.map(|topic| topic.partitions()).unwrap_or_default() {
+        let partitions = topic.map(|topic| topic.partitions()).unwrap_or_default();
+        for partition in &partitions {
             partition.shared.set_config(Arc::clone(&config));
         }
+        drop(catalog);
+        partitions.iter().for_each(|partition| partition.shared.tell());
         Ok(())
     }
 
     pub(super) fn delete(&self, name: &str) -> Result<()> {
-        let mut catalog = self.lock_catalog();
+        let catalog = self.lock_catalog();
         self.check_writable()?;
         let mut changed = catalog.clone();
         changed.topics.get_mut(name).ok_or(ErrorKind::NotFound)?.deleted = true;
-        self.commit_deletion(&mut catalog, changed, || {
+        self.commit_deletion(catalog, changed, || {
             let topic = self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
             topic.map(|topic| topic.partitions()).unwrap_or_default()
         })
     }
 
     pub(super) fn delete_partition(&self, name: &str, id: u32) -> Result<()> {
-        let mut catalog = self.lock_catalog();
+        let catalog = self.lock_catalog();
         self.check_writable()?;
         let mut changed = catalog.clone();
         let entry = changed.topics.get_mut(name).ok_or(ErrorKind::NotFound)?;
@@ -162,7 +166,7 @@ impl LogInner {
             entry.taking_over.remove(&id);
             entry.leaving.insert(id);
         }
-        self.commit_deletion(&mut catalog, changed, || {
+        self.commit_deletion(catalog, changed, || {
             let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
             let topic = if is_last { topics.remove(name) } else { topics.get(name).cloned() };
             topic.and_then(|topic| topic.remove(id)).into_iter().collect()
@@ -172,7 +176,7 @@ impl LogInner {
     /// Stores a catalog that says what is deleted, then ends these partitions and removes their files.
     fn commit_deletion(
         &self,
-        catalog: &mut Catalog,
+        mut catalog: MutexGuard<'_, Catalog>,
         mut changed: Catalog,
         take_out: impl FnOnce() -> Vec<Partition>,
     ) -> Result<()> {
@@ -181,13 +185,12 @@ impl LogInner {
         changed.store(storage, &self.dir)?;
         // Kept from here on: what is stored again without its mark would come back.
         catalog.clone_from(&changed);
-        for partition in take_out() {
-            partition.shared.abandon();
-        }
-        opening::remove_deleted(storage, &self.dir, &mut changed)?;
-        changed.store(storage, &self.dir)?;
-        *catalog = changed;
-        Ok(())
+        let ended = take_out().iter().map(|partition| partition.shared.abandon()).fold(Wakes::default(), Wakes::and);
+        let removed = opening::remove_deleted(storage, &self.dir, &mut changed);
+        let removed = removed.and_then(|()| changed.store(storage, &self.dir)).map(|()| *catalog = changed);
+        drop(catalog);
+        ended.call();
+        removed
     }
 }
 

@@ -124,7 +124,7 @@ impl std::fmt::Debug for FileRegion {
 
 /// Whole batches from the one that holds `from` on.
 pub(crate) fn fetch(shared: &Shared, from: Offset, options: FetchOptions) -> Result<Fetch> {
-    undisturbed(shared, || fetch_view(shared, &shared.view.load(), from, options, true))
+    undisturbed(shared, || fetch_seen(shared, &seen(shared, || Ok(shared.view.load()))?, from, options, true))
 }
 
 /// The same for a reader: from the view that it has to go on with, and without the place in the file.
@@ -134,7 +134,30 @@ pub(super) fn fetch_from(
     from: Offset,
     options: FetchOptions,
 ) -> Result<Fetch> {
-    undisturbed(shared, || fetch_view(shared, &*load()?, from, options, false))
+    undisturbed(shared, || fetch_seen(shared, &seen(shared, &mut load)?, from, options, false))
+}
+
+/// What a read looks at.
+struct Seen {
+    offsets: Offsets,
+    view: Arc<View>,
+}
+
+/// The ends, and then the view: all that lies below the ends is in segments of the view, so a read that finds nothing
+/// has looked at all that its ends tell, and who waits for more misses nothing. The log start comes last: what the view
+/// does not have any more lies below it.
+fn seen(shared: &Shared, load: impl FnOnce() -> Result<Arc<View>>) -> Result<Seen> {
+    let before = offsets(shared);
+    let view = load()?;
+    let start = shared.ends.log_start();
+    let offsets = Offsets {
+        start,
+        end: before.end.max(start),
+        durable: before.durable.max(start),
+        high_watermark: before.high_watermark.max(start),
+        last_stable: before.last_stable.max(start),
+    };
+    Ok(Seen { offsets, view })
 }
 
 /// Reads again what a truncation has come in between of: it may have shown bytes that are gone, or shown them as
@@ -145,15 +168,16 @@ fn undisturbed<T>(shared: &Shared, mut read: impl FnMut() -> Result<T>) -> Resul
         let done = read();
         // Who cuts looks at what is held after it has changed the count (begin_cut).
         fence(Ordering::SeqCst);
-        if shared.cuts.load(Ordering::Acquire) == cuts {
+        if shared.cuts() == cuts {
             // The files may be gone, or another's, once the log is closed or the topic deleted.
             return shared.check_open().and(done).map_err(|error| shared.blame(error));
         }
     }
 }
 
-fn fetch_view(shared: &Shared, view: &View, from: Offset, options: FetchOptions, with_region: bool) -> Result<Fetch> {
-    let offsets = offsets(shared);
+fn fetch_seen(shared: &Shared, seen: &Seen, from: Offset, options: FetchOptions, with_region: bool) -> Result<Fetch> {
+    let Seen { offsets, view } = seen;
+    let offsets = *offsets;
     check_range(shared, from, &offsets)?;
     let mut limit = offsets.visible(options.isolation);
     if shared.health.is_poisoned() {
@@ -247,12 +271,12 @@ fn region(segment: &Arc<Segment>, slice: &crate::segment::Slice) -> Result<Optio
 
 /// The first offset at or after which every record is at least as late as `at`: the offset of the first such record.
 pub(crate) fn offset_for(shared: &Shared, at: Timestamp) -> Result<Option<Offset>> {
-    undisturbed(shared, || offset_in(shared, &shared.view.load(), at))
+    undisturbed(shared, || offset_in(&seen(shared, || Ok(shared.view.load()))?, at))
 }
 
-fn offset_in(shared: &Shared, view: &View, at: Timestamp) -> Result<Option<Offset>> {
-    let start = shared.ends.log_start();
-    let end = offsets(shared).end;
+fn offset_in(seen: &Seen, at: Timestamp) -> Result<Option<Offset>> {
+    let Seen { offsets: Offsets { start, end, .. }, view } = seen;
+    let (start, end) = (*start, *end);
     let mut scratch = Scratch::default();
     for segment in view.from(start) {
         if segment.is_sealed() && segment.max_timestamp()? < at {
@@ -279,3 +303,6 @@ fn offset_in(shared: &Shared, view: &View, at: Timestamp) -> Result<Option<Offse
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests;

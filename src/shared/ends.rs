@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::Isolation;
 use crate::offset::Offset;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::tail::{Reached, Tail, WaitOutcome};
+use crate::tail::{Reached, Tail, WaitOutcome, Wakes};
 
 use super::Shared;
 
@@ -95,18 +95,19 @@ impl Tails {
         }
     }
 
-    /// Ends all waiting with this error.
-    pub(crate) fn close(&self, error: &Error) {
-        for tail in [&self.end, &self.durable, &self.high_watermark, &self.stable] {
-            tail.close(error.clone());
-        }
+    /// Ends all waiting with this error, once the wakers are called.
+    pub(crate) fn close(&self, error: &Error) -> Wakes {
+        self.each(|tail| tail.close(error.clone()))
     }
 
-    /// Ends waiting for offsets that a truncation has taken away.
-    pub(crate) fn truncated(&self, to: Offset) {
-        for tail in [&self.end, &self.durable, &self.high_watermark, &self.stable] {
-            tail.fail_above(to.get(), Error::new(ErrorKind::Truncated));
-        }
+    /// Ends waiting for offsets that a truncation has taken away, once the wakers are called.
+    pub(crate) fn truncated(&self, to: Offset) -> Wakes {
+        self.each(|tail| tail.fail_above(to.get(), Error::new(ErrorKind::Truncated)))
+    }
+
+    fn each(&self, end: impl Fn(&Tail) -> Wakes) -> Wakes {
+        let tails = [&self.end, &self.durable, &self.high_watermark, &self.stable];
+        tails.into_iter().map(|tail| end(tail)).fold(Wakes::default(), Wakes::and)
     }
 }
 
@@ -157,18 +158,38 @@ impl Shared {
         }
     }
 
+    /// Wakes who waits for any end, after work under locks that may have moved one, or failed. Called without a lock.
+    pub(crate) fn tell(&self) {
+        // Orders what was moved before the look at the waiters, here and in what follows.
+        self.tails.durable.notify(self.durability.end().get());
+        self.announce();
+    }
+
     #[cold]
     fn tell_failure(&self) {
         if let Some(reason) = self.health.reason() {
-            self.tails.close(&reason);
+            self.tails.close(&reason).call();
         }
     }
 
     /// Waits until readers of this isolation see up to `target`.
     pub(crate) fn wait(&self, isolation: Isolation, target: Offset, timeout: Option<Duration>) -> Result<WaitOutcome> {
+        self.wait_where(isolation, target, timeout, || Ok(()))
+    }
+
+    /// The same, ended by an error of `check` as well, which is asked at each look.
+    pub(crate) fn wait_where(
+        &self,
+        isolation: Isolation,
+        target: Offset,
+        timeout: Option<Duration>,
+        check: impl Fn() -> Result<()>,
+    ) -> Result<WaitOutcome> {
+        self.check_open()?;
         // A time that the clock cannot tell never comes.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        self.tails.of(isolation).wait(target.get(), || self.waited_for(isolation), deadline)
+        let current = || check().map(|()| self.waited_for(isolation));
+        self.tails.of(isolation).wait(target.get(), current, deadline)
     }
 
     /// The same as a future. It does not keep the partition.
@@ -176,20 +197,28 @@ impl Shared {
         &self,
         isolation: Isolation,
         target: Offset,
-    ) -> Reached<impl Fn() -> Result<u64> + Send + Unpin + 'static> {
+    ) -> Reached<impl FnMut() -> Result<u64> + Send + Unpin + 'static> {
         let me = self.weak();
-        let current = move || me.upgrade().ok_or(ErrorKind::Closed)?.waited_for(isolation);
+        let mut begun = false;
+        let current = move || {
+            let me = me.upgrade().ok_or(ErrorKind::Closed)?;
+            if !std::mem::replace(&mut begun, true) {
+                me.check_open()?;
+            }
+            Ok(me.waited_for(isolation))
+        };
         Reached::new(Arc::clone(self.tails.of(isolation)), target.get(), current)
     }
 
-    fn waited_for(&self, isolation: Isolation) -> Result<u64> {
-        self.check_open()?;
-        Ok(match isolation {
+    /// Who has begun to wait before the log was closed is told what was reached by then: only the beginning asks
+    /// whether it is open.
+    fn waited_for(&self, isolation: Isolation) -> u64 {
+        match isolation {
             Isolation::End => self.end(),
             Isolation::Durable => self.durability.end(),
             Isolation::HighWatermark => self.high_watermark(),
             Isolation::Committed => self.last_stable(),
         }
-        .get())
+        .get()
     }
 }

@@ -23,6 +23,7 @@ use crate::storage::paced::Throttle;
 use crate::storage::preallocator::Preallocator;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
+use crate::tail::Wakes;
 use crate::view::ViewCell;
 
 mod ends;
@@ -90,7 +91,7 @@ pub(crate) struct Shared {
     pauses: AtomicUsize,
     upkeep: Mutex<Upkeep>,
     /// Counts truncations: before a file is cut and after. A read that saw it change is done again.
-    pub(crate) cuts: AtomicU64,
+    cuts: AtomicU64,
     config: RwLock<Arc<TopicConfig>>,
     hot: Hot,
     active: Mutex<Active>,
@@ -187,7 +188,7 @@ impl Shared {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes another configuration into use.
+    /// Takes another configuration into use. Who holds no lock [tells](Self::tell) of it: an end may lie elsewhere.
     pub(crate) fn set_config(&self, config: Arc<TopicConfig>) {
         let mut active = self.lock_active();
         self.hot.set(&config);
@@ -196,8 +197,6 @@ impl Shared {
         active.set_config(config);
         active.refresh_unstable(self);
         drop(active);
-        fence(Ordering::SeqCst);
-        self.announce();
         if self.durability.unsynced() > 0 {
             // What waits may be in no queue yet, or wait for too long by the new configuration.
             self.sync_soon();
@@ -216,7 +215,8 @@ impl Shared {
     /// Takes no writes for this reason from the start: what is not there never comes.
     pub(crate) fn refuse(&self, reason: Error) {
         self.health.fail(reason.clone());
-        self.tails.close(&reason);
+        // Nobody knows the partition yet.
+        self.tails.shut(&reason);
     }
 
     /// A sync failed: no more writes, and only what was durable is read.
@@ -302,6 +302,11 @@ impl Shared {
         }
     }
 
+    /// How often files were cut: odd while one is.
+    pub(crate) fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Acquire)
+    }
+
     /// What was cut is cut.
     pub(crate) fn end_cut(&self) {
         self.cuts.fetch_add(1, Ordering::AcqRel);
@@ -334,8 +339,8 @@ impl Shared {
         active.release_idle(now)
     }
 
-    /// The topic is deleted, or the log dropped: whoever holds a handle is told, and nothing is written any more.
-    pub(crate) fn abandon(&self) {
+    /// The topic is deleted, or the log dropped: nothing is written any more, and whoever holds a handle is told.
+    pub(crate) fn abandon(&self) -> Wakes {
         let _pass = self.lock_maintenance();
         let mut active = self.lock_active();
         let closed = Error::new(ErrorKind::Closed);
@@ -344,12 +349,12 @@ impl Shared {
         self.durability.give_up(self);
         active.let_go();
         drop(active);
-        self.tails.close(&closed);
         self.view.load().segments().iter().for_each(|segment| segment.retire());
+        self.tails.close(&closed)
     }
 
-    /// Makes everything durable, so that the next open has nothing to scan.
-    pub(crate) fn close(&self) -> Result<()> {
+    /// Makes everything durable, so that the next open has nothing to scan; whoever waits is told.
+    pub(crate) fn close(&self) -> (Result<()>, Wakes) {
         let _pass = self.lock_maintenance();
         let failed = self.health.reason();
         let mut active = self.lock_active();
@@ -357,13 +362,13 @@ impl Shared {
         active.let_go();
         self.health.replace(Error::new(ErrorKind::Closed));
         drop(active);
-        self.tails.close(&Error::new(ErrorKind::Closed));
         self.view.load().segments().iter().for_each(|segment| segment.retire());
-        match failed {
+        let closed = match failed {
             // Damage that was there before is told at open, not here.
             Some(error) if *error.kind() == ErrorKind::Poisoned => Err(error),
             _ => closed,
-        }
+        };
+        (closed, self.tails.close(&Error::new(ErrorKind::Closed)))
     }
 
     fn settle(&self, active: &mut Active) -> Result<()> {
@@ -371,7 +376,7 @@ impl Shared {
         active.trim()?;
         let segment = Arc::clone(active.segment());
         let end = segment.end();
-        self.durability.sync_to(self, end)?;
+        self.durability.sync_quietly(self, end)?;
         let producers = active.snapshot(end);
         let old = self.whole_state()?;
         let unchanged = old.active_base == segment.base()
@@ -405,8 +410,7 @@ impl SyncTarget for Shared {
         self.durability.unqueue();
         let synced = self.durability.sync_to(self, self.end());
         // Who synced before, or failed, may have been in no place to call wakers.
-        self.tails.durable.notify(self.durability.end().get());
-        self.announce();
+        self.tell();
         // Any other failure poisons the partition: the next append tells it.
         if synced.is_err_and(|error| *error.kind() == ErrorKind::DiskFull) {
             self.budgets.sync_queue.push(self.me.clone(), NO_ROOM_RETRY);

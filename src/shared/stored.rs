@@ -38,8 +38,10 @@ impl Shared {
 
     /// Changes the `state` file, durably, and refreshes what it caches of the segments.
     pub(crate) fn update_state(&self, change: impl FnOnce(&mut State)) -> Result<()> {
-        let (view, planned) = (self.view.load(), self.lock_counted().planned());
+        let planned = self.lock_counted().planned();
         self.state.update(|state| {
+            // Here, where updates come one after the other: none takes back what the one before it says of segments.
+            let view = self.view.load();
             state.log_start = self.ends.log_start();
             // Not beyond what a power cut leaves: else what is appended there afterwards would count as replicated.
             state.high_watermark = self.high_watermark().min(self.durability.end()).max(state.log_start);

@@ -114,7 +114,7 @@ mod threads {
         while !tail.has_waiters() {
             thread::yield_now();
         }
-        tail.close(ErrorKind::Closed.into());
+        tail.close(ErrorKind::Closed.into()).call();
         assert_eq!(*waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
         assert_eq!(*tail.wait(1, reader(&end), None).unwrap_err().kind(), ErrorKind::Closed);
         assert_nobody_is_left(&tail);
@@ -137,7 +137,7 @@ mod threads {
         let waker = Waker::noop();
         assert!(future.advance(waker).unwrap().is_none());
         move_to(&tail, &end, 4);
-        tail.close(ErrorKind::Poisoned.into());
+        tail.close(ErrorKind::Poisoned.into()).call();
         assert_eq!(tail.wait(3, reader(&end), None).unwrap(), WaitOutcome::Reached(Offset::new(4)));
         assert_eq!(future.advance(waker).unwrap(), Some(Offset::new(4)));
         assert_eq!(*tail.wait(5, reader(&end), None).unwrap_err().kind(), ErrorKind::Poisoned);
@@ -171,7 +171,7 @@ mod threads {
         let waker = Waker::noop();
         let (above, below) = (tail.register(9), tail.register(5));
         assert!(above.renew(waker).is_ok() && below.renew(waker).is_ok());
-        tail.fail_above(5, ErrorKind::Truncated.into());
+        tail.fail_above(5, ErrorKind::Truncated.into()).call();
         assert_eq!(*above.renew(waker).unwrap_err().kind(), ErrorKind::Truncated);
         assert!(below.renew(waker).is_ok());
         assert!(tail.register(9).renew(waker).is_ok());
@@ -185,10 +185,10 @@ mod threads {
         // Reached, but cut off before anybody looked.
         move_to(&tail, &end, 9);
         end.store(4, Ordering::Release);
-        tail.fail_above(4, ErrorKind::Truncated.into());
+        tail.fail_above(4, ErrorKind::Truncated.into()).call();
         move_to(&tail, &end, 20);
         end.store(12, Ordering::Release);
-        tail.fail_above(12, ErrorKind::Truncated.into());
+        tail.fail_above(12, ErrorKind::Truncated.into()).call();
         assert_eq!(*future.advance(Waker::noop()).unwrap_err().kind(), ErrorKind::Truncated);
     }
 
@@ -250,7 +250,7 @@ mod threads {
         drop(registration);
         let registration = tail.register(6);
         registration.renew(&comrade(&tail)).unwrap();
-        tail.close(ErrorKind::Closed.into());
+        tail.close(ErrorKind::Closed.into()).call();
         drop(registration);
         assert_nobody_is_left(&tail);
     }
@@ -308,7 +308,7 @@ mod models {
         model(|tail, end| {
             let closer = {
                 let tail = Arc::clone(&tail);
-                loom::thread::spawn(move || tail.close(ErrorKind::Closed.into()))
+                loom::thread::spawn(move || tail.close(ErrorKind::Closed.into()).call())
             };
             assert!(tail.wait(1, || Ok(end.load(Ordering::Acquire)), None).is_err());
             closer.join().unwrap();

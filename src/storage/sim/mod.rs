@@ -262,7 +262,7 @@ impl SimStorage {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let violations = self.disk.get_mut().unwrap_or_else(PoisonError::into_inner).in_use.take_violations();
+        let violations = self.disk.lock().unwrap_or_else(PoisonError::into_inner).in_use.take_violations();
         assert!(violations.is_empty() || std::thread::panicking(), "violations: {violations:?}");
     }
 }
