@@ -338,10 +338,12 @@ pub struct TopicConfig {
     pub producer_expiration: Duration,
     /// Producers that are remembered. Default 100,000; the longest idle one goes first.
     pub max_producers: usize,
-    /// Whether sealed segments are read through mappings. Default `true`.
+    /// Whether segments are read through mappings. Default `true`. A medium that fails again for a page that it gave
+    /// before, or another process that cuts a file of the log, ends the process by a signal where something is mapped:
+    /// without this and without [`append_windows`](Self::append_windows) nothing is.
     pub mapped_reads: bool,
     /// Whether space is reserved ahead of small appends: zeros behind the last batch, up to 1.5 MiB while a partition is
-    /// busy, which go when it rests. Default `true`.
+    /// busy, which go when it rests. Default `true`. On ext4 and tmpfs small appends are then copied into a mapping.
     pub append_windows: bool,
 }
 
