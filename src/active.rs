@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use crate::config::{Cleanup, Durability as DurabilityConfig, TopicConfig};
-use crate::durability::{Capture, Producers as Snapshot, Roll};
+use crate::durability::{Capture, Producers as Snapshot, Roll, Sealed};
 use crate::error::{ErrorKind, Result};
-use crate::format::{BatchHeader, BatchView, Scratch, TimeIndexEntry, file_name};
+use crate::format::{BatchHeader, BatchView, Scratch, file_name};
 use crate::offset::{Offset, Timestamp};
 use crate::producers::Producers;
 use crate::segment::Segment;
@@ -15,6 +15,10 @@ use crate::shared::Shared;
 use crate::storage::{Reserve, files};
 use crate::transactions;
 use crate::view::View;
+
+mod parts;
+
+use parts::Fill;
 
 /// The largest offset span of a segment: index entries hold 32-bit offsets, Kafka's signed ones.
 pub(crate) const SPAN_MAX: u64 = i32::MAX as u64;
@@ -149,15 +153,18 @@ impl Active {
 
     /// Whether a batch goes into the active segment, behind `pending` bytes that are about to be written.
     pub(crate) fn fits(&self, pending: usize, header: &BatchHeader, at: Offset, now: Timestamp) -> bool {
-        let segment = self.writer.segment();
-        let len = self.writer.len() + pending as u64;
-        // An entry for what is pending, one for this batch, one at the seal.
-        let entries =
-            u64::from(self.writer.index_entries()) + pending as u64 / u64::from(self.config.index_interval_bytes) + 3;
-        len + header.size as u64 <= self.config.segment_bytes
-            && at.since(segment.base()) + u64::from(header.last_offset_delta) <= SPAN_MAX
-            && entries * TimeIndexEntry::LEN as u64 <= u64::from(self.config.segment_index_bytes)
-            && self.due.is_none_or(|due| due > now)
+        self.fill().takes(pending, header, at, &self.config) && self.is_young(now)
+    }
+
+    /// How full the active segment is.
+    fn fill(&self) -> Fill {
+        let writer = &self.writer;
+        Fill { base: writer.segment().base(), len: writer.len(), entries: writer.index_entries() }
+    }
+
+    /// Whether the active segment takes more by its age.
+    fn is_young(&self, now: Timestamp) -> bool {
+        self.due.is_none_or(|due| due > now)
     }
 
     /// Rolls when the next batch does not fit the active segment any more. An empty one takes any batch.
@@ -188,20 +195,27 @@ impl Active {
         self.writer.trim()?;
         let base = self.segment().end();
         let next = self.create(shared, base)?;
-        let sealed = std::mem::replace(&mut self.writer, next).seal(now);
-        let snapshot = self.snapshot(base);
+        let sealed = self.seal_before(next, now);
         // Before the view changes: nothing in the new segment may be taken for durable until this is done.
-        shared.durability.begin_roll(Roll { sealed, active_base: base, producers: snapshot });
-        let active = Arc::clone(self.segment());
-        shared.view.update(|view| {
-            let segments = view.segments().iter().cloned().chain([active]).collect();
-            Some(View::new(segments))
-        });
+        shared.durability.begin_roll(Roll { sealed: vec![sealed], active_base: base });
+        self.show(shared, vec![Arc::clone(self.segment())]);
+        Ok(())
+    }
+
+    /// Seals the active segment, which is trimmed; `next` takes its place.
+    fn seal_before(&mut self, next: SegmentWriter, now: Timestamp) -> Sealed {
+        let producers = self.snapshot(next.segment().base());
+        let segment = std::mem::replace(&mut self.writer, next).seal(now);
         (self.first_append_at, self.due) = (None, None);
         self.captured = 0;
-        shared.counters.rolls.add(1);
+        Sealed { segment, producers }
+    }
+
+    /// Adds the segments of a roll to the view, and has it completed.
+    fn show(&self, shared: &Shared, new: Vec<Arc<Segment>>) {
+        shared.counters.rolls.add(new.len() as u64);
+        shared.view.update(|view| Some(View::new(view.segments().iter().cloned().chain(new).collect())));
         shared.sync_soon();
-        Ok(())
     }
 
     /// Writes bytes that hold these batches, already with their offsets and epochs, and makes them readable.
@@ -214,30 +228,42 @@ impl Active {
         batches: &[BatchHeader],
         now: Timestamp,
     ) -> Result<()> {
-        let mut position = self.writer.len();
         if let Err(error) = self.writer.write(parts) {
             if *error.kind() == ErrorKind::Poisoned {
                 shared.poison(&error);
             }
             return Err(error);
         }
+        self.note(shared, parts, batches, now);
+        self.tell_end(shared);
+        Ok(())
+    }
+
+    /// Takes note of the batches that were written last, and has the segment end with them.
+    fn note(&mut self, shared: &Shared, parts: [&[u8]; 2], batches: &[BatchHeader], now: Timestamp) {
         if self.first_append_at.is_none() {
             self.first_append_at = Some(now);
             self.due = self.work_out_due();
             self.segment().update_facts(|facts| facts.first_append_at = now);
         }
+        let [head, body] = parts;
+        let start = self.writer.len() - (head.len() + body.len()) as u64;
+        let mut position = start;
         for header in batches {
             self.writer.note(header, position);
             self.note_epoch(shared, header);
             if header.has_producer() {
-                let [head, body] = parts;
-                let at = (position - (self.writer.len() - (head.len() + body.len()) as u64)) as usize;
-                self.note_producer(header, at, parts);
+                self.note_producer(header, (position - start) as usize, parts);
             }
             position += header.size as u64;
         }
         let end = batches.last().map_or(self.segment().end(), BatchHeader::next_offset);
         self.writer.publish(end);
+    }
+
+    /// Lets everyone see the log up to the end of the active segment.
+    fn tell_end(&mut self, shared: &Shared) {
+        let end = self.segment().end();
         let first_unstable =
             std::mem::take(&mut self.unstable).then(|| self.producers.first_unstable(shared.high_watermark_at(end)));
         // An open transaction is told before the end, a decided one after it: nobody sees as stable what is not decided
@@ -252,7 +278,6 @@ impl Active {
             let _ = self.first_undecided(shared);
         }
         self.hand_over_checkpoint(shared);
-        Ok(())
     }
 
     /// Works out again where the stable part ends. The caller wakes who waits for it, without the appender.

@@ -45,7 +45,8 @@ pub(crate) fn append(shared: &Shared, input: Input<'_>, expected: Option<Offset>
     appended
 }
 
-/// Appends batches that have their offsets already, gaps and all. Everything is checked before anything is written.
+/// Appends batches that have their offsets already, gaps and all. Everything is checked before anything is written, and
+/// all of it is seen at once, however many segments it needs.
 pub(crate) fn append_at(shared: &Shared, bytes: &[u8], now: Timestamp) -> Result<Appended> {
     admit(shared, bytes.len() as u64)?;
     let headers = check_given(bytes, shared.config().max_batch_bytes)?;
@@ -55,7 +56,10 @@ pub(crate) fn append_at(shared: &Shared, bytes: &[u8], now: Timestamp) -> Result
     let mut active = shared.lock_active();
     shared.check_writable()?;
     check_gaps(&headers, active.segment().end())?;
-    let written = write_given(shared, &mut active, bytes, &headers, now);
+    let written = active.write_in_parts(shared, bytes, &headers, now);
+    if written.is_ok() {
+        shared.accepted(bytes.len() as u64, active.config());
+    }
     drop(active);
     shared.announce();
     written.map(|()| Appended { base_offset: first.base_offset, next_offset: last.next_offset(), append_time: None })
@@ -69,32 +73,6 @@ fn check_gaps(headers: &[BatchHeader], mut end: Offset) -> Result<()> {
             return Err(ErrorKind::UnexpectedOffset { given, end }.into());
         }
         end = header.next_offset();
-    }
-    Ok(())
-}
-
-fn write_given(
-    shared: &Shared,
-    active: &mut Active,
-    bytes: &[u8],
-    headers: &[BatchHeader],
-    now: Timestamp,
-) -> Result<()> {
-    let (mut rest, mut left) = (bytes, headers);
-    while !left.is_empty() {
-        let header = &left[0];
-        active.make_room(shared, header, header.base_offset, now)?;
-        let mut pending = 0;
-        let run = left.iter().take_while(|header| {
-            let fits = pending == 0 || active.fits(pending, header, header.base_offset, now);
-            pending += header.size;
-            fits
-        });
-        let (count, size) = run.fold((0, 0), |(count, size), header| (count + 1, size + header.size));
-        let (written, after) = rest.split_at(size);
-        active.write(shared, [written, &[]], &left[..count], now)?;
-        shared.accepted(size as u64, active.config());
-        (rest, left) = (after, &left[count..]);
     }
     Ok(())
 }

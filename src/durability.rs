@@ -48,12 +48,20 @@ struct Work {
     capture: Option<Capture>,
 }
 
-/// A roll: the new active segment takes appends, the old one is not durable yet.
+/// A roll: the new active segment takes appends, the ones before it are not durable yet.
 #[derive(Debug)]
 pub(crate) struct Roll {
-    pub(crate) sealed: Arc<Segment>,
+    /// The segments that were sealed, in order: the one that was active, and those behind it that an append has filled
+    /// at once.
+    pub(crate) sealed: Vec<Sealed>,
     /// The base of the new active segment, whose file is there.
     pub(crate) active_base: Offset,
+}
+
+/// A segment that was sealed, and the producers at its end.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) segment: Arc<Segment>,
     pub(crate) producers: Producers,
 }
 
@@ -341,20 +349,27 @@ impl Durability {
         data.file.sync().map_err(|e| Error::io(e, &segment.path())).inspect_err(|error| shared.poison(error))
     }
 
-    /// The second half of a roll: old data, names, `state`. Only then may anything in the new segment be durable.
+    /// The second half of a roll: old data, names, `state`. Only then may anything in the new segments be durable.
     fn complete_roll(&self, shared: &Shared, roll: &Roll) -> Result<()> {
-        self.sync_segment(shared, &roll.sealed)?;
-        roll.sealed.set_synced();
-        self.durable_end.fetch_max(roll.sealed.end().get(), Ordering::AcqRel);
-        shared.store_sidecars(&roll.sealed, &roll.producers)?;
+        let (Some(first), Some(last)) = (roll.sealed.first(), roll.sealed.last()) else { return Ok(()) };
+        for sealed in &roll.sealed {
+            self.sync_segment(shared, &sealed.segment)?;
+            sealed.segment.set_synced();
+        }
+        // The name of the first one is durable already.
+        self.durable_end.fetch_max(first.segment.end().get(), Ordering::AcqRel);
+        for sealed in &roll.sealed {
+            shared.store_sidecars(&sealed.segment, &sealed.producers)?;
+        }
         shared.place.sync_dir()?;
-        let producers_at = roll.producers.snapshot.as_ref().map(|_| roll.producers.at);
+        let producers_at = last.producers.snapshot.as_ref().map(|_| last.producers.at);
         shared.update_state(|state| {
             state.active_base = roll.active_base;
-            state.durable_end = roll.sealed.end();
+            state.durable_end = last.segment.end();
             state.durable_position = 0;
             state.producers_at = producers_at;
         })?;
+        self.durable_end.fetch_max(last.segment.end().get(), Ordering::AcqRel);
         shared.remove_old_snapshots();
         Ok(())
     }

@@ -6,18 +6,21 @@
 
 pub(crate) mod schedule;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::compaction::Memory;
 use crate::compaction::{CompactMode, Order, pass};
-use crate::config::Cleanup;
+use crate::config::{Cleanup, Clock};
 use crate::counted::{self, Standing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::offset::Timestamp;
 use crate::retention::{self, Retained};
 use crate::shared::Shared;
 use crate::stats::{CompactionReport, CompactionStats, FailedPass, LastPass};
+
+use schedule::TURN;
 
 /// After a compaction that failed the next one waits for so long; each further failure doubles it.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -174,7 +177,8 @@ pub(crate) fn turn(shared: &Shared, now: Timestamp, is_over: &dyn Fn(Duration) -
     if shared.is_paused() {
         return (Outcome::Busy, report);
     }
-    let outcome = match compact(shared, now, CompactMode::Due, is_over) {
+    let is_over = |prepared: Duration| is_over(prepared) || shared.lock_upkeep().waits;
+    let outcome = match compact(shared, now, CompactMode::Due, &is_over, None) {
         Ok(done) => Outcome::Done(done),
         Err(error) => Outcome::Failed(error),
     };
@@ -184,18 +188,38 @@ pub(crate) fn turn(shared: &Shared, now: Timestamp, is_over: &dyn Fn(Duration) -
     (outcome, report)
 }
 
+/// Compacts a partition until nothing is left to do, or somebody else asks for it. Where upkeep waits it has its turn
+/// now and then, at most half of the time; the caller holds the maintenance lock.
+pub(crate) fn compact_all(
+    shared: &Shared,
+    now: Timestamp,
+    mode: CompactMode,
+    clock: &dyn Clock,
+) -> Result<CompactionReport> {
+    let began = Cell::new(Instant::now());
+    let is_over = |prepared: Duration| {
+        shared.lock_upkeep().waits && began.get().elapsed() >= TURN.max(prepared.saturating_mul(2))
+    };
+    let between = || {
+        // By the time that it is: the caller may compact as if it were later. What fails is tried again at the next look.
+        tidy(shared, clock.now(), &mut PassReport::default());
+        began.set(Instant::now());
+    };
+    compact(shared, now, mode, &is_over, Some(&between))
+}
+
 /// Compacts a partition, and remembers how it went; the caller holds its maintenance lock.
-pub(crate) fn compact(
+fn compact(
     shared: &Shared,
     now: Timestamp,
     mode: CompactMode,
     is_over: &dyn Fn(Duration) -> bool,
+    between: Option<&dyn Fn()>,
 ) -> Result<CompactionReport> {
     let hasher = shared.budgets.hasher.get().ok_or(ErrorKind::ReadOnly)?;
     let began = Instant::now();
-    let is_over = |prepared: Duration| is_over(prepared) || shared.lock_upkeep().waits;
     let memory = Memory::new(shared.budgets.compaction_memory, shared.budgets.compaction_files);
-    let order = Order { hasher, memory: &memory, now, mode, is_over: &is_over };
+    let order = Order { hasher, memory: &memory, now, mode, is_over, between };
     let done = pass::compact(shared, &order);
     let mut upkeep = shared.lock_upkeep();
     match &done {

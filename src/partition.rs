@@ -316,7 +316,12 @@ impl Partition {
     /// Compacts now, in this thread: of the records of each key below everything that must not be relied on yet the
     /// latest stays. For compacted topics.
     ///
-    /// A crash at any point leaves the old segments or the new one. Readers go on with what they began with.
+    /// It goes on until that is done. Only where somebody else asks for the partition meanwhile ([`truncate`], a new
+    /// log start, deletion, a pause, close) it ends before, and says so in
+    /// [`CompactionReport::unfinished`]. A crash at any point leaves the old segments or the new one. Readers go on
+    /// with what they began with.
+    ///
+    /// [`truncate`]: Self::truncate
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when the topic is not compacted; [`ErrorKind::DiskFull`] when there is no room for
@@ -324,7 +329,7 @@ impl Partition {
     pub fn compact(&self, now: Timestamp, mode: CompactMode) -> Result<CompactionReport> {
         let pass = self.shared.lock_maintenance();
         self.shared.check_writable()?;
-        let compacted = maintenance::compact(&self.shared, now, mode, &|_| false);
+        let compacted = maintenance::compact_all(&self.shared, now, mode, &*self.clock);
         drop(pass);
         self.shared.tell();
         compacted

@@ -57,7 +57,8 @@ pub struct CompactionReport {
     pub lost: usize,
     /// When there is more to do, if no record comes.
     pub next_deadline: Option<Timestamp>,
-    /// Whether it stopped before its end, because somebody else needed the partition or the groups were too many.
+    /// Whether it stopped before its end, because somebody else needed the partition; the turn of a thread that
+    /// compacts also where others wait or the groups were too many.
     pub unfinished: bool,
 }
 

@@ -244,3 +244,64 @@ fn the_deletions_of_a_real_change_stream_can_be_read_until_their_retention_is_ov
     read(&log, &mut seen, &mut deleted);
     assert_eq!((seen, deleted.len()), (6519, 0));
 }
+
+#[test]
+fn a_compaction_that_is_asked_for_ends_when_it_is_done_though_upkeep_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, clock) = clocked();
+    // It looks at the partition at every stop of the compaction, and more often.
+    let log = Log::open(dir.path(), config.maintenance_interval(Some(Duration::from_micros(50)))).unwrap();
+    log.create_topic("t", 1, compacted().min_cleanable_dirty_ratio(0.9)).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let guard = partition.pause_maintenance();
+    for n in 0..6000u64 {
+        // Every other key comes again, so that no segment has much garbage: all are full, and none joins another.
+        let key = format!("key-{}", if n % 2 == 0 { n } else { n % 999 });
+        partition.append_records([Record::new(&key, &n.to_string())]).unwrap();
+    }
+    partition.flush().unwrap();
+    drop(guard);
+    let report = partition.compact(clock.now(), CompactMode::Full).unwrap();
+    assert!(!report.unfinished, "{report:?}");
+    assert_eq!(report.digests_built, report.segments, "{report:?}");
+    assert!(report.segments > 300, "{report:?}");
+    let again = partition.compact(clock.now(), CompactMode::Full).unwrap();
+    assert!(!again.unfinished && again.digests_built == 0, "{again:?}");
+}
+
+#[test]
+fn upkeep_has_its_turn_within_a_compaction_that_is_asked_for() {
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let dir = tempfile::tempdir().unwrap();
+    let (config, clock) = clocked();
+    let config = config.maintenance_interval(Some(Duration::from_millis(5))).compaction_threads(1);
+    let log = Log::open(dir.path(), config.compaction_bytes_per_second(Some(200 << 10))).unwrap();
+    let topic = compacted().cleanup(Cleanup::CompactDelete).min_cleanable_dirty_ratio(0.9);
+    log.create_topic("t", 1, topic.retention_age(Some(hours(30)))).unwrap();
+    let partition = log.partition("t", 0).unwrap();
+    let guard = partition.pause_maintenance();
+    for n in 0..3000u64 {
+        if n == 1500 {
+            clock.advance(hours(20));
+        }
+        let key = format!("key-{}", if n % 2 == 0 { n } else { n % 999 });
+        partition.append_records([Record::new(&key, &n.to_string())]).unwrap();
+    }
+    partition.flush().unwrap();
+    drop(guard);
+    let now = clock.now();
+    std::thread::scope(|scope| {
+        let compaction = scope.spawn(|| partition.compact(now, CompactMode::Full).unwrap());
+        std::thread::sleep(Duration::from_millis(100));
+        // The first half is too old now.
+        clock.advance(hours(20));
+        while partition.offsets().start < Offset::new(1400) {
+            assert!(!compaction.is_finished(), "retention waited for all of the compaction");
+            std::thread::yield_now();
+        }
+        let report = compaction.join().unwrap();
+        assert!(!report.unfinished && report.damaged.is_empty(), "{report:?}");
+    });
+    let (state, _) = latest(&partition);
+    assert!((3000..3000u64).step_by(2).all(|n| state.contains_key(format!("key-{n}").as_bytes())));
+}

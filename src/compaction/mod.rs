@@ -56,8 +56,10 @@ pub(crate) struct Order<'a> {
     pub(crate) now: Timestamp,
     pub(crate) mode: CompactMode,
     /// Asked at each stop, which is after each segment that was read for a digest and after each group: whether to
-    /// leave the rest for another turn. It is told how long it took to prepare what is done from then on.
+    /// leave the rest for later. It is told how long it took to prepare what is done from then on.
     pub(crate) is_over: &'a dyn Fn(Duration) -> bool,
+    /// What is done then, before this goes on with the rest. `None`: the rest is left for another turn.
+    pub(crate) between: Option<&'a dyn Fn()>,
 }
 
 /// The memory of one compaction. Each step has all of it, as the ones before have given theirs back.

@@ -58,6 +58,13 @@ pub(crate) fn compact(shared: &Shared, order: &Order<'_>) -> Result<CompactionRe
     let done = loop {
         match attempt(shared, order, (&config, &storage), &met, &mut report) {
             Err(error) if error.is_corruption() => met.note(shared, error)?,
+            Ok(()) if report.unfinished && !storage.is_cancelled() => match order.between {
+                Some(between) => {
+                    between();
+                    report.unfinished = false;
+                }
+                None => break Ok(()),
+            },
             done => break done,
         }
     };

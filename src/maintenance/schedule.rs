@@ -16,7 +16,7 @@ use super::{Outcome, PassReport, due, turn};
 
 /// How long a turn is while others wait. It is longer where it took longer to prepare: a turn spends half of its time
 /// on what it is for.
-const TURN: Duration = Duration::from_secs(1);
+pub(super) const TURN: Duration = Duration::from_secs(1);
 /// When a partition that somebody else has is tried again.
 const BUSY: Duration = Duration::from_millis(100);
 

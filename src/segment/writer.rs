@@ -157,6 +157,13 @@ impl SegmentWriter {
         Ok(())
     }
 
+    /// Takes back what was written behind `len`, and was not published.
+    pub(crate) fn take_back(&mut self, len: u64) -> Result<()> {
+        assert!(len >= self.segment.len(), "what was published stays");
+        self.len = len;
+        self.trim()
+    }
+
     /// Drops the file, so that it can be closed. What is reserved of it stays.
     pub(crate) fn let_go(&mut self) {
         self.space.halt();

@@ -50,6 +50,11 @@ pub enum Op {
         gap: u8,
         size: u8,
     },
+    /// Batches with offsets of their own, more than one segment takes.
+    AppendMany {
+        batches: u8,
+        size: u8,
+    },
     /// On condition of the end; wrong where `stale`.
     AppendIf {
         size: u8,
@@ -219,12 +224,15 @@ impl Kind {
         match self {
             Kind::Buffered | Kind::Synced => all.extend([
                 Op::AppendGap { gap: 3, size: 40 },
+                Op::AppendMany { batches: 13, size: 120 },
                 Op::AppendIf { size: 30, stale: true },
                 Op::DeleteBefore { percent: 100 },
                 Op::Reset { ahead: 50 },
                 cut,
             ]),
-            Kind::Transactions => all.extend(transactions.into_iter().chain([cut])),
+            Kind::Transactions => {
+                all.extend(transactions.into_iter().chain([Op::AppendMany { batches: 25, size: 200 }, cut]));
+            }
             Kind::Retained => all.extend([
                 Op::DeleteBefore { percent: 50 },
                 Op::DeleteBefore { percent: 100 },
@@ -289,7 +297,7 @@ impl Kind {
     fn own(self, draw: &mut Draw) -> [Op; 6] {
         match self {
             Kind::Buffered | Kind::Synced => [
-                Op::AppendGap { gap: draw.byte(9), size: draw.byte(90) },
+                given(draw),
                 Op::AppendIf { size: draw.byte(80), stale: draw.below(4) == 0 },
                 Op::Truncate { back: draw.byte(12), lossy: false },
                 if draw.below(3) == 0 {
@@ -302,7 +310,7 @@ impl Kind {
             ],
             Kind::Transactions => [
                 Op::Transaction { producer: draw.byte(3), size: draw.byte(90) },
-                Op::Transaction { producer: draw.byte(3), size: draw.byte(90) },
+                part_or_many(draw),
                 Op::EndTransaction { producer: draw.byte(3), abort: draw.below(2) == 0 },
                 Op::EndTransaction { producer: draw.byte(3), abort: draw.below(2) == 0 },
                 Op::Truncate { back: draw.byte(12), lossy: draw.below(2) == 0 },
@@ -357,6 +365,24 @@ impl Kind {
                 if draw.below(2) == 0 { Op::DeleteBefore { percent: part(draw) } } else { Op::Kill },
             ],
         }
+    }
+}
+
+/// Batches with given offsets: two with gaps, or many.
+fn given(draw: &mut Draw) -> Op {
+    if draw.below(2) == 0 {
+        Op::AppendGap { gap: draw.byte(9), size: draw.byte(90) }
+    } else {
+        Op::AppendMany { batches: 1 + draw.byte(15), size: draw.byte(250) }
+    }
+}
+
+/// A part of a transaction, or many of them at once.
+fn part_or_many(draw: &mut Draw) -> Op {
+    if draw.below(2) == 0 {
+        Op::Transaction { producer: draw.byte(3), size: draw.byte(90) }
+    } else {
+        Op::AppendMany { batches: 1 + draw.byte(30), size: draw.byte(250) }
     }
 }
 

@@ -437,6 +437,7 @@ impl<'a> World<'a> {
             }
             Op::AppendIf { size, stale } => self.append(name, id, &partition, &[size.into()], Some(stale)),
             Op::AppendGap { gap, size } => self.append_gap(name, id, &partition, gap.into(), size.into()),
+            Op::AppendMany { batches, size } => self.append_many(name, id, &partition, batches.into(), size.into()),
             Op::Tombstone { key } => self.tombstone(name, id, &partition, key),
             Op::Transaction { producer, size } => self.transaction(name, id, &partition, producer, size.into()),
             Op::EndTransaction { producer, abort } => self.end_transaction(name, id, &partition, producer, abort),
@@ -544,6 +545,46 @@ impl<'a> World<'a> {
         self.part(name, id, |part| {
             part.batches.remove(&first);
             part.batches.extend([(first, first + 1), (second, second + 1)]);
+        });
+        Ok(())
+    }
+
+    /// As a leader sends them; with transactions, where there are any.
+    fn append_many(
+        &mut self,
+        name: &'static str,
+        id: usize,
+        partition: &Partition,
+        count: u64,
+        size: usize,
+    ) -> Step<()> {
+        let (end, sequence) = self.part(name, id, |part| {
+            part.sequence += count as i32;
+            (part.end, part.sequence - count as i32)
+        });
+        let transactions = self.kind == Kind::Transactions;
+        let (mut all, mut bytes, mut markers) = (Vec::new(), Vec::new(), Vec::new());
+        for at in end..end + count {
+            if transactions && at % 3 == 2 {
+                let marker = if at % 2 == 0 { Marker::Abort } else { Marker::Commit };
+                let mut batch = end_marker(marker, 0, 0, 0, self.clock_now()).expect("a marker").as_bytes().to_vec();
+                stratalog::format::patch_offset(&mut batch, Offset::new(at));
+                bytes.extend(batch);
+                markers.push((at, (0, marker == Marker::Abort)));
+                continue;
+            }
+            let records = vec![(at, self.record(size))];
+            let mut builder = RecordBatch::builder().base_offset(Offset::new(at));
+            if transactions && at % 3 == 1 {
+                builder = builder.producer(0, 0, sequence + (at - end) as i32).transactional(true);
+            }
+            bytes.extend_from_slice(build(&records, builder, self.clock_now()).as_bytes());
+            all.extend(records);
+        }
+        self.put((name, id), partition, &all, (end, end + count), || partition.append_at(&bytes))?;
+        self.part(name, id, |part| {
+            part.batches.extend((end..end + count).map(|at| (at, at + 1)));
+            part.markers.extend(markers);
         });
         Ok(())
     }
