@@ -11,7 +11,7 @@ use crate::producers::Producers;
 use crate::segment::Place;
 use crate::segment::scan::{Check, Found};
 use crate::storage::{OpenMode, files};
-use crate::survey::{LogFile, walk};
+use crate::survey::{LogFile, Stop, walk};
 use crate::transactions;
 
 /// A larger producer snapshot is not read.
@@ -48,7 +48,8 @@ impl Replay {
     /// Brings the producers to their state before `at`: from the newest snapshot that can be read, and the batches
     /// since. Snapshots do not tell of transactions that have ended, so the one has to lie at or below `settled`, from
     /// where on they may still be taken back. `exact` is the snapshot that is known to belong to `at`; `Some(None)`:
-    /// there were no producers then.
+    /// there were no producers then. Returns the first damage, behind which a
+    /// segment was not read.
     pub(crate) fn producers_before(
         &mut self,
         place: &Arc<Place>,
@@ -57,10 +58,12 @@ impl Replay {
         at: Offset,
         settled: Offset,
         exact: Option<Option<Offset>>,
-    ) -> Result<()> {
+    ) -> Result<Option<Error>> {
         self.producers = Producers::default();
         if exact == Some(None) {
-            return Ok(());
+            // A producer whose transaction ended at or above `settled` would not have been forgotten.
+            self.producers.begin_at(at.min(settled));
+            return Ok(None);
         }
         let mut from = logs.first().map_or(at, |first| first.base);
         for snapshot in snapshots.iter().rev().filter(|snapshot| **snapshot <= at.min(settled)) {
@@ -69,13 +72,16 @@ impl Replay {
                 break;
             }
         }
+        self.producers.begin_at(from);
+        let mut damage = None;
         for log in logs.iter().filter(|log| log.end > from && log.base < at) {
-            self.replay(place, log, from, at, |_| ())?;
+            let met = self.replay(place, log, from, at, |_| ())?;
+            damage = damage.or(met);
         }
-        Ok(())
+        Ok(damage)
     }
 
-    /// Replays the batches of one segment with offsets in `[from, to)`.
+    /// Replays the batches of one segment with offsets in `[from, to)`, up to damage, which is returned.
     pub(crate) fn replay(
         &mut self,
         place: &Place,
@@ -83,10 +89,10 @@ impl Replay {
         from: Offset,
         to: Offset,
         mut aborted: impl FnMut(AbortedTxn),
-    ) -> Result<()> {
+    ) -> Result<Option<Error>> {
         let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
         let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
-        walk(&*file, log.base, (0, log.valid), log.base, Check::Header, |Found { batch, .. }| {
+        let walk = walk(&*file, log.base, (0, log.valid), log.base, Check::Header, |Found { batch, .. }| {
             if (from..to).contains(&batch.header().base_offset)
                 && let Some(entry) = self.note(&batch)
             {
@@ -94,7 +100,10 @@ impl Replay {
             }
             Ok(())
         })?;
-        Ok(())
+        Ok(match walk.stop {
+            Stop::Bad(why) => Some(Error::corrupt(&path, walk.position, why.to_string())),
+            Stop::End | Stop::Zeros => None,
+        })
     }
 }
 

@@ -11,13 +11,17 @@ use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::format::{Pending, SegmentState, State};
 use crate::offset::Offset;
 use crate::pending::{self, Holders};
+use crate::producers::Producers as ProducerState;
 use crate::replay::Replay;
 use crate::segment::Segment;
-use crate::storage::files;
+use crate::storage::{DirEntry, files};
 use crate::survey::{self, Ends, LogFile};
 use crate::view::View;
 
 use super::Shared;
+
+/// How often a segment that is renamed before it is opened is looked for anew.
+const REPLAY_TRIES: usize = 10;
 
 impl Shared {
     /// What the `state` file says, but for what is known of the segments.
@@ -117,12 +121,45 @@ impl Shared {
         let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
         let found = survey::look(&self.place, Some(&self.whole_state()?), Ends::Walked)?;
         let mut replay = Replay::new(Epochs::default());
-        replay.producers_before(&self.place, &logs, &found.snapshots, segment.base(), segment.base(), None)?;
+        let (base, end) = (segment.base(), segment.end());
+        let before = replay.producers_before(&self.place, &logs, &found.snapshots, base, base, None)?;
         let mut aborted = Vec::new();
-        replay
-            .replay(&self.place, &LogFile::of(segment), segment.base(), segment.end(), |entry| aborted.push(entry))?;
+        let within = replay.replay(&self.place, &LogFile::of(segment), base, end, |entry| aborted.push(entry))?;
+        // What lies behind damage may tell that records before it count for nothing.
+        before.or(within).map_or(Ok(()), Err)?;
         segment.set_aborted(aborted);
         Ok(())
+    }
+
+    /// The producers as the log up to its end makes them, with all transactions that have ended at or above `settled`.
+    /// The caller has the appender.
+    pub(crate) fn replayed_producers(&self, settled: Offset) -> Result<ProducerState> {
+        let mut tries = REPLAY_TRIES;
+        loop {
+            tries -= 1;
+            let view = self.view.load();
+            let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
+            let mut replay = Replay::new(Epochs::default());
+            let replayed = replay.producers_before(&self.place, &logs, &self.snapshots()?, view.end(), settled, None);
+            match replayed {
+                // A compaction has given it another name meanwhile.
+                Err(error) if *error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) && tries > 0 => {}
+                Ok(Some(damage)) => return Err(damage),
+                replayed => return replayed.map(|_| replay.producers),
+            }
+        }
+    }
+
+    /// The offsets of the producer snapshots, in order.
+    fn snapshots(&self) -> Result<Vec<Offset>> {
+        let entries = self.place.storage.list(&self.place.dir).map_err(|e| Error::io(e, &self.place.dir))?;
+        let snapshot = |entry: &DirEntry| match file_name::parse(&entry.name) {
+            Some(ParsedName::Segment { base, kind: SegmentFileKind::Snapshot, suffix: Suffix::None }) => Some(base),
+            _ => None,
+        };
+        let mut snapshots: Vec<Offset> = entries.iter().filter_map(snapshot).collect();
+        snapshots.sort_unstable();
+        Ok(snapshots)
     }
 
     fn store_snapshot(&self, producers: &Producers) -> Result<()> {
@@ -147,15 +184,9 @@ impl Shared {
         let keep = self.state.get().producers_at;
         let bases: Vec<Offset> = self.view.load().segments().iter().map(|segment| segment.base()).collect();
         // A leftover costs a little space: the next one tries again.
-        let Ok(entries) = self.place.storage.list(&self.place.dir) else { return };
-        for entry in entries {
-            if let Some(ParsedName::Segment { base, kind: SegmentFileKind::Snapshot, suffix: Suffix::None }) =
-                file_name::parse(&entry.name)
-                && Some(base) != keep
-                && bases.binary_search(&base).is_err()
-            {
-                let _ = files::remove(&*self.place.storage, &self.place.path(&entry.name));
-            }
+        let Ok(snapshots) = self.snapshots() else { return };
+        for at in snapshots.into_iter().filter(|at| Some(*at) != keep && bases.binary_search(at).is_err()) {
+            let _ = files::remove(&*self.place.storage, &self.snapshot_path(at));
         }
     }
 
