@@ -112,8 +112,8 @@ impl Active {
 
     /// Forgets producers that have been idle for long, and gives reserved space back when nothing was appended since
     /// the last call.
-    pub(crate) fn release_idle(&mut self, now: Timestamp) -> Result<()> {
-        self.producers.remove_expired(now, self.config.producer_expiration);
+    pub(crate) fn release_idle(&mut self, shared: &Shared, now: Timestamp) -> Result<()> {
+        self.producers.remove_expired(now, self.config.producer_expiration, shared.high_watermark());
         let len = self.writer.len();
         if len == self.idle_len {
             self.writer.trim()?;
@@ -282,7 +282,24 @@ impl Active {
 
     /// Works out again where the stable part ends. The caller wakes who waits for it, without the appender.
     pub(crate) fn refresh_unstable(&mut self, shared: &Shared) {
-        shared.ends.set_first_unstable(self.producers.first_unstable(shared.high_watermark()));
+        self.move_high_watermark(shared, shared.high_watermark(), || ());
+    }
+
+    /// The same before and after `set`, which moves the high watermark to `to`, forward or back. Where that leaves
+    /// transactions undecided that were forgotten they are found in the log: appends wait for that.
+    pub(crate) fn move_high_watermark(&mut self, shared: &Shared, to: Offset, set: impl FnOnce()) {
+        if !self.producers.knows_unsettled(to) {
+            match shared.replayed_producers(to) {
+                Ok(replayed) => self.producers.recall_unsettled(replayed),
+                // Damage, or a disk that fails: who reads it is told so.
+                Err(_) => self.producers.suspect_unsettled(shared.ends.log_start()),
+            }
+        }
+        let first_unstable = self.producers.first_unstable(to);
+        // What is not decided any more is told before the mark moves back, what is decided after it has moved on.
+        shared.ends.lower_first_unstable(first_unstable);
+        set();
+        shared.ends.set_first_unstable(first_unstable);
         // Asked so that what has become durable is forgotten.
         let _ = self.first_undecided(shared);
     }

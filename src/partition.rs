@@ -253,8 +253,9 @@ impl Partition {
         retained
     }
 
-    /// Sets the high watermark, of a topic with [`WatermarkMode::Managed`]. It is kept at checkpoints: after a crash it
-    /// may be lower, never higher.
+    /// Sets the high watermark, of a topic with [`WatermarkMode::Managed`], forward or back. It is kept at checkpoints:
+    /// after a crash it may be lower, never higher. Set back to where transactions were decided by markers that lie
+    /// above it now, it has the log read from the segment before it on; appends wait meanwhile.
     ///
     /// # Errors
     /// [`ErrorKind::OffsetOutOfRange`] beyond the log end.
@@ -272,8 +273,7 @@ impl Partition {
             let (start, end) = (offsets.start, offsets.end);
             return Err(ErrorKind::OffsetOutOfRange { requested: offset, start, end }.into());
         }
-        self.shared.ends.set_high_watermark(offset);
-        active.refresh_unstable(&self.shared);
+        active.move_high_watermark(&self.shared, offset, || self.shared.ends.set_high_watermark(offset));
         drop(active);
         self.shared.tails.high_watermark.notify(offset.get());
         self.shared.tails.stable.notify(self.shared.last_stable().get());

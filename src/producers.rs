@@ -35,7 +35,11 @@ pub(crate) struct Producers {
 /// Transactions that have ended above a mark, as (first offset, marker): the first one leads. Entries behind it may lie
 /// below the mark already.
 #[derive(Clone, Debug, Default)]
-struct EndedTxns(BinaryHeap<Reverse<(Offset, Offset)>>);
+struct EndedTxns {
+    heap: BinaryHeap<Reverse<(Offset, Offset)>>,
+    /// All with markers from here on are there. What ended below may have been forgotten.
+    known_from: Offset,
+}
 
 /// What is known of one producer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,8 +130,8 @@ impl Producers {
 
         let (first_offset, control) = first.zip(control)?;
         let aborted = control.marker == Marker::Abort;
-        self.unsettled.0.push(Reverse((first_offset, control.offset)));
-        self.unsynced.0.push(Reverse((first_offset, control.offset)));
+        self.unsettled.heap.push(Reverse((first_offset, control.offset)));
+        self.unsynced.heap.push(Reverse((first_offset, control.offset)));
         Some(CompletedTxn { producer_id: id, first_offset, last_offset: control.offset, aborted })
     }
 
@@ -142,10 +146,36 @@ impl Producers {
     /// the log start.
     ///
     /// To be asked again whenever the high watermark moves; where nobody manages one, it is the log end. What it passes
-    /// is forgotten.
+    /// is forgotten: for one that moves back see [`knows_unsettled`](Self::knows_unsettled).
     #[inline]
     pub(crate) fn first_unstable(&mut self, high_watermark: Offset) -> Option<Offset> {
         self.first_open_transaction().into_iter().chain(self.unsettled.first_above(high_watermark)).min()
+    }
+
+    /// Whether all transactions are known that have ended at or above a high watermark.
+    pub(crate) fn knows_unsettled(&self, high_watermark: Offset) -> bool {
+        high_watermark >= self.unsettled.known_from
+    }
+
+    /// The transactions that have ended are not known of batches below `from`, with which they were not updated.
+    pub(crate) fn begin_at(&mut self, from: Offset) {
+        (self.unsettled.known_from, self.unsynced.known_from) = (from, from);
+    }
+
+    /// Takes over from `replayed`, which was brought to the same place from further below, the transactions that have
+    /// ended.
+    pub(crate) fn recall_unsettled(&mut self, replayed: Producers) {
+        self.unsettled = replayed.unsettled;
+    }
+
+    /// Which transactions have ended below cannot be found out: takes all that was forgotten for one transaction that
+    /// starts at `from`.
+    pub(crate) fn suspect_unsettled(&mut self, from: Offset) {
+        let EndedTxns { heap, known_from } = &mut self.unsettled;
+        if let Some(marker) = known_from.get().checked_sub(1) {
+            heap.push(Reverse((from, Offset::new(marker))));
+        }
+        *known_from = Offset::ZERO;
     }
 
     /// Where the first transaction starts that is open, or whose marker is not durable: a power cut would take that
@@ -157,12 +187,14 @@ impl Producers {
     }
 
     /// Forgets who has been idle for `expiration` or longer at `now`, by the timestamps of their records. Never one
-    /// with an open transaction.
-    pub(crate) fn remove_expired(&mut self, now: Timestamp, expiration: Duration) {
+    /// with an open transaction, or with one that has ended at or above `settled`: a snapshot without any producer says
+    /// that nothing is to be found out about transactions.
+    pub(crate) fn remove_expired(&mut self, now: Timestamp, expiration: Duration, settled: Offset) {
         let millis = i64::try_from(expiration.as_millis()).unwrap_or(i64::MAX);
         let Producers { entries, idle, .. } = self;
         entries.retain(|id, entry| {
-            let expired = entry.current_txn_first_offset.is_none() && now.millis_since(entry.timestamp) >= millis;
+            let is_idle = entry.current_txn_first_offset.is_none() && entry.last_seen < settled;
+            let expired = is_idle && now.millis_since(entry.timestamp) >= millis;
             if expired {
                 idle.remove(&(entry.last_seen, *id));
             }
@@ -214,10 +246,13 @@ impl EndedTxns {
     /// Where the first one starts whose marker does not lie below `mark`. The others in front of it are forgotten.
     #[inline]
     fn first_above(&mut self, mark: Offset) -> Option<Offset> {
-        while self.0.peek().is_some_and(|Reverse((_, marker))| *marker < mark) {
-            self.0.pop();
+        while let Some(Reverse((_, marker))) = self.heap.peek()
+            && *marker < mark
+        {
+            self.known_from = self.known_from.max(*marker + 1);
+            self.heap.pop();
         }
-        self.0.peek().map(|Reverse((first, _))| *first)
+        self.heap.peek().map(|Reverse((first, _))| *first)
     }
 }
 

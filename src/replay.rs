@@ -70,6 +70,8 @@ impl Replay {
     ) -> Result<()> {
         self.producers = Producers::default();
         if nobody == Nobody::Then {
+            // A producer whose transaction ended at or above `settled` would not have been forgotten.
+            self.producers.begin_at(at.min(settled));
             return Ok(());
         }
         let mut from = logs.first().map_or(at, |first| first.base);
@@ -79,6 +81,7 @@ impl Replay {
                 break;
             }
         }
+        self.producers.begin_at(from);
         // Each roll leaves a snapshot where a producer is known. Where none was left, and nobody is known later either,
         // a segment that `at` does not lie in has nothing to tell, and its damage does not matter here.
         let skips_damage = nobody == Nobody::Later && snapshots.is_empty();
@@ -86,6 +89,7 @@ impl Replay {
             match self.replay(place, log, from, at, |_| ()) {
                 Err(error) if skips_damage && log.end <= at && error.is_corruption() => {
                     self.producers = Producers::default();
+                    self.producers.begin_at(from);
                 }
                 replayed => replayed?,
             }

@@ -253,17 +253,17 @@ fn only_idle_producers_expire_and_none_leave_nothing_behind() {
     log.data(DATA, 1, 0, 10);
     log.data(TXN, 2, 0, 1);
     log.data(DATA, 3, 0, 10);
-    log.producers.remove_expired(Timestamp::from_millis(18), Duration::from_millis(10));
+    log.producers.remove_expired(Timestamp::from_millis(18), Duration::from_millis(10), Offset::MAX);
     assert_eq!(log.known(), [1, 2, 3]);
-    log.producers.remove_expired(Timestamp::from_millis(19), Duration::from_millis(10));
+    log.producers.remove_expired(Timestamp::from_millis(19), Duration::from_millis(10), Offset::MAX);
     assert_eq!(log.known(), [2, 3]);
-    log.producers.remove_expired(Timestamp::from_millis(i64::MAX), Duration::MAX);
+    log.producers.remove_expired(Timestamp::from_millis(i64::MAX), Duration::MAX, Offset::MAX);
     assert_eq!(log.known(), [2, 3], "nobody has been idle for ever");
-    log.producers.remove_expired(Timestamp::from_millis(i64::MAX), Duration::ZERO);
+    log.producers.remove_expired(Timestamp::from_millis(i64::MAX), Duration::ZERO, Offset::MAX);
     assert_eq!(log.known(), [2], "the open transaction stays");
     assert_eq!(log.open(), Some(10));
     log.marker(Marker::Commit, 2, 0);
-    log.producers.remove_expired(Timestamp::from_millis(i64::MAX), Duration::ZERO);
+    log.producers.remove_expired(Timestamp::from_millis(i64::MAX), Duration::ZERO, Offset::MAX);
     assert!(log.producers.is_empty() && log.producers.idle.is_empty() && log.producers.open.is_empty());
 }
 
@@ -421,7 +421,7 @@ proptest! {
                 }
                 Step::Expire { age } => {
                     let now = Timestamp::from_millis(end as i64);
-                    producers.remove_expired(now, Duration::from_millis(age));
+                    producers.remove_expired(now, Duration::from_millis(age), Offset::MAX);
                     model.forget(|entry| {
                         entry.current_txn_first_offset.is_none() && now.millis_since(entry.timestamp) >= age as i64
                     });

@@ -139,25 +139,19 @@ pub(super) fn fetch_from(
 
 /// What a read looks at.
 struct Seen {
-    offsets: Offsets,
     view: Arc<View>,
+    /// The ends when all that lay below them was in segments of the view: a read that finds nothing tells these, so who
+    /// waits for more misses nothing.
+    before: Offsets,
+    /// The ends when the view had nothing that was not below them: a compaction may have left, of all that is below
+    /// those before, only what came later. What the view does not have any more lies below this log start.
+    offsets: Offsets,
 }
 
-/// The ends, and then the view: all that lies below the ends is in segments of the view, so a read that finds nothing
-/// has looked at all that its ends tell, and who waits for more misses nothing. The log start comes last: what the view
-/// does not have any more lies below it.
 fn seen(shared: &Shared, load: impl FnOnce() -> Result<Arc<View>>) -> Result<Seen> {
     let before = offsets(shared);
     let view = load()?;
-    let start = shared.ends.log_start();
-    let offsets = Offsets {
-        start,
-        end: before.end.max(start),
-        durable: before.durable.max(start),
-        high_watermark: before.high_watermark.max(start),
-        last_stable: before.last_stable.max(start),
-    };
-    Ok(Seen { offsets, view })
+    Ok(Seen { view, before, offsets: offsets(shared) })
 }
 
 /// Reads again what a truncation has come in between of: it may have shown bytes that are gone, or shown them as
@@ -176,7 +170,7 @@ fn undisturbed<T>(shared: &Shared, mut read: impl FnMut() -> Result<T>) -> Resul
 }
 
 fn fetch_seen(shared: &Shared, seen: &Seen, from: Offset, options: FetchOptions, with_region: bool) -> Result<Fetch> {
-    let Seen { offsets, view } = seen;
+    let Seen { view, before, offsets } = seen;
     let offsets = *offsets;
     check_range(shared, from, &offsets)?;
     let mut limit = offsets.visible(options.isolation);
@@ -224,6 +218,9 @@ fn fetch_seen(shared: &Shared, seen: &Seen, from: Offset, options: FetchOptions,
         if slice.next < segment.end() {
             break;
         }
+    }
+    if fetch.is_empty() && fetch.next_offset == from {
+        fetch.offsets = Offsets { end: before.end.max(from), ..*before };
     }
     if options.isolation == Isolation::Committed && !fetch.is_empty() {
         fetch.aborted = aborted_in(shared, view, from, fetch.next_offset)?;
@@ -275,8 +272,8 @@ pub(crate) fn offset_for(shared: &Shared, at: Timestamp) -> Result<Option<Offset
 }
 
 fn offset_in(seen: &Seen, at: Timestamp) -> Result<Option<Offset>> {
-    let Seen { offsets: Offsets { start, end, .. }, view } = seen;
-    let (start, end) = (*start, *end);
+    let Seen { view, offsets, .. } = seen;
+    let Offsets { start, end, .. } = *offsets;
     let mut scratch = Scratch::default();
     for segment in view.from(start) {
         if segment.is_sealed() && segment.max_timestamp()? < at {

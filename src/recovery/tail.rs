@@ -99,7 +99,8 @@ impl Tail {
         tail.lost_epochs = tail.replay.epochs.truncate_from_end(tail.end());
         let config = &opening.request.config;
         tail.replay.producers.set_max(config.max_producers);
-        tail.replay.producers.remove_expired(opening.request.now, config.producer_expiration);
+        let (now, expiration) = (opening.request.now, config.producer_expiration);
+        tail.replay.producers.remove_expired(now, expiration, opening.settled());
         if !opening.request.read_only {
             for log in files.logs.drain(at..).rev() {
                 opening.put_aside(log.base, Suffix::None)?;

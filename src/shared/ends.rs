@@ -121,12 +121,14 @@ impl Shared {
     /// The high watermark: the owner's, or the log end where nobody manages one.
     #[inline]
     pub(crate) fn high_watermark(&self) -> Offset {
+        self.high_watermark_if(self.hot.managed.load(Ordering::Acquire))
+    }
+
+    /// What it is where it is managed, or not.
+    #[inline]
+    pub(crate) fn high_watermark_if(&self, managed: bool) -> Offset {
         let end = self.end();
-        if self.hot.managed.load(Ordering::Acquire) {
-            Offset::new(self.ends.high_watermark.load(Ordering::Acquire)).min(end)
-        } else {
-            end
-        }
+        if managed { Offset::new(self.ends.high_watermark.load(Ordering::Acquire)).min(end) } else { end }
     }
 
     /// The last stable offset: no open transaction below it, and at most the high watermark.

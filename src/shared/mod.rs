@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::active::Active;
 use crate::budget::{SpaceWatch, SyncQueue, SyncTarget, Unsynced};
 use crate::combiner::Combiner;
-use crate::config::{Durability as DurabilityConfig, TopicConfig};
+use crate::config::{Durability as DurabilityConfig, TopicConfig, WatermarkMode};
 use crate::counted::Counted;
 use crate::durability::{Durability, Health};
 use crate::epochs::Epochs;
@@ -191,11 +191,11 @@ impl Shared {
     /// Takes another configuration into use. Who holds no lock [tells](Self::tell) of it: an end may lie elsewhere.
     pub(crate) fn set_config(&self, config: Arc<TopicConfig>) {
         let mut active = self.lock_active();
-        self.hot.set(&config);
+        let managed = config.watermark == WatermarkMode::Managed;
+        active.move_high_watermark(self, self.high_watermark_if(managed), || self.hot.set(&config));
         self.place.mapped_reads.store(config.mapped_reads, Ordering::Relaxed);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&config);
         active.set_config(config);
-        active.refresh_unstable(self);
         drop(active);
         if self.durability.unsynced() > 0 {
             // What waits may be in no queue yet, or wait for too long by the new configuration.
@@ -336,7 +336,7 @@ impl Shared {
         if self.check_writable().is_err() {
             return Ok(());
         }
-        active.release_idle(now)
+        active.release_idle(self, now)
     }
 
     /// The topic is deleted, or the log dropped: nothing is written any more, and whoever holds a handle is told.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use crate::durability::{Capture, Producers};
 use crate::epochs::Epochs;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
+use crate::format::file_name::{self, SegmentFileKind, Suffix};
 use crate::format::{Pending, SegmentState, State};
 use crate::offset::Offset;
 use crate::pending::{self, Holders};
+use crate::producers::Producers as ProducerState;
 use crate::replay::{Nobody, Replay};
 use crate::segment::Segment;
 use crate::storage::files;
@@ -18,6 +19,9 @@ use crate::survey::{self, LogFile};
 use crate::view::View;
 
 use super::Shared;
+
+/// How often a segment that is renamed before it is opened is looked for anew.
+const REPLAY_TRIES: usize = 10;
 
 impl Shared {
     /// What the `state` file says, but for what is known of the segments.
@@ -117,12 +121,31 @@ impl Shared {
         let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
         let snapshots = survey::snapshots(&self.place)?;
         let mut replay = Replay::new(Epochs::default());
-        replay.producers_before(&self.place, &logs, &snapshots, segment.base(), segment.base(), Nobody::Never)?;
+        let (base, end) = (segment.base(), segment.end());
+        replay.producers_before(&self.place, &logs, &snapshots, base, base, Nobody::Never)?;
         let mut aborted = Vec::new();
-        replay
-            .replay(&self.place, &LogFile::of(segment), segment.base(), segment.end(), |entry| aborted.push(entry))?;
+        replay.replay(&self.place, &LogFile::of(segment), base, end, |entry| aborted.push(entry))?;
         segment.set_aborted(aborted);
         Ok(())
+    }
+
+    /// The producers as the log up to its end makes them, with all transactions that have ended at or above `settled`.
+    /// The caller has the appender.
+    pub(crate) fn replayed_producers(&self, settled: Offset) -> Result<ProducerState> {
+        let mut tries = REPLAY_TRIES;
+        loop {
+            tries -= 1;
+            let view = self.view.load();
+            let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
+            let mut replay = Replay::new(Epochs::default());
+            let snapshots = survey::snapshots(&self.place)?;
+            let replayed = replay.producers_before(&self.place, &logs, &snapshots, view.end(), settled, Nobody::Never);
+            match replayed {
+                // A compaction has given it another name meanwhile.
+                Err(error) if *error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) && tries > 0 => {}
+                replayed => return replayed.map(|()| replay.producers),
+            }
+        }
     }
 
     fn store_snapshot(&self, producers: &Producers) -> Result<()> {
@@ -147,15 +170,9 @@ impl Shared {
         let keep = self.state.get().producers_at;
         let bases: Vec<Offset> = self.view.load().segments().iter().map(|segment| segment.base()).collect();
         // A leftover costs a little space: the next one tries again.
-        let Ok(entries) = self.place.storage.list(&self.place.dir) else { return };
-        for entry in entries {
-            if let Some(ParsedName::Segment { base, kind: SegmentFileKind::Snapshot, suffix: Suffix::None }) =
-                file_name::parse(&entry.name)
-                && Some(base) != keep
-                && bases.binary_search(&base).is_err()
-            {
-                let _ = files::remove(&*self.place.storage, &self.place.path(&entry.name));
-            }
+        let Ok(snapshots) = survey::snapshots(&self.place) else { return };
+        for at in snapshots.into_iter().filter(|at| Some(*at) != keep && bases.binary_search(at).is_err()) {
+            let _ = files::remove(&*self.place.storage, &self.snapshot_path(at));
         }
     }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Durability, LogConfig, TopicConfig};
+use crate::compaction::CompactMode;
+use crate::config::{Cleanup, Durability, LogConfig, TopicConfig};
 use crate::format::Record;
 use crate::log::Log;
 use crate::partition::Partition;
@@ -52,6 +53,24 @@ fn a_fetch_that_finds_nothing_tells_no_end_beyond_the_segments_that_it_looked_at
     assert_eq!(fetched.offsets.end.get(), 3, "the records behind that are there, and were not looked for");
     let fetched = fetch(&partition.shared, Offset::new(3), FetchOptions::default()).unwrap();
     assert_eq!((fetched.batches().count(), fetched.offsets.end.get()), (2, 5));
+}
+
+#[test]
+fn a_fetch_sees_what_a_compaction_has_left_of_the_records_that_were_there_when_it_began() {
+    let (log, _) = open();
+    let topic = TopicConfig::new().durability(NEVER).cleanup(Cleanup::Compact).min_cleanable_dirty_ratio(0.0);
+    log.create_topic("compacted", 1, topic).unwrap();
+    let partition = log.partition("compacted", 0).unwrap();
+    append(&partition, 2);
+    let load = || {
+        append(&partition, 2);
+        partition.compact(Timestamp::from_millis(0), CompactMode::Full).unwrap();
+        Ok(partition.shared.view.load())
+    };
+    let fetched = fetch_from(&partition.shared, load, Offset::ZERO, FetchOptions::default()).unwrap();
+    let offsets: Vec<u64> = fetched.batches().map(|batch| batch.unwrap().header().base_offset.get()).collect();
+    assert_eq!(offsets, [3], "the latest value of the key");
+    assert!(fetched.next_offset <= fetched.offsets.end);
 }
 
 #[test]
