@@ -406,12 +406,12 @@ fn fault(draw: &mut Draw) -> (Op, Op) {
         Call::Sync,
         Call::Write,
         Call::SyncDir,
+        Call::SyncDir,
         Call::Rename,
         Call::Create,
         Call::SetLen,
         Call::Map,
         Call::WriteOut,
-        Call::Read,
     ];
     let injection = Injection {
         calls: Calls::Only(calls[draw.below(calls.len() as u64) as usize]),
