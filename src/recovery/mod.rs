@@ -341,7 +341,7 @@ fn segment(place: &Arc<Place>, log: &LogFile, known: Option<&SegmentState>, seal
         facts.tombstone_horizon = known.tombstone_horizon.unwrap_or(Timestamp::NONE);
         facts.set_dead(known.dead_records, known.dead_bytes);
     }
-    let sums = known.map_or(Sums::default(), |k| Sums { offsets: k.offsets, times: k.times, aborted: k.aborted });
+    let sums = known.map_or(Sums::default(), Sums::from);
     let segment = Segment::new(place, log.base, (log.valid, log.end), sealed, facts, SegmentIndex::of(sums));
     if log.suffix != Suffix::None {
         segment.rename(log.suffix, || Ok(())).expect("nothing is renamed on disk");

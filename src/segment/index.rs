@@ -3,7 +3,7 @@
 //! Both are caches of the `.log` (I10). What is stored of one is trusted only while its CRC-32 is the one that the
 //! partition's `state` recorded; otherwise it is rebuilt from the batch headers.
 
-use crate::format::{AbortedTxn, BatchHeader, IndexSum, OffsetIndexEntry, TimeIndexEntry};
+use crate::format::{AbortedTxn, BatchHeader, IndexSum, OffsetIndexEntry, SegmentState, TimeIndexEntry};
 use crate::offset::{Offset, Timestamp};
 
 /// What the stored index files of a segment hold; `None` for one that is unknown and must be found again.
@@ -12,6 +12,26 @@ pub(crate) struct Sums {
     pub(crate) offsets: Option<IndexSum>,
     pub(crate) times: Option<IndexSum>,
     pub(crate) aborted: Option<IndexSum>,
+}
+
+impl From<&SegmentState> for Sums {
+    fn from(known: &SegmentState) -> Sums {
+        Sums { offsets: known.offsets, times: known.times, aborted: known.aborted }
+    }
+}
+
+impl Sums {
+    /// Those of files that `now` has grown from: a file with fewer entries was begun anew.
+    pub(crate) fn still_in(self, now: &Sums) -> Sums {
+        let kept = |old: Option<IndexSum>, now: Option<IndexSum>| {
+            old.filter(|old| now.is_some_and(|now| now.entries >= old.entries))
+        };
+        Sums {
+            offsets: kept(self.offsets, now.offsets),
+            times: kept(self.times, now.times),
+            aborted: kept(self.aborted, now.aborted),
+        }
+    }
 }
 
 /// Numbers of entries in the three indexes.

@@ -14,6 +14,7 @@ use crate::pending::{self, Holders};
 use crate::producers::Producers as ProducerState;
 use crate::replay::{Nobody, Replay};
 use crate::segment::Segment;
+use crate::segment::index::Sums;
 use crate::storage::files;
 use crate::survey::{self, LogFile};
 use crate::view::View;
@@ -50,8 +51,10 @@ impl Shared {
             // Not beyond what a power cut leaves: else what is appended there afterwards would count as replicated.
             state.high_watermark = self.high_watermark().min(self.durability.end()).max(state.log_start);
             state.planned = planned;
+            let checkpoint = (state.active_base, state.durable_position);
             change(state);
-            state.segments = view.segments().iter().map(|segment| self.segment_state(segment, state)).collect();
+            let moved = checkpoint != (state.active_base, state.durable_position);
+            state.segments = view.segments().iter().map(|segment| self.segment_state(segment, state, moved)).collect();
         })
     }
 
@@ -176,12 +179,21 @@ impl Shared {
         }
     }
 
-    fn segment_state(&self, segment: &Segment, state: &State) -> SegmentState {
+    /// `moved`: the checkpoint is another one than that of the `state` before, whose segments `state` still has.
+    fn segment_state(&self, segment: &Segment, state: &State, moved: bool) -> SegmentState {
         let facts = segment.facts();
         let active = segment.base() == state.active_base;
         // Entries that were found again and not stored are only in memory: the files are still not to be trusted.
-        let all = !active || state.durable_position == segment.len();
-        let sums = if all { segment.whole_sums() } else { segment.sums_below(state.durable_end) };
+        let sums = if !active || state.durable_position == segment.len() {
+            segment.whole_sums()
+        } else if moved {
+            segment.sums_below(state.durable_end)
+        } else {
+            // The files may be ahead already, stored for a checkpoint that is not on record yet. Recovery finds the
+            // entries behind the checkpoint again, so it is told of those before it only.
+            let same = |known: &&SegmentState| (known.base, known.id) == (segment.base(), facts.id);
+            state.segments.iter().find(same).map_or(Sums::default(), Sums::from).still_in(&segment.sums())
+        };
         // Of the active segment only what is durable is told.
         let (end, len) = if active {
             (state.durable_end.max(segment.base()), state.durable_position)
