@@ -1,7 +1,7 @@
 //! What all partitions of a log share: the bound on unsynced bytes, the watch on free space, the queue of partitions
 //! that wait to be synced.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -152,7 +152,7 @@ pub(crate) trait SyncTarget: Send + Sync {
     fn sync_now(&self);
 }
 
-/// Partitions that have unsynced bytes, each with the time by which they are to be durable.
+/// Partitions that have unsynced bytes, each once, with the time by which they are to be durable.
 #[derive(Default)]
 pub(crate) struct SyncQueue {
     due: Mutex<Due>,
@@ -161,34 +161,44 @@ pub(crate) struct SyncQueue {
 
 #[derive(Default)]
 struct Due {
-    later: VecDeque<(Instant, Weak<dyn SyncTarget>)>,
+    later: BTreeMap<Turn, Weak<dyn SyncTarget>>,
     urgent: VecDeque<Weak<dyn SyncTarget>>,
+    /// Where each is, by its address: nobody else has that while it is here.
+    places: BTreeMap<usize, Place>,
+    last_number: u64,
     closed: bool,
+}
+
+/// A time, and a number that tells apart those who have the same one.
+type Turn = (Instant, u64);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Urgent,
+    Later(Turn),
 }
 
 impl SyncQueue {
     /// Syncs `target` after `delay` at the latest.
     pub(crate) fn push(&self, target: Weak<dyn SyncTarget>, delay: Duration) {
-        let mut due = self.lock();
-        let at = Instant::now() + delay;
-        let place = due.later.partition_point(|(other, _)| *other <= at);
-        due.later.insert(place, (at, target));
-        if place == 0 {
+        if self.lock().push(target, Instant::now() + delay) {
             self.changed.notify_one();
         }
     }
 
     /// Syncs `target` as soon as a thread is free.
     pub(crate) fn push_urgent(&self, target: Weak<dyn SyncTarget>) {
-        self.lock().urgent.push_back(target);
+        self.lock().push_urgent(target);
         self.changed.notify_one();
     }
 
     /// All partitions in the queue are to be synced as soon as a thread is free.
     pub(crate) fn hurry(&self) {
         let mut due = self.lock();
-        let waiting = std::mem::take(&mut due.later);
-        due.urgent.extend(waiting.into_iter().map(|(_, target)| target));
+        for (_, target) in std::mem::take(&mut due.later) {
+            due.places.remove(&address(&target));
+            due.push_urgent(target);
+        }
         self.changed.notify_all();
     }
 
@@ -210,7 +220,7 @@ impl SyncQueue {
                 self.changed.notify_one();
                 return Some(target);
             }
-            due = match due.later.front().map(|(at, _)| at.saturating_duration_since(now)) {
+            due = match due.later.keys().next().map(|(at, _)| at.saturating_duration_since(now)) {
                 None => self.changed.wait(due).unwrap_or_else(PoisonError::into_inner),
                 Some(left) => self.changed.wait_timeout(due, left).unwrap_or_else(PoisonError::into_inner).0,
             };
@@ -229,19 +239,48 @@ impl SyncQueue {
 }
 
 impl Due {
+    /// Whether it is the first now.
+    fn push(&mut self, target: Weak<dyn SyncTarget>, at: Instant) -> bool {
+        match self.places.get(&address(&target)) {
+            Some(Place::Urgent) => return false,
+            Some(Place::Later(turn)) if turn.0 <= at => return false,
+            Some(Place::Later(turn)) => drop(self.later.remove(turn)),
+            None => {}
+        }
+        self.last_number += 1;
+        let turn = (at, self.last_number);
+        self.places.insert(address(&target), Place::Later(turn));
+        self.later.insert(turn, target);
+        self.later.keys().next() == Some(&turn)
+    }
+
+    fn push_urgent(&mut self, target: Weak<dyn SyncTarget>) {
+        match self.places.insert(address(&target), Place::Urgent) {
+            Some(Place::Urgent) => return,
+            Some(Place::Later(turn)) => drop(self.later.remove(&turn)),
+            None => {}
+        }
+        self.urgent.push_back(target);
+    }
+
     fn take_due(&mut self, now: Instant) -> Option<Arc<dyn SyncTarget>> {
-        while let Some(target) = self.urgent.pop_front() {
+        loop {
+            let is_due = |due: &Due| due.later.keys().next().is_some_and(|(at, _)| *at <= now);
+            let target = match self.urgent.pop_front() {
+                Some(target) => target,
+                None if is_due(self) => self.later.pop_first()?.1,
+                None => return None,
+            };
+            self.places.remove(&address(&target));
             if let Some(target) = target.upgrade() {
                 return Some(target);
             }
         }
-        while self.later.front().is_some_and(|(at, _)| *at <= now) {
-            if let Some(target) = self.later.pop_front().and_then(|(_, target)| target.upgrade()) {
-                return Some(target);
-            }
-        }
-        None
     }
+}
+
+fn address(target: &Weak<dyn SyncTarget>) -> usize {
+    target.as_ptr() as *const () as usize
 }
 
 impl std::fmt::Debug for SyncQueue {
@@ -257,10 +296,49 @@ mod tests {
 
     use super::*;
 
-    struct Target;
+    /// Not without a size: its address is its own.
+    struct Target(u8);
 
     impl SyncTarget for Target {
-        fn sync_now(&self) {}
+        fn sync_now(&self) {
+            assert_eq!(self.0, 0);
+        }
+    }
+
+    fn targets<const N: usize>() -> [Arc<dyn SyncTarget>; N] {
+        std::array::from_fn(|_| Arc::new(Target(0)) as Arc<dyn SyncTarget>)
+    }
+
+    #[test]
+    fn a_partition_is_in_the_queue_once_at_its_earliest_time() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let (queue, [one, other, gone]) = (SyncQueue::default(), targets());
+        for delay in [3, 2, 4].map(|hours| HOUR * hours) {
+            queue.push(Arc::downgrade(&one), delay);
+            queue.push(Arc::downgrade(&other), delay + HOUR);
+            queue.push(Arc::downgrade(&gone), delay);
+        }
+        drop(gone);
+        assert!(queue.take_due().is_none());
+        let at = |hours| Instant::now() + HOUR * hours + HOUR / 2;
+        let take = |hours| queue.lock().take_due(at(hours));
+        assert!(take(1).is_none());
+        assert!(take(2).is_some_and(|taken| Arc::ptr_eq(&taken, &one)));
+        assert!(take(2).is_none());
+        for _ in 0..3 {
+            queue.push_urgent(Arc::downgrade(&other));
+            queue.push(Arc::downgrade(&other), Duration::ZERO);
+            queue.push(Arc::downgrade(&one), HOUR);
+        }
+        assert!(queue.take_due().is_some_and(|taken| Arc::ptr_eq(&taken, &other)), "it was due in an hour at best");
+        assert!(queue.take_due().is_none());
+        for _ in 0..3 {
+            queue.push(Arc::downgrade(&other), HOUR);
+            queue.hurry();
+        }
+        assert!(queue.take_due().is_some_and(|taken| Arc::ptr_eq(&taken, &one)));
+        assert!(queue.take_due().is_some_and(|taken| Arc::ptr_eq(&taken, &other)));
+        assert!(take(9).is_none() && queue.lock().places.is_empty());
     }
 
     #[test]
@@ -272,9 +350,9 @@ mod tests {
             // Each takes one and never comes back for another.
             thread::spawn(move || taken.send(queue.next().is_some()));
         }
-        let target: Arc<dyn SyncTarget> = Arc::new(Target);
-        for delay in [20, 40] {
-            queue.push(Arc::downgrade(&target), Duration::from_millis(delay));
+        let both: [_; 2] = targets();
+        for (target, delay) in both.iter().zip([20, 40]) {
+            queue.push(Arc::downgrade(target), Duration::from_millis(delay));
         }
         for _ in 0..2 {
             assert!(others.recv_timeout(Duration::from_secs(60)).expect("both are taken"));

@@ -4,6 +4,8 @@
 //! them, then `state`, then the acknowledgement. A sync runs outside of every lock that an append or a read needs, and
 //! never takes the appender's lock: what a checkpoint needs of the appender is handed over by it.
 
+use std::time::{Duration, Instant};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::State;
 use crate::offset::{Offset, Timestamp};
@@ -46,6 +48,8 @@ struct Work {
     roll: Option<Roll>,
     /// What the appender handed over for the next checkpoint.
     capture: Option<Capture>,
+    /// Until when the syncing threads leave it alone: it found no room.
+    rests_until: Option<Instant>,
 }
 
 /// A roll: the new active segment takes appends, the ones before it are not durable yet.
@@ -140,6 +144,17 @@ impl Durability {
         self.urgent.store(false, Ordering::Relaxed);
         // Who does not see this has stored its end before: see `accepted`.
         fence(Ordering::SeqCst);
+    }
+
+    /// For how long the syncing threads leave it alone.
+    pub(crate) fn rests(&self) -> Duration {
+        let until = self.lock().rests_until;
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Has the syncing threads leave it alone for this time.
+    pub(crate) fn rest(&self, time: Duration) {
+        self.lock().rests_until = Instant::now().checked_add(time);
     }
 
     /// Whether a roll's second half is open.
@@ -311,7 +326,7 @@ impl Durability {
             Err(error) if *error.kind() == ErrorKind::DiskFull && !shared.health.is_poisoned() => work.roll = roll,
             // What the failed sync covered is unknown for good; a second try would prove nothing (I8).
             Err(error) => shared.poison(error),
-            Ok(_) => {}
+            Ok(_) => work.rests_until = None,
         }
         self.stop_syncing(work);
         result

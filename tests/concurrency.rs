@@ -364,6 +364,39 @@ fn who_is_woken_by_a_failed_sync_may_sync_at_once() {
     assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
 }
 
+#[cfg(feature = "sim")]
+#[test]
+fn a_sync_that_finds_no_room_is_tried_once_a_second_whatever_is_appended_meanwhile() {
+    use stratalog::sim::{Call, Calls, Fault, SimStorage};
+    let storage = SimStorage::new();
+    let config = quiet().max_unsynced_bytes(4096).backpressure(Backpressure::Fail);
+    let log = Log::open("/log", config.storage(Arc::new(storage.clone()))).unwrap();
+    let often = Durability::Buffered { interval: Duration::from_millis(1), bytes: 512 };
+    let topic = small().segment_bytes(1 << 20).durability(often);
+    let partition = log.create_topic("t", 1, topic).unwrap().partition(0).unwrap();
+    partition.set_leader_epoch(1).unwrap();
+    common::append(&partition, 1);
+    // Of each try the file of leader epochs finds no room, once the new segment is there.
+    let error = std::io::ErrorKind::StorageFull;
+    storage.set_fault(Some(Fault { call: Some(Call::Create), after: 1, error, forever: true }));
+    partition.roll().unwrap();
+    let began = std::time::Instant::now();
+    let mut refused = 0;
+    while began.elapsed() < Duration::from_millis(1500) {
+        refused += u32::from(partition.append_records([Record::new("k", "v")]).is_err());
+    }
+    let tries = storage.calls(Calls::Only(Call::Create));
+    assert!(refused > 0, "appends ask for room, too");
+    assert!((2..=5).contains(&tries), "{tries} tries in 1.5 s");
+    storage.set_fault(None);
+    let end = partition.offsets().end;
+    assert_eq!(
+        partition.wait_durable(end, LONG).unwrap(),
+        WaitOutcome::Reached(end),
+        "once there is room it is synced"
+    );
+}
+
 #[test]
 fn an_iterator_of_records_may_append_itself() {
     let (_dir, log, partition) = one(quiet(), small());

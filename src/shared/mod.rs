@@ -36,7 +36,8 @@ pub(crate) use stored::store_whole_index;
 
 use hot::Hot;
 
-/// What found no room on a full disk is tried again after this time.
+/// What found no room on a full disk is tried again by the syncing threads after this time, and not before, whoever has
+/// them hurry.
 const NO_ROOM_RETRY: Duration = Duration::from_secs(1);
 
 /// What all partitions of a log share.
@@ -408,12 +409,19 @@ impl Shared {
 impl SyncTarget for Shared {
     fn sync_now(&self) {
         self.durability.unqueue();
-        let synced = self.durability.sync_to(self, self.end());
+        let mut rests = self.durability.rests();
+        if rests.is_zero() {
+            let synced = self.durability.sync_to(self, self.end());
+            // Any other failure poisons the partition: the next append tells it.
+            if synced.is_err_and(|error| *error.kind() == ErrorKind::DiskFull) {
+                self.durability.rest(NO_ROOM_RETRY);
+                rests = NO_ROOM_RETRY;
+            }
+        }
         // Who synced before, or failed, may have been in no place to call wakers.
         self.tell();
-        // Any other failure poisons the partition: the next append tells it.
-        if synced.is_err_and(|error| *error.kind() == ErrorKind::DiskFull) {
-            self.budgets.sync_queue.push(self.me.clone(), NO_ROOM_RETRY);
+        if !rests.is_zero() {
+            self.budgets.sync_queue.push(self.me.clone(), rests);
         }
     }
 }
