@@ -53,7 +53,7 @@ impl Held {
             assert_eq!(sum(&item.chunks), item.sum, "LOST: {} has changed", item.what);
             world.counts.held.fetch_add(1, Ordering::Relaxed);
             if let Some((region, sum)) = &item.region {
-                let file = File::from(region.descriptor().try_clone_to_owned().unwrap());
+                let file = File::from(region.descriptor().unwrap().try_clone_to_owned().unwrap());
                 let mut bytes = vec![0; region.len() as usize];
                 let read = file.read_exact_at(&mut bytes, region.position());
                 assert!(read.is_ok(), "LOST: the file of {} was cut: {read:?}", item.what);
