@@ -7,8 +7,8 @@ use stratalog::{Log, LogConfig, Offset, Partition, Record, TopicConfig};
 use super::draw::Rng;
 
 /// The records in a round, and the number of them on one large record.
-const RECORDS: u64 = 20_000;
-const ONE_LARGE_OF: u64 = 2000;
+const RECORDS: u64 = 12_000;
+const ONE_LARGE_OF: u64 = 600;
 /// Below the default `max_batch_bytes`.
 const LARGE: usize = 1_000_000;
 
