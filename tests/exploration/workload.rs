@@ -210,7 +210,6 @@ impl Kind {
             Op::Roll,
             Op::Maintain,
             Op::Preallocate,
-            Op::Hold,
             Op::Close,
             Op::Kill,
         ];
