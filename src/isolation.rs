@@ -82,3 +82,58 @@ pub(crate) fn aborted_in(shared: &Shared, view: &View, from: Offset, to: Offset)
     }
     Ok(transactions::collect(entries, from, to))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{Marker, RecordBatch, end_marker};
+    use crate::{FetchOptions, Log, LogConfig, Partition, Record, Timestamp, TopicConfig};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    /// Two offsets: a record, and the marker that aborts it.
+    fn abort(partition: &Partition) {
+        let mut builder = RecordBatch::builder().producer(7, 0, 0).transactional(true);
+        builder.push(&Record::new("k", "aborted"), NOW).unwrap();
+        partition.append(&builder.build().unwrap()).unwrap();
+        partition.append(&end_marker(Marker::Abort, 7, 0, 0, NOW).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_transaction_that_is_aborted_while_the_others_are_found_again_is_not_forgotten() {
+        let storage = crate::sim::SimStorage::new();
+        let config = LogConfig::new().storage(crate::sync::Arc::new(storage)).min_free_bytes(0);
+        let log = Log::open("/log", config.maintenance_interval(None).sync_threads(0)).unwrap();
+        let partition = log.create_topic("t", 1, TopicConfig::new()).unwrap().partition(0).unwrap();
+        (0..3).for_each(|_| abort(&partition));
+        // The index file of what is left is not what it should be.
+        partition.truncate(Offset::new(4)).unwrap();
+        abort(&partition);
+        let segment = crate::sync::Arc::clone(partition.shared.view.load().active());
+        assert!(segment.aborted().unwrap().is_none());
+        let view = partition.shared.view.load();
+        partition.shared.rebuild_aborted(&view, &segment).unwrap();
+        let found = segment.aborted().unwrap().unwrap();
+        partition.truncate(Offset::new(4)).unwrap();
+        abort(&partition);
+        let segment = crate::sync::Arc::clone(partition.shared.view.load().active());
+        segment
+            .find_aborted(|end| {
+                assert_eq!(end, Offset::new(6));
+                abort(&partition);
+                Ok(found)
+            })
+            .unwrap();
+        let options = FetchOptions { isolation: Isolation::Committed, ..FetchOptions::default() };
+        let firsts: Vec<u64> = partition
+            .fetch(Offset::ZERO, options)
+            .unwrap()
+            .aborted
+            .iter()
+            .map(|aborted| aborted.first_offset.get())
+            .collect();
+        assert_eq!(firsts, [0, 2, 4, 6]);
+        let mut reader = partition.reader_with(Offset::ZERO, options).unwrap();
+        assert!(reader.next_record().unwrap().is_none(), "nothing is committed");
+    }
+}

@@ -105,9 +105,11 @@ impl Segment {
         let mut offsets = Vec::new();
         let mut times = Vec::new();
         let mut indexer = Indexer::new(self.base(), REBUILT_INTERVAL);
+        // The length first: an entry that comes later is of a batch behind it.
+        let len = self.len();
         // Entries in memory stay: only what lies before them is looked for.
         let first = self.read_index().recent().offsets.first().map(|entry| u64::from(entry.position));
-        let mut scan = Scan::new(&*data.file, 0, first.unwrap_or(self.len()), Check::Header);
+        let mut scan = Scan::new(&*data.file, 0, first.unwrap_or(len), Check::Header);
         let mut end = self.base();
         loop {
             match scan.next() {
@@ -139,11 +141,22 @@ impl Segment {
         Ok(())
     }
 
-    /// Replaces the aborted transactions by ones that were found again.
-    pub(crate) fn set_aborted(&self, aborted: Vec<AbortedTxn>) {
+    /// Has the aborted transactions found again whose markers lie below the end that `find` is given, unless their file is
+    /// what it should be by now. Those that end meanwhile stay.
+    pub(crate) fn find_aborted(&self, find: impl FnOnce(Offset) -> Result<Vec<AbortedTxn>>) -> Result<()> {
+        let _files = self.lock_index_files();
+        if self.aborted()?.is_some() {
+            return Ok(());
+        }
+        // The appender adds an entry before it moves the end over the marker.
+        let end = self.end();
+        let mut found = find(end)?;
         let mut index = self.write_index();
-        index.recent_mut().aborted = aborted;
+        let recent = index.recent_mut();
+        found.extend(recent.aborted.iter().filter(|entry| entry.last_offset >= end).cloned());
+        recent.aborted = found;
         index.set_stored(|sums| sums.aborted = Some(IndexSum::default()));
+        Ok(())
     }
 
     /// Stores the entries that are only in memory, durably: all of them, or those up to a checkpoint. Their files then

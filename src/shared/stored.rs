@@ -121,15 +121,16 @@ impl Shared {
 
     /// Finds the aborted transactions of a segment again: its index file is not what it should be.
     pub(crate) fn rebuild_aborted(&self, view: &View, segment: &Segment) -> Result<()> {
-        let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
-        let snapshots = survey::snapshots(&self.place)?;
-        let mut replay = Replay::new(Epochs::default());
-        let (base, end) = (segment.base(), segment.end());
-        replay.producers_before(&self.place, &logs, &snapshots, base, base, Nobody::Never)?;
-        let mut aborted = Vec::new();
-        replay.replay(&self.place, &LogFile::of(segment), base, end, |entry| aborted.push(entry))?;
-        segment.set_aborted(aborted);
-        Ok(())
+        segment.find_aborted(|end| {
+            let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
+            let snapshots = survey::snapshots(&self.place)?;
+            let mut replay = Replay::new(Epochs::default());
+            let base = segment.base();
+            replay.producers_before(&self.place, &logs, &snapshots, base, base, Nobody::Never)?;
+            let mut aborted = Vec::new();
+            replay.replay(&self.place, &LogFile::of(segment), base, end, |entry| aborted.push(entry))?;
+            Ok(aborted)
+        })
     }
 
     /// The producers as the log up to its end makes them, with all transactions that have ended at or above `settled`.
