@@ -100,10 +100,9 @@ pub(crate) fn put_prefix(place: &Place, base: Offset) -> Result<()> {
     place.storage.rename(&temporary, &path).map_err(|e| Error::io(e, &temporary))
 }
 
-/// Gives all files of a segment `.deleted` names, and its snapshot too: what it was taken before is gone.
+/// Gives all files of a segment `.deleted` names, the log last: a cache that is seen without its log is a leftover.
 fn retire(place: &Place, base: Offset) -> Result<()> {
-    rename(place, base, SegmentFileKind::Log, Suffix::None, Suffix::Deleted)?;
-    for kind in WITH_LOG {
+    for kind in WITH_LOG.into_iter().chain([SegmentFileKind::Log]) {
         rename(place, base, kind, Suffix::None, Suffix::Deleted)?;
     }
     Ok(())

@@ -371,8 +371,12 @@ impl<'a> Check<'a> {
 
     /// A digest carries its own checksums, and is checked against its segment whenever it is used.
     fn digest(&mut self, file: &FileEntry, base: Offset) {
-        let log = self.dir.join(segment_file(base, SegmentFileKind::Log, Suffix::None));
-        if self.storage.info(&log).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        let is_gone = |suffix| {
+            let log = self.dir.join(segment_file(base, SegmentFileKind::Log, suffix));
+            self.storage.info(&log).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+        };
+        // A swap that is under way names the digest before the log, which may get its name between two looks.
+        if [Suffix::None, Suffix::Swap, Suffix::None].into_iter().all(is_gone) {
             self.find(Severity::Cache, &file.path, None, "its segment is gone");
         }
     }
