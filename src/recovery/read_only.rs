@@ -29,9 +29,10 @@ const LOOKS: u32 = 1000;
 /// Opens a partition that its owner may be changing: what it has changed meanwhile is looked at again, and is no
 /// damage.
 pub(super) fn open(request: &Request) -> Result<(Arc<Shared>, PartitionReport)> {
+    // Its owner may cut any file of it, also where it never stood still.
+    let beside = || Request { place: Arc::new(Place::reading_only(&request.place)), ..request.clone() };
     for _ in 1..LOOKS {
-        let place = Place::reading_only(&request.place);
-        let opened = open_as_found(Request { place: Arc::new(place), ..request.clone() });
+        let opened = open_as_found(beside());
         let in_doubt = match &opened {
             Ok((shared, report)) => report.error.is_some() && shared.is_outdated(),
             Err(error) => matches!(error.kind(), ErrorKind::Outdated | ErrorKind::Io(io::ErrorKind::NotFound)),
@@ -41,7 +42,7 @@ pub(super) fn open(request: &Request) -> Result<(Arc<Shared>, PartitionReport)> 
             return opened;
         }
     }
-    open_as_found(request.clone())
+    open_as_found(beside())
 }
 
 impl Opening {
