@@ -335,6 +335,7 @@ impl Durability {
     fn complete_roll(&self, shared: &Shared, roll: &Roll) -> Result<()> {
         self.sync_segment(shared, &roll.sealed)?;
         roll.sealed.set_synced();
+        roll.sealed.note_modified();
         self.durable_end.fetch_max(roll.sealed.end().get(), Ordering::AcqRel);
         shared.store_sidecars(&roll.sealed, &roll.producers)?;
         shared.place.sync_dir()?;

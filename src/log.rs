@@ -60,8 +60,10 @@ pub struct RecoveryReport {
     pub partitions: Vec<PartitionReport>,
     /// Partitions whose directory could not be opened at all.
     pub failed: Vec<(String, u32, Error)>,
-    /// The directory was Kafka's, and has been taken over.
+    /// The directory was Kafka's, or Kafka had it since it was closed here, and has been taken over.
     pub taken_over: bool,
+    /// Partitions that Kafka has removed while it had the directory: they are not on record any more.
+    pub removed: Vec<(String, u32)>,
     /// How long it took.
     pub took: Duration,
 }

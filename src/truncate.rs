@@ -16,7 +16,7 @@ use crate::segment::index::{SegmentIndex, Sums};
 use crate::segment::scan::Check;
 use crate::segment::{Facts, Place, Segment};
 use crate::shared::Shared;
-use crate::survey::{Ends, LogFile, look, walk};
+use crate::survey::{Ends, look, walk};
 use crate::view::View;
 
 /// Removes every batch that holds an offset at or above `to`. `lossy`: even below what compaction relied on.
@@ -185,6 +185,5 @@ fn reopen(place: &Arc<Place>, base: Offset, end: Offset, len: u64) -> Result<Arc
     let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
     let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
     let index = if len == 0 { SegmentIndex::empty() } else { SegmentIndex::of(Sums::default()) };
-    let log = LogFile { base, len, id: info.id, end, valid: len, known: false, suffix: Suffix::None };
-    Ok(Segment::new(place, log.base, (log.valid, log.end), false, Facts::new(log.id), index))
+    Ok(Segment::new(place, base, (len, end), false, Facts::new(info.id), index))
 }

@@ -73,7 +73,10 @@ impl Opening {
     pub(super) fn degrade(mut self, error: Error) -> Result<(Arc<Shared>, PartitionReport)> {
         let log_start = match self.known_state() {
             Some(state) => state.log_start,
-            None => self.request.kafka.log_start.unwrap_or_default(),
+            None => {
+                let ours = self.earlier_state().map(|state| state.log_start);
+                self.request.kafka.log_start.max(ours).unwrap_or_default()
+            }
         };
         let segments = self.readable_prefix(log_start, &error)?;
         let replay = Replay::new(Epochs::default());
@@ -136,7 +139,7 @@ impl Opening {
             {
                 let path = place.path(&entry.name);
                 let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
-                logs.push(LogFile { len: info.len, id: info.id, ..LogFile::empty(base) });
+                logs.push(LogFile { len: info.len, id: info.id, modified: info.modified, ..LogFile::empty(base) });
             }
         }
         logs.sort_by_key(|log| log.base);
@@ -159,13 +162,12 @@ impl Opening {
                     let end =
                         seen.swaps.iter().find(|seen| seen.base == swap).and_then(|seen| seen.end).unwrap_or(swap);
                     files.logs.push(LogFile {
-                        base: swap,
                         len: info.len,
                         id: info.id,
                         end,
                         valid: info.len,
-                        known: false,
                         suffix: Suffix::Swap,
+                        ..LogFile::empty(swap)
                     });
                     files.logs.sort_by_key(|log| log.base);
                 }

@@ -1,5 +1,6 @@
 //! A segment: one `.log` file with its indexes. This is the read face, shared by the active and the sealed ones.
 
+pub(crate) mod boundary;
 pub(crate) mod digest;
 mod facts;
 pub(crate) mod index;
@@ -181,6 +182,13 @@ impl Segment {
     /// The path of one of its other files.
     pub(crate) fn sidecar_path(&self, kind: SegmentFileKind) -> PathBuf {
         self.place.segment_path(self.base, kind, self.lock_slot().suffix)
+    }
+
+    /// Takes note of when the file was changed last: nobody writes it any more. What is not known costs a walk.
+    pub(crate) fn note_modified(&self) {
+        if let Ok(info) = self.open().and_then(|data| data.file.info().map_err(|e| Error::io(e, &self.path()))) {
+            self.update_facts(|facts| facts.modified = info.modified);
+        }
     }
 
     /// It was synced as a sealed segment.

@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) combiner: Combiner,
     pub(crate) read_only: bool,
+    /// It was Kafka's when it was opened. Until it is recovered what `state` says is of another time.
+    pub(crate) is_kafkas: bool,
     /// A whole pass, truncation, deletion. Waiting for it is told by `cancel`, which passes look at now and then.
     pub(crate) maintenance: Mutex<()>,
     cancel: Arc<AtomicU64>,
@@ -118,6 +120,7 @@ pub(crate) struct Parts {
     pub(crate) epochs: Epochs,
     pub(crate) state: StateStore,
     pub(crate) read_only: bool,
+    pub(crate) is_kafkas: bool,
 }
 
 impl Shared {
@@ -144,6 +147,7 @@ impl Shared {
             counters: Counters::default(),
             combiner: Combiner::default(),
             read_only: parts.read_only,
+            is_kafkas: parts.is_kafkas,
             maintenance: Mutex::new(()),
             cancel: Arc::default(),
             pauses: AtomicUsize::new(0),
@@ -367,6 +371,7 @@ impl Shared {
         let segment = Arc::clone(active.segment());
         let end = segment.end();
         self.durability.sync_to(self, end)?;
+        segment.note_modified();
         let producers = active.snapshot(end);
         let old = self.whole_state()?;
         let unchanged = old.active_base == segment.base()
@@ -376,7 +381,10 @@ impl Shared {
             && old.high_watermark == self.high_watermark()
             && old.planned == self.lock_counted().planned()
             // Without it the next open reads all of the segment.
-            && old.segments.iter().any(|known| known.base == segment.base() && known.id == segment.facts().id);
+            && old.segments.iter().any(|known| {
+                let facts = segment.facts();
+                known.base == segment.base() && (known.id, known.modified) == (facts.id, facts.modified)
+            });
         if !unchanged {
             active.complete_times();
             segment.update_facts(|facts| facts.max_timestamp = facts.max_timestamp.max(active.max_timestamp()));

@@ -91,7 +91,7 @@ fn beside(doings: impl FnOnce(&Log) -> Vec<Doing>) -> (Log, Opening) {
     let (_, report) = super::super::open(request.clone()).unwrap();
     let request = Request { place: Arc::new(place), ..request };
     let (state, store) = StateStore::load(&request.place).unwrap();
-    (log, Opening { request, store: Some(store), state, report, salvaged: false })
+    (log, Opening { request, store: Some(store), state, report, salvaged: false, recognized: false })
 }
 
 #[test]

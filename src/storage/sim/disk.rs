@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::fault::{Call, Draw, Failed, Faults};
+use crate::storage::{FileInfo, FileKind};
 
 /// The id of the root directory.
 pub(super) const ROOT: u64 = 0;
@@ -22,6 +23,8 @@ pub(super) struct Disk {
     pub(super) locks: HashSet<PathBuf>,
     /// Calls that have changed something.
     pub(super) operations: u64,
+    /// The time: it goes on with each change to a file, over crashes too.
+    pub(super) clock: u64,
     pub(super) stop_after: Option<u64>,
     pub(super) faults: Faults,
     /// Bytes that still fit; `None` for no limit.
@@ -49,6 +52,10 @@ pub(super) struct Inode {
     pub(super) pending: Vec<Pending<Change>>,
     /// A sync has failed: the cache holds what neither the disk has nor the next sync writes.
     pub(super) lossy: bool,
+    /// When it was changed last.
+    pub(super) modified: u64,
+    /// The same as of the last sync.
+    pub(super) durably_modified: u64,
 }
 
 /// What no sync has covered, with the number of the operation.
@@ -159,6 +166,7 @@ impl Inode {
         } else {
             self.durable = self.cached.clone();
         }
+        self.durably_modified = self.modified;
         self.pending.clear();
     }
 
@@ -221,6 +229,12 @@ impl Disk {
         Ok(())
     }
 
+    /// Another time than all before.
+    pub(super) fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
     pub(super) fn new_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -277,6 +291,11 @@ impl Disk {
         self.inodes.get(&id).map_or(&[], |inode| inode.cached.bytes())
     }
 
+    pub(super) fn file_info(&self, id: u64) -> FileInfo {
+        let modified = self.inodes.get(&id).map_or(0, |inode| inode.modified) as i64;
+        FileInfo { kind: FileKind::File, len: self.content(id).len() as u64, id, modified }
+    }
+
     /// Changes a file in the page cache. On a full disk a write is done as far as it fits.
     pub(super) fn change(&mut self, id: u64, change: Change) -> io::Result<()> {
         let before = self.content(id).len() as u64;
@@ -301,9 +320,10 @@ impl Disk {
     }
 
     fn apply(&mut self, id: u64, change: Change) {
-        let order = self.operations;
+        let (order, modified) = (self.operations, self.tick());
         let inode = self.inode(id);
         change.apply(inode.cached.edit());
+        inode.modified = modified;
         inode.pending.push(Pending { order, what: change });
     }
 
