@@ -112,11 +112,14 @@ impl Counted {
     pub(crate) fn restored(state: &State, view: &View) -> Counted {
         let same = |planned: &Planned| {
             let found = view.sealed().iter().filter(|segment| segment.end() <= planned.to);
-            let found = found.map(|segment| (segment.base(), segment.end(), segment.facts().id));
+            let found = found.map(|segment| {
+                let facts = segment.facts();
+                (segment.base(), segment.end(), facts.id, facts.modified)
+            });
             let known = state.segments.iter().filter(|segment| segment.end <= planned.to);
             // The active segment may end there too, empty.
             let known = known.filter(|segment| segment.base < state.active_base);
-            found.eq(known.map(|segment| (segment.base, segment.end, segment.id)))
+            found.eq(known.map(|segment| (segment.base, segment.end, segment.id, segment.modified)))
         };
         Counted { planned: state.planned.filter(same), ..Counted::default() }
     }

@@ -370,6 +370,7 @@ impl Durability {
         for sealed in &roll.sealed {
             self.sync_segment(shared, &sealed.segment)?;
             sealed.segment.set_synced();
+            sealed.segment.note_modified();
         }
         // The name of the first one is durable already.
         self.durable_end.fetch_max(first.segment.end().get(), Ordering::AcqRel);

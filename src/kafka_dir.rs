@@ -1,48 +1,20 @@
 //! The files that Kafka keeps in a log directory beside the partitions: read when one is taken over, written at close
-//! so that a directory can go back.
+//! so that a directory can go back. Beside them lies our own, which says whether the log is open (`whose`).
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use crate::error::Result;
-use crate::format::OffsetCheckpoint;
-use crate::format::checkpoint;
+use crate::catalog::Catalog;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{
     self, CLEAN_SHUTDOWN, CLEANER_CHECKPOINT, LOG_START_CHECKPOINT, RECOVERY_POINT_CHECKPOINT, REPLICATION_CHECKPOINT,
+    STATE, USE,
 };
+use crate::format::{OffsetCheckpoint, Phase, Usage, checkpoint};
 use crate::offset::Offset;
+use crate::opening;
 use crate::recovery::KafkaCheckpoints;
-use crate::storage::{Storage, files};
-
-/// A larger checkpoint file is none of Kafka's.
-const CHECKPOINT_MAX: u64 = 256 << 20;
-/// What we write into the marker of a clean shutdown. Kafka goes by its presence alone; we, by this, know that nobody
-/// opened the directory since.
-const OUR_SHUTDOWN: &[u8] = b"{\"version\":0,\"brokerEpoch\":-1,\"closedBy\":\"stratalog\"}";
-
-/// The checkpoint files of a log directory.
-#[derive(Debug, Default)]
-pub(crate) struct Checkpoints {
-    log_start: HashMap<(String, u32), Offset>,
-    recovery_point: HashMap<(String, u32), Offset>,
-    high_watermark: HashMap<(String, u32), Offset>,
-    cleaned_to: HashMap<(String, u32), Offset>,
-    pub(crate) shutdown: Shutdown,
-    /// Any of the files is there.
-    pub(crate) present: bool,
-}
-
-/// What the marker of a clean shutdown says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) enum Shutdown {
-    /// There is none: whoever had the directory open did not close it.
-    #[default]
-    Unclean,
-    /// We closed it, and nobody opened it since.
-    Ours,
-    /// Kafka closed it.
-    Kafka,
-}
+use crate::storage::{OpenMode, Storage, files};
+use crate::whose::{self, Checkpoint, Last, OUR_SHUTDOWN, STATE_MAX, Shutdown, Signs};
 
 /// What is written for one partition at close.
 #[derive(Clone, Debug)]
@@ -55,64 +27,79 @@ pub(crate) struct PartitionEnds {
     pub(crate) cleaned_to: Option<Offset>,
 }
 
-impl Checkpoints {
-    /// Reads the files; damaged ones count as empty, as in Kafka: that costs a scan, never data.
-    pub(crate) fn load(storage: &dyn Storage, dir: &Path) -> Result<Checkpoints> {
-        let mut present = false;
-        let mut read = |name: &str| -> Result<HashMap<(String, u32), Offset>> {
-            let bytes = files::read(storage, &dir.join(name), CHECKPOINT_MAX)?;
-            present |= bytes.is_some();
-            let entries = bytes.and_then(|bytes| checkpoint::parse_offsets(&bytes).ok()).unwrap_or_default();
-            Ok(entries.into_iter().map(|entry| ((entry.topic, entry.partition), entry.offset)).collect())
-        };
-        let mut checkpoints = Checkpoints {
-            log_start: read(LOG_START_CHECKPOINT)?,
-            recovery_point: read(RECOVERY_POINT_CHECKPOINT)?,
-            high_watermark: read(REPLICATION_CHECKPOINT)?,
-            cleaned_to: read(CLEANER_CHECKPOINT)?,
-            ..Checkpoints::default()
-        };
-        let marker = files::read(storage, &dir.join(CLEAN_SHUTDOWN), CHECKPOINT_MAX)?;
-        checkpoints.present = present || marker.is_some();
-        checkpoints.shutdown = match marker {
-            None => Shutdown::Unclean,
-            Some(bytes) if bytes == OUR_SHUTDOWN => Shutdown::Ours,
-            Some(_) => Shutdown::Kafka,
-        };
-        Ok(checkpoints)
-    }
-
-    /// The entries of one file.
-    fn file(&self, name: &str) -> &HashMap<(String, u32), Offset> {
-        match name {
-            LOG_START_CHECKPOINT => &self.log_start,
-            RECOVERY_POINT_CHECKPOINT => &self.recovery_point,
-            REPLICATION_CHECKPOINT => &self.high_watermark,
-            CLEANER_CHECKPOINT => &self.cleaned_to,
-            _ => unreachable!("no checkpoint file of Kafka's"),
-        }
-    }
-
-    /// What they say of one partition.
-    pub(crate) fn of(&self, topic: &str, partition: u32) -> KafkaCheckpoints {
-        let key = (topic.to_owned(), partition);
-        KafkaCheckpoints {
-            log_start: self.log_start.get(&key).copied(),
-            recovery_point: self.recovery_point.get(&key).copied(),
-            high_watermark: self.high_watermark.get(&key).copied(),
-            cleaned_to: self.cleaned_to.get(&key).copied(),
-            clean: self.shutdown != Shutdown::Unclean,
-        }
+/// What the checkpoint files say of one partition.
+pub(crate) fn checkpoints_of(signs: &Signs, topic: &str, partition: u32) -> KafkaCheckpoints {
+    let key = (topic.to_owned(), partition);
+    KafkaCheckpoints {
+        log_start: signs.log_start.get(&key).copied(),
+        recovery_point: signs.recovery_point.get(&key).copied(),
+        high_watermark: signs.high_watermark.get(&key).copied(),
+        cleaned_to: signs.cleaned_to.get(&key).copied(),
+        clean: signs.shutdown != Shutdown::Unclean,
     }
 }
 
-/// Takes the marker of a clean shutdown away, before the first write: a crash from now on is one. The caller syncs the
-/// directory.
-pub(crate) fn begin(storage: &dyn Storage, dir: &Path) -> Result<()> {
+/// Who had a directory of ours last. `found` are the partitions that are there.
+pub(crate) fn last(
+    storage: &dyn Storage,
+    dir: &Path,
+    signs: &Signs,
+    catalog: &Catalog,
+    found: &[(&str, u32)],
+) -> Result<Last> {
+    let is_known = |name: &str, id: u32| catalog.topics.get(name).is_some_and(|topic| topic.partitions.contains(&id));
+    let partitions: Vec<_> = found.iter().map(|(name, id)| (*name, *id, is_known(name, *id))).collect();
+    signs.last(storage, dir, &partitions)
+}
+
+/// Has the catalog know what Kafka has done to topics since: partitions that it has removed leave it, and a topic that
+/// was made again under an old name is another one, without a configuration. Returns what was removed.
+pub(crate) fn follow(
+    storage: &dyn Storage,
+    dir: &Path,
+    signs: &Signs,
+    catalog: &mut Catalog,
+    found: &[(&str, u32)],
+) -> Result<Vec<(String, u32)>> {
+    let mut removed = Vec::new();
+    for (name, entry) in catalog.topics.iter_mut().filter(|(_, entry)| !entry.deleted) {
+        let is_gone = |id: &u32| !found.contains(&(name, *id)) && signs.has_let_go_of(name, *id);
+        let gone: Vec<u32> = entry.partitions.iter().copied().filter(is_gone).collect();
+        for id in gone {
+            entry.partitions.remove(&id);
+            entry.taking_over.remove(&id);
+            removed.push((name.clone(), id));
+        }
+    }
+    catalog.topics.retain(|name, entry| !entry.partitions.is_empty() || !removed.iter().any(|(gone, _)| gone == name));
+    for (name, id) in found {
+        let Some(entry) = catalog.topics.get(*name).filter(|entry| entry.partitions.contains(id)) else { continue };
+        let path = dir.join(file_name::partition_dir(name, *id));
+        let is_another = opening::topic_id(storage, &path).is_some_and(|id| id != entry.id);
+        if is_another && files::read(storage, &path.join(STATE), STATE_MAX)?.is_none() {
+            catalog.topics.remove(*name);
+        }
+    }
+    Ok(removed)
+}
+
+/// Says that the log is open, durably, and takes the marker of a clean shutdown away, before the first write: a crash
+/// from now on is one of ours. The caller syncs the directory.
+pub(crate) fn begin(storage: &dyn Storage, dir: &Path, signs: &Signs) -> Result<()> {
+    let open = Usage { phase: Phase::Open, checkpoints: signs.checkpoints_crc };
+    match signs.usage {
+        Some(usage) if usage.checkpoints == open.checkpoints => overwrite_usage(storage, dir, &open)?,
+        known => match replace_usage(storage, dir, &open) {
+            // Opening needs no room. Without the file, or where a crash came while the log was closed, the other files
+            // tell as far as they can.
+            Err(error) if *error.kind() == ErrorKind::DiskFull && known.is_none_or(|k| k.phase == Phase::Closing) => {}
+            replaced => replaced?,
+        },
+    }
     files::remove(storage, &dir.join(CLEAN_SHUTDOWN))
 }
 
-/// Writes the checkpoint files, and the marker last: all of them are on disk before it is.
+/// Writes the checkpoint files, then the marker, and says last that the log is closed: each is on disk before the next.
 ///
 /// What they say of `damaged` partitions stays, since it still holds, and there is no marker then: who opens the
 /// directory next has to look at them.
@@ -122,30 +109,46 @@ pub(crate) fn hand_back(
     partitions: &[PartitionEnds],
     damaged: &[(String, u32)],
 ) -> Result<()> {
-    let before = Checkpoints::load(storage, dir)?;
+    let before = Signs::load(storage, dir)?;
     let entry = |topic: &str, partition, offset: Option<Offset>| {
         offset.map(|offset| OffsetCheckpoint { topic: topic.to_owned(), partition, offset })
     };
-    let write = |name: &str, offset: &dyn Fn(&PartitionEnds) -> Option<Offset>| {
-        let kept = before.file(name);
+    let text = |kept: &Checkpoint, offset: &dyn Fn(&PartitionEnds) -> Option<Offset>| {
         let kept = damaged.iter().filter_map(|key| entry(&key.0, key.1, kept.get(key).copied()));
         let entries: Vec<OffsetCheckpoint> =
             partitions.iter().filter_map(|p| entry(&p.topic, p.partition, offset(p))).chain(kept).collect();
-        let text = checkpoint::write_offsets(&entries);
-        files::replace(storage, dir, &dir.join(name), &dir.join(file_name::temporary(name)), text.as_bytes())
+        checkpoint::write_offsets(&entries)
     };
-    write(LOG_START_CHECKPOINT, &|p| Some(p.log_start))?;
-    write(RECOVERY_POINT_CHECKPOINT, &|p| Some(p.end))?;
-    write(REPLICATION_CHECKPOINT, &|p| Some(p.high_watermark))?;
-    write(CLEANER_CHECKPOINT, &|p| p.cleaned_to)?;
-    if !damaged.is_empty() {
-        return Ok(());
+    let texts = [
+        text(&before.log_start, &|p| Some(p.log_start)),
+        text(&before.recovery_point, &|p| Some(p.end)),
+        text(&before.high_watermark, &|p| Some(p.high_watermark)),
+        text(&before.cleaned_to, &|p| p.cleaned_to),
+    ];
+    let mut usage = Usage { phase: Phase::Closing, checkpoints: Some(whose::checkpoints_crc(&texts)) };
+    replace_usage(storage, dir, &usage)?;
+    let replace = |name: &str, bytes: &[u8]| {
+        files::replace(storage, dir, &dir.join(name), &dir.join(file_name::temporary(name)), bytes)
+    };
+    let names = [LOG_START_CHECKPOINT, RECOVERY_POINT_CHECKPOINT, REPLICATION_CHECKPOINT, CLEANER_CHECKPOINT];
+    names.iter().zip(&texts).try_for_each(|(name, text)| replace(name, text.as_bytes()))?;
+    usage.phase = Phase::Open;
+    if damaged.is_empty() {
+        replace(CLEAN_SHUTDOWN, OUR_SHUTDOWN)?;
+        usage.phase = Phase::Closed;
     }
-    files::replace(
-        storage,
-        dir,
-        &dir.join(CLEAN_SHUTDOWN),
-        &dir.join(file_name::temporary(CLEAN_SHUTDOWN)),
-        OUR_SHUTDOWN,
-    )
+    overwrite_usage(storage, dir, &usage)
+}
+
+fn replace_usage(storage: &dyn Storage, dir: &Path, usage: &Usage) -> Result<()> {
+    files::replace(storage, dir, &dir.join(USE), &dir.join(file_name::temporary(USE)), usage.encode().as_bytes())
+}
+
+/// Changes the phase in the file, which says the same of the checkpoint files: one byte, in place.
+fn overwrite_usage(storage: &dyn Storage, dir: &Path, usage: &Usage) -> Result<()> {
+    let path = dir.join(USE);
+    let at = |e| Error::io(e, &path);
+    let file = storage.open(&path, OpenMode::Write).map_err(at)?;
+    file.write_at(usage.encode().as_bytes(), 0).map_err(at)?;
+    file.sync().map_err(at)
 }

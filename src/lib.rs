@@ -74,6 +74,7 @@ mod transactions;
 mod truncate;
 mod verify;
 mod view;
+mod whose;
 
 pub use combiner::Appended;
 pub use compaction::CompactMode;

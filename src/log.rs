@@ -39,6 +39,9 @@ use self::topics::{Creation, check_count};
 /// dropping the last clone stops its threads and does no I/O, which is what a killed process would leave: nothing that
 /// was acknowledged is lost, and the next open scans the tails. Its topics and partitions answer [`ErrorKind::Closed`]
 /// from then on, since another may own the directory.
+///
+/// A forked child has no part in it, since its threads are not there: dropping it in the child does nothing, closing it
+/// answers [`ErrorKind::Closed`], and nothing else of it may be used there.
 #[derive(Clone)]
 pub struct Log {
     inner: Arc<LogInner>,
@@ -57,8 +60,10 @@ pub struct RecoveryReport {
     pub partitions: Vec<PartitionReport>,
     /// Partitions whose directory could not be opened at all.
     pub failed: Vec<(String, u32, Error)>,
-    /// The directory was Kafka's, and has been taken over.
+    /// The directory was Kafka's, or Kafka had it since it was closed here, and has been taken over.
     pub taken_over: bool,
+    /// Partitions that Kafka has removed while it had the directory: they are not on record any more.
+    pub removed: Vec<(String, u32)>,
     /// How long it took.
     pub took: Duration,
 }
@@ -85,6 +90,8 @@ pub struct MaintenanceReport {
 
 pub(crate) struct LogInner {
     dir: PathBuf,
+    /// The one that has opened it: a forked child has all of this but the threads.
+    process: u32,
     config: LogConfig,
     budgets: Arc<Budgets>,
     read_only: bool,
@@ -142,6 +149,7 @@ impl Log {
         report.took = began.elapsed();
         let inner = Arc::new_cyclic(|me| LogInner {
             dir: dir.to_path_buf(),
+            process: std::process::id(),
             budgets,
             read_only,
             closed: AtomicBool::new(false),
@@ -437,7 +445,15 @@ impl LogInner {
         ended.call();
     }
 
+    /// Whether this is a child of the process that has opened the log.
+    fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     fn close(&self) -> Result<()> {
+        if self.is_forked() {
+            return Err(ErrorKind::Closed.into());
+        }
         let catalog = self.begin_end().ok_or(ErrorKind::Closed)?;
         let (closed, ended) = self.close_partitions();
         drop(catalog);
@@ -478,6 +494,12 @@ impl LogInner {
 
 impl Drop for OwnerHandle {
     fn drop(&mut self) {
-        self.0.abandon();
+        if self.0.is_forked() {
+            // There are no threads to end, and what they held when the process forked is held for ever: nothing is
+            // touched, nor freed, which would close files and wait for locks.
+            std::mem::forget(Arc::clone(&self.0));
+        } else {
+            self.0.abandon();
+        }
     }
 }

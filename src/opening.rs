@@ -10,7 +10,7 @@ use crate::config::{LogConfig, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, LOCK, META, ParsedDir, ParsedName, SegmentFileKind, Suffix};
 use crate::format::{KeyHasher, Meta, TopicId, partition_metadata};
-use crate::kafka_dir::{self, Checkpoints, Shutdown};
+use crate::kafka_dir;
 use crate::log::RecoveryReport;
 use crate::offset::Offset;
 use crate::recovery::{self, KafkaCheckpoints, PartitionReport, Request};
@@ -19,6 +19,7 @@ use crate::state::StateStore;
 use crate::storage::{FileKind, OpenMode, Storage, files};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError};
+use crate::whose::{Last, Shutdown, Signs};
 
 /// Threads for each processor: after a kill they wait for the disk most of the time.
 const OPENERS: usize = 4;
@@ -62,19 +63,27 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, budgets: &Arc<Budgets>, r
         return Err(Error::from(ErrorKind::NotALog).at_path(dir));
     }
     let meta = load_meta(storage, dir)?;
-    let checkpoints = Checkpoints::load(storage, dir)?;
+    let signs = Signs::load(storage, dir)?;
     let mut catalog = Catalog::load(storage, dir)?.unwrap_or_default();
     let mut found = partition_dirs(storage, dir)?;
     let foreign = meta.is_none() && !found.is_empty();
     // These go before anything is opened, and their topics leave the catalog.
     found.retain(|found| !catalog.topics.get(&found.topic).is_some_and(|entry| entry.has_deleted(found.id)));
-    let adopt = foreign || checkpoints.shutdown == Shutdown::Kafka || catalog.taking_over;
-    let clean = checkpoints.shutdown != Shutdown::Unclean || catalog.taking_over_clean;
+    let names: Vec<(&str, u32)> = found.iter().map(|found| (found.topic.as_str(), found.id)).collect();
+    let last = if foreign { Last::Ours } else { kafka_dir::last(storage, dir, &signs, &catalog, &names)? };
+    let adopt = foreign || last != Last::Ours || catalog.taking_over;
+    // A taking over that was begun counts as before, unless Kafka came in between.
+    let begun_clean = catalog.taking_over_clean && last == Last::Ours;
+    let clean = signs.shutdown != Shutdown::Unclean || begun_clean;
     if !read_only {
-        let meta = prepare(dir, storage, &mut catalog, meta, (adopt, clean))?;
+        let meta = prepare(dir, storage, &mut catalog, meta, (adopt, clean), &signs)?;
         let hasher = budgets.hasher.set(KeyHasher::new(&meta.hash_secret));
         assert!(hasher.is_ok(), "a log is opened once");
     }
+    let removed = match last {
+        Last::Ours => Vec::new(),
+        Last::Kafka { .. } => kafka_dir::follow(storage, dir, &signs, &mut catalog, &names)?,
+    };
     let found = settle_catalog(storage, dir, config, &mut catalog, found, read_only)?;
     let configs = catalog.topics.iter().map(|(topic, entry)| (topic.as_str(), Arc::new(entry.config.clone())));
     let configs: BTreeMap<&str, Arc<TopicConfig>> = configs.collect();
@@ -85,7 +94,7 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, budgets: &Arc<Budgets>, r
         let unfinished = entry.taking_over.get(&found.id).copied().filter(|_| !adopt);
         let clean = unfinished.unwrap_or(clean);
         let adopt = adopt || unfinished.is_some();
-        let kafka = KafkaCheckpoints { clean, ..checkpoints.of(&found.topic, found.id) };
+        let kafka = KafkaCheckpoints { clean, ..kafka_dir::checkpoints_of(&signs, &found.topic, found.id) };
         Request { adopt, kafka, read_only, ..request(config, budgets, dir, &found.topic, found.id, topic_config) }
     });
     let requests: Vec<Request> = requests.collect();
@@ -94,7 +103,7 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, budgets: &Arc<Budgets>, r
     let (partitions, mut report) = open_partitions(requests, config)?;
     note_unfinished(&mut catalog, adopted, &report);
     note_missing(&catalog, &found, &mut report);
-    report.taken_over = adopt;
+    (report.taken_over, report.removed) = (adopt, removed);
     if !read_only {
         (catalog.taking_over, catalog.taking_over_clean) = (false, false);
         if Catalog::load(storage, dir)?.as_ref() != Some(&catalog) {
@@ -272,6 +281,7 @@ fn prepare(
     catalog: &mut Catalog,
     meta: Option<Meta>,
     adopt: (bool, bool),
+    signs: &Signs,
 ) -> Result<Meta> {
     // Should a crash interrupt the taking over, the next open does it again.
     (catalog.taking_over, catalog.taking_over_clean) = adopt;
@@ -286,7 +296,7 @@ fn prepare(
     if !known {
         files::replace(storage, dir, &dir.join(META), &dir.join(file_name::temporary(META)), &meta.encode())?;
     }
-    kafka_dir::begin(storage, dir)?;
+    kafka_dir::begin(storage, dir, signs)?;
     // The marker is gone for good; and what the catalog says is durable before anything is removed on its word.
     storage.sync_dir(dir).map_err(|e| Error::io(e, dir))?;
     remove_deleted(storage, dir, catalog)?;
@@ -365,7 +375,8 @@ fn content(storage: &dyn Storage, path: &Path) -> Result<Content> {
     })
 }
 
-fn topic_id(storage: &dyn Storage, path: &Path) -> Option<TopicId> {
+/// The id of a partition's topic, where its directory tells.
+pub(crate) fn topic_id(storage: &dyn Storage, path: &Path) -> Option<TopicId> {
     let bytes = files::read(storage, &path.join(file_name::PARTITION_METADATA), 1 << 16).ok()??;
     partition_metadata::parse(&bytes).ok()
 }

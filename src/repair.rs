@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use crate::config::{LogConfig, RecoveryMode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::State;
-use crate::format::checkpoint::OffsetCheckpoint;
-use crate::format::file_name::{CLEANER_CHECKPOINT, SegmentFileKind, Suffix};
-use crate::inspect::{self, Directory, Entry, Kind, PartitionDir};
+use crate::format::file_name::{
+    CLEANER_CHECKPOINT, LOG_START_CHECKPOINT, RECOVERY_POINT_CHECKPOINT, STATE, SegmentFileKind, Suffix,
+};
+use crate::inspect::{self, Entry, Kind};
 use crate::log::{Log, RecoveryReport};
 use crate::offset::Offset;
+use crate::recovery::Gaps;
 use crate::segment::scan::OFFSETS_MAX;
 use crate::storage::{FileSystem, Storage};
 
@@ -147,18 +148,32 @@ pub fn plan(dir: impl AsRef<Path>, options: &Options) -> Result<RepairPlan> {
     }
     let mut plan = RepairPlan { dir: dir.to_path_buf(), allow_gaps: options.allow_gaps, steps: Vec::new() };
     for partition in &directory.partitions {
-        let cleaned_to = (directory.kind == Kind::Kafka).then(|| cleaned_to(&directory, partition));
-        plan.steps.extend(plan_partition(&*storage, &partition.path, cleaned_to, options.allow_gaps)?);
+        let checkpoint = |name| directory.checkpoint(name, &partition.topic, partition.id);
+        let kafkas = (directory.kind == Kind::Kafka || directory.kafka_since).then(|| Kafkas {
+            log_start: checkpoint(LOG_START_CHECKPOINT),
+            recovery_point: checkpoint(RECOVERY_POINT_CHECKPOINT),
+            cleaned_to: checkpoint(CLEANER_CHECKPOINT),
+        });
+        plan.steps.extend(plan_partition(&*storage, &partition.path, kafkas, options.allow_gaps)?);
     }
     Ok(plan)
 }
 
-/// How far Kafka's cleaner is known to have come.
-fn cleaned_to(directory: &Directory, partition: &PartitionDir) -> Offset {
-    let files = directory.checkpoints.iter().filter(|file| file.name == CLEANER_CHECKPOINT);
-    let mut entries = files.filter_map(|file| file.entries.as_ref().ok()).flatten();
-    let is_its = |entry: &&OffsetCheckpoint| entry.topic == partition.topic && entry.partition == partition.id;
-    entries.find(is_its).map_or(Offset::ZERO, |entry| entry.offset)
+/// What Kafka's checkpoint files say of a partition of Kafka's, or that Kafka had since.
+struct Kafkas {
+    log_start: Option<Offset>,
+    recovery_point: Option<Offset>,
+    /// How far its cleaner is known to have come.
+    cleaned_to: Option<Offset>,
+}
+
+/// Where the two ends of a partition should be.
+#[derive(Default)]
+struct Ends {
+    log_start: Offset,
+    durable_end: Offset,
+    /// They are those of a `state` that counts: a segment holds the first.
+    by_state: bool,
 }
 
 /// Carries out a plan: opens the log in [`RecoveryMode::Salvage`] and closes it. `config` is as for [`Log::open`]; its
@@ -202,8 +217,8 @@ enum KnownGaps {
     All,
     /// Those on record.
     Recorded(Vec<Range<Offset>>),
-    /// What Kafka's cleaner left: below where it is known to have come, and where it deleted a segment.
-    Kafka { cleaned_to: Offset, deleted: Vec<Offset> },
+    /// What Kafka's cleaner left, and the segments that are about to be removed.
+    Kafka(Gaps, Vec<Offset>),
 }
 
 impl KnownGaps {
@@ -212,43 +227,47 @@ impl KnownGaps {
         match self {
             KnownGaps::All => true,
             KnownGaps::Recorded(gaps) => gaps.iter().any(|known| known.start <= gap.start && gap.end <= known.end),
-            KnownGaps::Kafka { cleaned_to, deleted } => {
-                gap.end <= *cleaned_to || deleted.iter().any(|deleted| (base..gap.end).contains(deleted))
-            }
+            KnownGaps::Kafka(gaps, deleted) => gaps.explain(base, gap, deleted),
         }
     }
 }
 
-/// Of Kafka's directories it is known how far they were cleaned.
-fn plan_partition(
-    storage: &dyn Storage,
-    dir: &Path,
-    cleaned_to: Option<Offset>,
-    allow_gaps: bool,
-) -> Result<Vec<Step>> {
+/// `kafkas` is what is known beside the `state`, which tells of another time then.
+fn plan_partition(storage: &dyn Storage, dir: &Path, kafkas: Option<Kafkas>, allow_gaps: bool) -> Result<Vec<Step>> {
     let state_file = inspect::state(storage, dir)?;
     let state = state_file.as_ref().and_then(|file| file.newest().cloned());
     let mut steps = Vec::new();
-    if cleaned_to.is_none() && state.is_none() {
-        steps.push(Step::RewriteState { path: dir.join(crate::format::file_name::STATE) });
+    if kafkas.is_none() && state.is_none() {
+        steps.push(Step::RewriteState { path: dir.join(STATE) });
     }
-    let mut segments = Vec::new();
-    let mut deleted = Vec::new();
+    let (mut segments, mut lens, mut deleted): (Vec<Found>, Vec<_>, Vec<_>) = Default::default();
     for file in inspect::files(storage, dir)? {
         match file.segment() {
             Some((base, SegmentFileKind::Log, Suffix::None)) => {
                 segments.push(find(storage, &file.path, base, file.len)?);
+                lens.push((base, file.len));
             }
             Some((base, SegmentFileKind::Log, Suffix::Deleted)) => deleted.push(base),
             _ => {}
         }
     }
-    let known_gaps = match cleaned_to {
+    let recorded = state.as_ref().map(|state| state.adopted_gaps.clone()).unwrap_or_default();
+    let known_gaps = match &kafkas {
         _ if allow_gaps => KnownGaps::All,
-        Some(cleaned_to) => KnownGaps::Kafka { cleaned_to, deleted },
-        None => KnownGaps::Recorded(state.as_ref().map(|state| state.adopted_gaps.clone()).unwrap_or_default()),
+        Some(kafkas) => KnownGaps::Kafka(Gaps::of(kafkas.cleaned_to, state.as_ref(), &lens), deleted),
+        None => KnownGaps::Recorded(recorded),
     };
-    steps.extend(decide(dir, &segments, state.as_ref(), &known_gaps));
+    let durable_end = state.as_ref().map(|state| state.durable_end);
+    let ends = match (&kafkas, &state) {
+        (None, None) => Ends::default(),
+        (None, Some(state)) => Ends { log_start: state.log_start, durable_end: state.durable_end, by_state: true },
+        (Some(kafkas), _) => Ends {
+            log_start: kafkas.log_start.unwrap_or_default(),
+            durable_end: kafkas.recovery_point.or(durable_end).unwrap_or_default(),
+            by_state: false,
+        },
+    };
+    steps.extend(decide(dir, &segments, &ends, &known_gaps));
     Ok(steps)
 }
 
@@ -282,10 +301,9 @@ fn find(storage: &dyn Storage, path: &Path, base: Offset, len: u64) -> Result<Fo
 }
 
 /// Pure: what is done to segments that were found like this.
-fn decide(dir: &Path, segments: &[Found], state: Option<&State>, known_gaps: &KnownGaps) -> Vec<Step> {
+fn decide(dir: &Path, segments: &[Found], ends: &Ends, known_gaps: &KnownGaps) -> Vec<Step> {
     let mut steps = Vec::new();
-    let log_start = state.map_or(Offset::ZERO, |state| state.log_start);
-    let durable_end = state.map_or(log_start, |state| state.durable_end);
+    let Ends { log_start, durable_end, by_state } = *ends;
     let put_aside = |segment: &Found| Step::PutAside {
         path: segment.path.clone(),
         offsets: segment.base..segment.last,
@@ -295,14 +313,14 @@ fn decide(dir: &Path, segments: &[Found], state: Option<&State>, known_gaps: &Kn
     let hollow = (0..segments.len()).take_while(|&at| {
         let base = segments[at].base;
         let next = segments.get(at + 1).map(|next| next.base);
-        let gap = base..next.unwrap_or(durable_end);
+        let gap = base..next.unwrap_or(if by_state { durable_end } else { log_start });
         let is_known = next.is_some() && known_gaps.contains(base, &gap);
         segments[at].end == base && !gap.is_empty() && gap.end > log_start && !is_known
     });
     let (hollow, segments) = segments.split_at(hollow.count());
     steps.extend(hollow.iter().map(put_aside));
     let starts_at = segments.first().map_or(durable_end, |first| first.base);
-    if state.is_some() && starts_at > log_start {
+    if by_state && starts_at > log_start {
         steps.push(Step::RaiseStart { path: dir.to_path_buf(), offsets: log_start..starts_at });
     }
     if segments.is_empty() {
@@ -335,8 +353,8 @@ fn decide(dir: &Path, segments: &[Found], state: Option<&State>, known_gaps: &Kn
         end = Some(segment.end);
     }
     let end = end.unwrap_or(log_start);
-    if let Some(state) = state.filter(|state| end < state.durable_end) {
-        steps.push(Step::LowerEnd { path: dir.to_path_buf(), offsets: end..state.durable_end });
+    if end < durable_end {
+        steps.push(Step::LowerEnd { path: dir.to_path_buf(), offsets: end..durable_end });
     }
     steps
 }

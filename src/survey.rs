@@ -6,14 +6,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::format::digest::{DigestSubject, HeadersSum};
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
-use crate::format::{
-    BATCH_HEADER_LEN, BatchHeader, BatchView, FormatError, OffsetIndexEntry, Pending, Scratch, SegmentState, State,
-};
+use crate::format::{BATCH_HEADER_LEN, BatchHeader, BatchView, FormatError, Pending, Scratch, SegmentState, State};
 use crate::offset::Offset;
-use crate::segment::digest;
+use crate::segment::boundary::{Boundary, Looked};
 use crate::segment::scan::{Check, Found, OFFSETS_MAX, Scan, ScanError, zeros_follow};
-use crate::segment::{Place, Segment};
+use crate::segment::{Place, Segment, digest};
 use crate::storage::{File, FileKind, OpenMode, files};
 use crate::transactions;
 
@@ -48,6 +47,8 @@ pub(crate) struct Files {
     pub(crate) leftovers: Vec<String>,
     /// Names of indexes and digests without a `.log`: the crash that took that left them.
     pub(crate) orphans: Vec<String>,
+    /// The bases of segments that have a digest.
+    pub(crate) digests: Vec<Offset>,
     /// Offsets of producer snapshots, in order.
     pub(crate) snapshots: Vec<Offset>,
 }
@@ -58,32 +59,69 @@ pub(crate) struct LogFile {
     pub(crate) base: Offset,
     pub(crate) len: u64,
     pub(crate) id: u64,
+    /// When it was changed last.
+    pub(crate) modified: i64,
     /// One past its last offset, or a lower bound (see [`SeenLog::end`]).
     pub(crate) end: Offset,
     /// The bytes that hold batches up to `end`.
     pub(crate) valid: u64,
-    /// It is the file that `state` describes, in length and identity.
+    /// It is the sealed file that `state` describes, in length, identity and time.
     pub(crate) known: bool,
+    /// The sum over its batch headers, where all of them were walked.
+    pub(crate) headers_sum: Option<u32>,
+    /// Why the place is not to be believed up to which `state` says that the active one is durable.
+    pub(crate) doubt: Option<Doubt>,
     pub(crate) suffix: Suffix,
+}
+
+/// Why it is not known that a batch ends at the durable position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Doubt {
+    /// None does: `state` is of another file. By its offsets alone can be told what of this one was durable.
+    Elsewhere,
+    /// The bytes at this position, below it, are no batch.
+    Damage(u64),
 }
 
 impl LogFile {
     /// One with nothing in it.
     pub(crate) fn empty(base: Offset) -> LogFile {
-        LogFile { base, len: 0, id: 0, end: base, valid: 0, known: false, suffix: Suffix::None }
+        LogFile {
+            base,
+            len: 0,
+            id: 0,
+            modified: SegmentState::MODIFIED_UNKNOWN,
+            end: base,
+            valid: 0,
+            known: false,
+            headers_sum: None,
+            doubt: None,
+            suffix: Suffix::None,
+        }
     }
 
     /// A segment of the view.
     pub(crate) fn of(segment: &Segment) -> LogFile {
+        let facts = segment.facts();
         LogFile {
-            base: segment.base(),
             len: segment.len(),
-            id: segment.facts().id,
+            id: facts.id,
+            modified: facts.modified,
             end: segment.end(),
             valid: segment.len(),
             known: true,
             suffix: segment.suffix(),
+            ..LogFile::empty(segment.base())
         }
+    }
+
+    /// Whether it is the file that is described, unchanged since.
+    pub(crate) fn is_as_in(&self, recorded: &SegmentState) -> bool {
+        (self.len, self.id, self.modified) == (recorded.len, recorded.id, recorded.modified)
+    }
+
+    fn looked<'a>(&self, place: &'a Place, file: &'a dyn File) -> Looked<'a> {
+        Looked { storage: &*place.storage, dir: &place.dir, file, base: self.base, len: self.len }
     }
 
     pub(crate) fn seen(&self) -> SeenLog {
@@ -322,7 +360,12 @@ pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, ends: Ends) -> Res
                     }
                     files.leftovers.push(entry.name.clone());
                 }
-                (_, Suffix::None) => sidecars.push((base, entry.name.clone())),
+                (_, Suffix::None) => {
+                    if kind == SegmentFileKind::Digest {
+                        files.digests.push(base);
+                    }
+                    sidecars.push((base, entry.name.clone()));
+                }
                 _ => {}
             },
             ParsedName::StateTemp | ParsedName::Temp => files.leftovers.push(entry.name.clone()),
@@ -347,21 +390,31 @@ pub(crate) fn look(place: &Arc<Place>, state: Option<&State>, ends: Ends) -> Res
 }
 
 /// Removes digests that are not to be believed: one tells which records of a segment count, and not what else the
-/// segment may have become in other hands. Removes indexes without a log, too. `state` is what is known of the
-/// segments.
+/// segment may have become in other hands. Where `state` does not know the file, the sum over the batch headers tells
+/// whether it is the segment that the digest was made of. Removes indexes without a log, too.
 pub(crate) fn remove_stale_caches(place: &Place, files: &Files, state: Option<&State>) -> Result<()> {
     for orphan in &files.orphans {
         files::remove(&*place.storage, &place.path(orphan))?;
     }
-    let (mut stale, mut kept) = (Vec::new(), Vec::new());
+    let (mut changed, mut kept) = (false, Vec::new());
     for log in &files.logs {
-        if state.is_none_or(|state| has_changed(state, log)) { stale.push(log.base) } else { kept.push(log.base) }
+        let has_digest = files.digests.contains(&log.base);
+        if log.known || has_digest && state.is_some() && is_digest_of(place, log)? {
+            kept.push(log.base);
+            continue;
+        }
+        if has_digest {
+            files::remove(&*place.storage, &place.segment_path(log.base, SegmentFileKind::Digest, Suffix::None))?;
+        }
+        // One that `state` does not know was made after it was written, and the active one grows.
+        let differs = |state: &State| {
+            let recorded = recorded(state, log.base);
+            recorded.is_some_and(|recorded| log.base < state.active_base || recorded.id != log.id)
+        };
+        changed |= has_digest || state.is_none_or(differs);
     }
-    if stale.is_empty() {
+    if !changed {
         return Ok(());
-    }
-    for base in stale {
-        files::remove(&*place.storage, &place.segment_path(base, SegmentFileKind::Digest, Suffix::None))?;
     }
     // What has changed may have been the markers of what has not.
     digest::remove_undecided(place, &kept, Default::default())?;
@@ -369,11 +422,12 @@ pub(crate) fn remove_stale_caches(place: &Place, files: &Files, state: Option<&S
     place.sync_dir()
 }
 
-/// Whether a file is not the one that `state` describes. One that it does not know was made after it was written.
-fn has_changed(state: &State, log: &LogFile) -> bool {
-    let recorded = recorded(state, log.base);
-    let grows = log.base == state.active_base;
-    recorded.is_some_and(|recorded| recorded.id != log.id || !grows && recorded.len != log.len)
+/// Whether the digest beside a segment was made of it.
+fn is_digest_of(place: &Place, log: &LogFile) -> Result<bool> {
+    let path = place.segment_path(log.base, SegmentFileKind::Digest, Suffix::None);
+    let Some(footer) = digest::stored_footer(&*place.storage, &path)? else { return Ok(false) };
+    let DigestSubject { base, end, log_len, headers_sum, .. } = footer.subject;
+    Ok((base, end, log_len, Some(headers_sum)) == (log.base, log.end, log.len, log.headers_sum))
 }
 
 fn recorded(state: &State, base: Offset) -> Option<&SegmentState> {
@@ -383,7 +437,7 @@ fn recorded(state: &State, base: Offset) -> Option<&SegmentState> {
 fn log_file(place: &Place, base: Offset) -> Result<LogFile> {
     let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
     let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
-    Ok(LogFile { base, len: info.len, id: info.id, end: base, valid: 0, known: false, suffix: Suffix::None })
+    Ok(LogFile { len: info.len, id: info.id, modified: info.modified, ..LogFile::empty(base) })
 }
 
 /// Where a swap ends; `None` when it cannot be read to its end.
@@ -399,54 +453,60 @@ fn swap_end(place: &Place, base: Offset) -> Option<Offset> {
 pub(crate) fn find_ends(place: &Place, logs: &mut [LogFile], state: Option<&State>, ends: Ends) -> Result<()> {
     let last = logs.len().saturating_sub(1);
     for (at, log) in logs.iter_mut().enumerate() {
-        if let Some(state) = state {
-            if log.base == state.active_base && log.len >= state.durable_position {
-                log.end = state.durable_end.max(log.base);
-                log.valid = state.durable_position;
-                continue;
-            }
-            if log.base > state.active_base {
-                continue;
-            }
-            if let Some(known) = recorded(state, log.base)
-                .filter(|known| known.len == log.len && known.id == log.id && log.base < state.active_base)
-            {
-                (log.end, log.valid, log.known) = (known.end, known.len, true);
-                continue;
-            }
+        if let Some(state) = state
+            && take_known(place, log, state)?
+        {
+            continue;
         }
         let path = place.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
-        let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
-        let hint = if ends == Ends::Indexed { index_hint(place, &*file, log) } else { None };
-        let walk = walk(&*file, log.base, (hint.unwrap_or(0), log.len), log.base, Check::Header, |_| Ok(()))
-            .map_err(|e| e.at_path(&path))?;
-        (log.end, log.valid) = (walk.end, walk.position);
-        // Only the last file can have a torn tail; how much of it is good is found when it is scanned.
-        if at != last
-            && ends != Ends::Salvaged
-            && let Some(what) = walk.fault()
-        {
-            return Err(Error::corrupt(&path, walk.position, what));
+        let fault = walk_log(place, log, ends).map_err(|e| e.at_path(&path))?;
+        // Only the last file can have a torn tail, or that which `state` names; how much of it is good is found when it
+        // is scanned.
+        let may_be_torn = at == last || log.doubt.is_some() || ends == Ends::Salvaged;
+        if !may_be_torn && let Some(what) = fault {
+            return Err(Error::corrupt(&path, log.valid, what));
         }
     }
     Ok(())
 }
 
-/// The position of the last batch that the stored index knows, if there is such a batch.
-fn index_hint(place: &Place, file: &dyn File, log: &LogFile) -> Option<u64> {
-    let path = place.segment_path(log.base, SegmentFileKind::OffsetIndex, Suffix::None);
-    let index = place.storage.open(&path, OpenMode::Read).ok()?;
-    let len = index.info().ok()?.len;
-    let mut bytes = [0; OffsetIndexEntry::LEN];
-    let at = (len / bytes.len() as u64).checked_sub(1)? * bytes.len() as u64;
-    let read = index.read_at(&mut bytes, at).ok()?;
-    let entry = OffsetIndexEntry::decode(bytes.get(..read)?)?;
-    let position = u64::from(entry.position);
-    if position == 0 || position >= log.len {
-        return None;
+/// Takes what `state` knows of a file; whether that is all there is to know.
+fn take_known(place: &Place, log: &mut LogFile, state: &State) -> Result<bool> {
+    if log.base > state.active_base {
+        return Ok(true);
     }
-    let mut scan = Scan::new(file, position, log.len, Check::Crc);
-    let offset = log.base + u64::from(entry.offset);
-    let found = scan.next().ok()??;
-    (log.base..=offset).contains(&found.batch.header().base_offset).then_some(position)
+    let recorded = recorded(state, log.base).filter(|recorded| log.is_as_in(recorded));
+    if log.base == state.active_base && log.len >= state.durable_position {
+        (log.end, log.valid) = (state.durable_end.max(log.base), state.durable_position);
+        if log.valid == 0 || recorded.is_some() {
+            return Ok(true);
+        }
+        let path = place.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
+        let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
+        let boundary = log.looked(place, &*file).boundary(log.valid, log.end).map_err(|e| e.at_path(&path))?;
+        log.doubt = match boundary {
+            Boundary::Confirmed => None,
+            Boundary::Elsewhere => Some(Doubt::Elsewhere),
+            Boundary::Damage(at) => Some(Doubt::Damage(at)),
+        };
+        return Ok(log.doubt != Some(Doubt::Elsewhere));
+    }
+    let Some(known) = recorded.filter(|_| log.base < state.active_base) else { return Ok(false) };
+    (log.end, log.valid, log.known) = (known.end, known.len, true);
+    Ok(true)
+}
+
+/// Finds where a file ends by its batches, and what is wrong there, if anything is.
+fn walk_log(place: &Place, log: &mut LogFile, ends: Ends) -> Result<Option<Cow<'static, str>>> {
+    let path = place.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
+    let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
+    let hint = if ends == Ends::Indexed { log.looked(place, &*file).index_hint(log.len) } else { None };
+    let mut sum = HeadersSum::default();
+    let walk = walk(&*file, log.base, (hint.unwrap_or(0), log.len), log.base, Check::Header, |found| {
+        sum.update(found.batch.as_bytes());
+        Ok(())
+    })?;
+    (log.end, log.valid) = (walk.end, walk.position);
+    log.headers_sum = hint.is_none().then(|| sum.value());
+    Ok(walk.fault())
 }

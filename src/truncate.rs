@@ -275,6 +275,5 @@ fn reopen(place: &Arc<Place>, base: Offset, end: Offset, len: u64) -> Result<Arc
     let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
     let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
     let index = if len == 0 { SegmentIndex::empty() } else { SegmentIndex::of(Sums::default()) };
-    let log = LogFile { base, len, id: info.id, end, valid: len, known: false, suffix: Suffix::None };
-    Ok(Segment::new(place, log.base, (log.valid, log.end), false, Facts::new(log.id), index))
+    Ok(Segment::new(place, base, (len, end), false, Facts::new(info.id), index))
 }

@@ -2,16 +2,19 @@
 
 mod indexes;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::HeadersSum;
 use crate::format::file_name::{self, SegmentFileKind, Suffix, segment_file};
 use crate::format::{AbortedTxn, FormatError, IndexSum, RecordBatch, Scratch, SegmentState, State};
 use crate::inspect::{self, Batches, Entry, FileEntry, IndexEntries};
 use crate::offset::Offset;
 use crate::segment::Segment;
+use crate::segment::digest;
 use crate::segment::index::Sums;
 use crate::segment::scan::OFFSETS_MAX;
 use crate::shared::Shared;
@@ -92,6 +95,8 @@ struct Check<'a> {
     dir: &'a Path,
     report: VerifyReport,
     scratch: Scratch,
+    /// Of each segment its end, its length and the sum over its batch headers, by its base.
+    sums: BTreeMap<Offset, (Offset, u64, u32)>,
 }
 
 /// Checks a partition: its published segments, or, where it is degraded or read-only, whatever lies in its directory.
@@ -107,7 +112,9 @@ pub(crate) fn verify(shared: &Shared) -> Result<VerifyReport> {
     let opened_as_it_is = shared.read_only && shared.health.reason().is_none();
     let mut check = Check::new(&*place.storage, &place.dir);
     let files = inspect::files(&*place.storage, &place.dir)?;
-    let state = check.state();
+    // What it says of a log that Kafka had since was true once.
+    let is_witness = !(as_it_lies && shared.is_kafkas);
+    let state = if is_witness { check.state() } else { None };
     // The durable end before the view, the log start after it: neither has moved past what is looked at.
     let mut durable_end = shared.durability.end();
     let subjects = if as_it_lies { check.on_disk(&files, state.as_ref()) } else { published(shared)? };
@@ -140,7 +147,7 @@ pub(crate) fn verify(shared: &Shared) -> Result<VerifyReport> {
         last = Some(end);
     }
     check.ends(log_start, durable_end, &subjects, last);
-    check.other_files(&files);
+    check.other_files(&files, is_witness);
     if cuts != shared.cuts() {
         return Err(ErrorKind::Truncated.into());
     }
@@ -170,7 +177,8 @@ fn published(shared: &Shared) -> Result<Vec<Subject>> {
 
 impl<'a> Check<'a> {
     fn new(storage: &'a dyn Storage, dir: &'a Path) -> Check<'a> {
-        Check { storage, dir, report: VerifyReport::default(), scratch: Scratch::default() }
+        let (report, scratch) = (VerifyReport::default(), Scratch::default());
+        Check { storage, dir, report, scratch, sums: BTreeMap::new() }
     }
 
     fn find(&mut self, severity: Severity, path: &Path, position: Option<u64>, what: impl Into<String>) {
@@ -232,7 +240,7 @@ impl<'a> Check<'a> {
     fn segment(&mut self, subject: &Subject) -> Offset {
         self.report.segments += 1;
         let mut indexes = Indexes::open(self, subject);
-        let mut end = subject.base;
+        let (mut end, mut sum) = (subject.base, HeadersSum::default());
         for entry in Batches::new(Arc::clone(&subject.file), subject.path.clone(), 0, subject.len) {
             match entry {
                 Ok(Entry::Batch { position, batch }) => {
@@ -242,6 +250,7 @@ impl<'a> Check<'a> {
                         self.find(Severity::Data, &subject.path, Some(position), what);
                     }
                     indexes.batch(self, subject, (position, end), &batch);
+                    sum.update(batch.as_bytes());
                     self.records(subject, position, &batch);
                     end = end.max(header.next_offset());
                 }
@@ -263,6 +272,7 @@ impl<'a> Check<'a> {
             self.find(Severity::Data, &subject.path, None, format!("ends at {end}, not at {expected}"));
         }
         indexes.finish(self, subject);
+        self.sums.insert(subject.base, (end, subject.len, sum.value()));
         self.aborted(subject, end);
         self.report.bytes += subject.len;
         end
@@ -347,8 +357,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Snapshots, epochs, names.
-    fn other_files(&mut self, files: &[FileEntry]) {
+    /// Snapshots, epochs, names, and digests where they count.
+    fn other_files(&mut self, files: &[FileEntry], with_digests: bool) {
         for file in files {
             match file.segment() {
                 Some((_, SegmentFileKind::Snapshot, Suffix::None)) => match inspect::snapshot(self.storage, &file.path)
@@ -356,7 +366,7 @@ impl<'a> Check<'a> {
                     Ok(_) => self.report.snapshots += 1,
                     Err(error) => self.unreadable(&file.path, &error),
                 },
-                Some((base, SegmentFileKind::Digest, Suffix::None)) => self.digest(file, base),
+                Some((base, SegmentFileKind::Digest, Suffix::None)) if with_digests => self.digest(file, base),
                 _ if file.parsed.is_none() => self.report.unknown_files += 1,
                 _ => {}
             }
@@ -369,8 +379,15 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A digest carries its own checksums, and is checked against its segment whenever it is used.
+    /// A digest that says to be of the segment as it is has the sum over its batch headers. Any other is built again.
     fn digest(&mut self, file: &FileEntry, base: Offset) {
+        if let (Ok(Some(footer)), Some((end, len, sum))) =
+            (digest::stored_footer(self.storage, &file.path), self.sums.get(&base))
+            && (footer.subject.end, footer.subject.log_len) == (*end, *len)
+            && footer.subject.headers_sum != *sum
+        {
+            self.find(Severity::Cache, &file.path, None, "of another segment: the sum over the batch headers differs");
+        }
         let is_gone = |suffix| {
             let log = self.dir.join(segment_file(base, SegmentFileKind::Log, suffix));
             self.storage.info(&log).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)

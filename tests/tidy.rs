@@ -12,6 +12,7 @@ const FLOORS: &[Floor] = &[
     Floor { modules: &["storage"], siblings: false },
     Floor { modules: &["config"], siblings: false },
     Floor { modules: &["segment", "budget", "catalog"], siblings: false },
+    Floor { modules: &["whose"], siblings: false },
     Floor { modules: &["inspect"], siblings: false },
     // What the workers share.
     Floor {

@@ -369,6 +369,7 @@ impl Writer {
                 .min()
                 .unwrap_or(Timestamp::NONE),
             sealed_at: inputs.iter().map(|i| facts(i).sealed_at).max().unwrap_or(Timestamp::NONE),
+            modified: info.modified,
             ..Facts::new(info.id)
         };
         let segment = Replacement { base: self.base, end: self.end, len: self.written, facts, sums, files };

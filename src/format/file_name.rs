@@ -13,6 +13,8 @@ pub const LOCK: &str = ".lock";
 pub const META: &str = "stratalog.meta";
 /// Ours: the catalog of topics.
 pub const TOPICS: &str = "stratalog.topics";
+/// Ours: whether the log is open.
+pub const USE: &str = "stratalog.use";
 /// Kafka's: up to where each partition is known to be on disk.
 pub const RECOVERY_POINT_CHECKPOINT: &str = "recovery-point-offset-checkpoint";
 /// Kafka's: the first offset of each partition.
@@ -185,7 +187,7 @@ pub fn parse(name: &str) -> Option<ParsedName> {
 /// Whether a name is that of a file which we or Kafka keep in a log directory, or write before it replaces one.
 pub fn is_in_log_dir(name: &str) -> bool {
     let name = replaces(name);
-    [LOCK, META, TOPICS, CLEAN_SHUTDOWN, META_PROPERTIES].contains(&name) || OFFSET_CHECKPOINTS.contains(&name)
+    [LOCK, META, TOPICS, USE, CLEAN_SHUTDOWN, META_PROPERTIES].contains(&name) || OFFSET_CHECKPOINTS.contains(&name)
 }
 
 /// The name of a partition's directory: `<topic>-<partition>`.
@@ -398,7 +400,7 @@ mod tests {
 
     #[test]
     fn the_files_of_a_log_directory_are_known_and_what_replaces_them() {
-        for name in [LOCK, META, TOPICS, CLEAN_SHUTDOWN, META_PROPERTIES].into_iter().chain(OFFSET_CHECKPOINTS) {
+        for name in [LOCK, META, TOPICS, USE, CLEAN_SHUTDOWN, META_PROPERTIES].into_iter().chain(OFFSET_CHECKPOINTS) {
             assert_eq!(replaces(&temporary(name)), name);
             assert_eq!(replaces(name), name);
             assert!(is_in_log_dir(name) && is_in_log_dir(&temporary(name)), "{name}");

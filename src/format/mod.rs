@@ -1,7 +1,7 @@
 //! Bytes in, views out: every structure that this crate keeps on disk, and no I/O.
 //!
-//! The record batches, indexes, snapshots and checkpoint files are Apache Kafka's; the `state`, meta and digest files
-//! are ours. Broker authors find here what they need to look into a batch without copying it:
+//! The record batches, indexes, snapshots and checkpoint files are Apache Kafka's; the `state`, meta, use and digest
+//! files are ours. Broker authors find here what they need to look into a batch without copying it:
 //!
 //! ```
 //! use stratalog::format::{BatchView, Codec, Record, RecordBatch, Scratch};
@@ -47,6 +47,7 @@ mod siphash;
 pub mod snapshot;
 pub mod state;
 mod txn_index;
+mod usage;
 mod varint;
 
 pub use batch::{
@@ -71,3 +72,4 @@ pub(crate) use records::SuspendedRecords;
 pub use snapshot::ProducerSnapshotEntry;
 pub use state::{IndexSum, Pending, Planned, SegmentState, State};
 pub use txn_index::AbortedTxn;
+pub use usage::{Phase, Usage};

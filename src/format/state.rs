@@ -24,6 +24,8 @@ const CORE_LEN: usize = 7 * 8 + 9 + PLANNED_LEN + 2 * 4;
 const PLANNED_LEN: usize = 1 + 2 * 8 + 9 + 4;
 const GAP_LEN: usize = 16;
 const SEGMENT_LEN: usize = 9 * 8 + 9 + 3 * SUM_LEN;
+/// Of each segment, behind all segments.
+const MODIFIED_LEN: usize = 8;
 const SUM_LEN: usize = 9;
 
 /// What a partition must not forget. The segments are a cache: the files know the same, at the price of reading them.
@@ -128,6 +130,10 @@ pub struct SegmentState {
     pub len: u64,
     /// Identity of its log file (the inode).
     pub id: u64,
+    /// When its log file was changed last, in nanoseconds since 1970; [`MODIFIED_UNKNOWN`](Self::MODIFIED_UNKNOWN) when
+    /// that is not known. Where length, identity and this are those of the file, it is the file that is described here,
+    /// and so is its digest.
+    pub modified: i64,
     /// The largest timestamp of its records.
     pub max_timestamp: Timestamp,
     /// When its first batch was appended.
@@ -151,16 +157,16 @@ pub struct SegmentState {
 impl State {
     /// Bytes of a slot that holds all of it.
     pub fn needed_size(&self) -> usize {
-        self.core_size() + self.segments.len() * SEGMENT_LEN
+        self.core_size() + self.segments.len() * (SEGMENT_LEN + MODIFIED_LEN)
     }
 
     /// A slot of exactly `slot_size` bytes, zeros at its end. Segments that do not fit are left out, the last ones
     /// first; `None` when not even the rest fits.
     pub fn encode(&self, sequence: u64, slot_size: usize) -> Option<Vec<u8>> {
         let room = slot_size.checked_sub(self.core_size())?;
-        let fitting = self.segments.len().min(room / SEGMENT_LEN);
+        let fitting = self.segments.len().min(room / (SEGMENT_LEN + MODIFIED_LEN));
         let segments = self.segments.get(..fitting).unwrap_or_default();
-        let used = u32::try_from(self.core_size() + segments.len() * SEGMENT_LEN).ok()?;
+        let used = u32::try_from(self.core_size() + segments.len() * (SEGMENT_LEN + MODIFIED_LEN)).ok()?;
 
         let mut out = Vec::with_capacity(slot_size);
         out.extend_from_slice(&MAGIC);
@@ -170,6 +176,7 @@ impl State {
         self.encode_core(&mut out);
         out.extend_from_slice(&(segments.len() as u32).to_be_bytes());
         segments.iter().for_each(|segment| segment.encode(&mut out));
+        segments.iter().for_each(|segment| out.extend_from_slice(&segment.modified.to_be_bytes()));
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_be_bytes());
         assert_eq!(out.len(), used as usize, "the sizes add up");
@@ -222,6 +229,10 @@ impl State {
         state.adopted_gaps = (0..gaps).map(|_| decode_gap(fields)).collect::<Result<_, _>>()?;
         let segments = fields.count(SEGMENT_LEN)?;
         state.segments = (0..segments).map(|_| SegmentState::decode(fields)).collect::<Result<_, _>>()?;
+        // One that tells of no segment when it was changed ends here.
+        if fields.end().is_err() {
+            state.segments.iter_mut().try_for_each(|segment| fields.i64().map(|at| segment.modified = at))?;
+        }
         fields.end()?;
         Ok(state)
     }
@@ -253,6 +264,9 @@ impl Planned {
 }
 
 impl SegmentState {
+    /// Stands for a time of the last change that is not known; no file has it.
+    pub const MODIFIED_UNKNOWN: i64 = i64::MIN;
+
     fn encode(&self, out: &mut Vec<u8>) {
         assert!(self.base <= self.end, "a segment ends at or behind its base");
         out.extend_from_slice(&self.base.as_i64().to_be_bytes());
@@ -277,6 +291,7 @@ impl SegmentState {
             end: fields.offset()?,
             len: fields.u64()?,
             id: fields.u64()?,
+            modified: SegmentState::MODIFIED_UNKNOWN,
             max_timestamp: fields.timestamp()?,
             first_append_at: fields.timestamp()?,
             sealed_at: fields.timestamp()?,
@@ -355,6 +370,7 @@ mod tests {
             end: Offset::new(i * 100 + 100),
             len: 4096 + i,
             id: u64::MAX - i,
+            modified: -1 - i as i64,
             max_timestamp: Timestamp::from_millis(5),
             first_append_at: Timestamp::NONE,
             sealed_at: Timestamp::from_millis(7),
@@ -409,7 +425,7 @@ mod tests {
     fn segments_that_do_not_fit_are_left_out_from_the_end() {
         let full = state(3);
         for missing in 1..=3 {
-            let size = full.needed_size() - SEGMENT_LEN * missing + SEGMENT_LEN - 1;
+            let size = full.needed_size() - (SEGMENT_LEN + MODIFIED_LEN) * (missing - 1) - 1;
             let (_, read) = decode_slot(&full.encode(1, size).unwrap()).unwrap();
             assert_eq!(read, state(3 - missing as u64));
         }
@@ -464,6 +480,17 @@ mod tests {
         let refused = Err(FormatError::BadVersion { found: 2, supported: 1 });
         assert_eq!(pick(&old, &newer), refused);
         assert_eq!(pick(&newer, &old), refused);
+    }
+
+    #[test]
+    fn a_slot_that_tells_of_no_segment_when_it_was_changed_is_read() {
+        let mut written = state(2);
+        let mut slot = written.encode(5, written.needed_size()).unwrap();
+        slot.truncate(slot.len() - 2 * MODIFIED_LEN);
+        let used = (slot.len() as u32).to_be_bytes();
+        slot[6..10].copy_from_slice(&used);
+        written.segments.iter_mut().for_each(|segment| segment.modified = SegmentState::MODIFIED_UNKNOWN);
+        assert_eq!(decode_slot(&resealed(slot, 5, 1)), Ok((5, written)));
     }
 
     /// The slot with one byte changed and the checksum made right again.

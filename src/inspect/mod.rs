@@ -51,6 +51,7 @@ use crate::format::{
 };
 use crate::offset::Offset;
 use crate::storage::{FileKind, FileSystem, Storage, files};
+use crate::whose::{Last, Signs};
 
 pub use self::batches::{Batches, Entry, batches, batches_from};
 pub use self::digest::{DigestFile, digest};
@@ -89,6 +90,9 @@ pub struct Directory {
     pub checkpoints: Vec<CheckpointFile>,
     /// Whether it was closed in good order, by us or by Kafka.
     pub closed_cleanly: bool,
+    /// Whether Kafka has had it since this engine left it, so that opening it takes it over again: what the `state`
+    /// files say of segments is what was, not what is.
+    pub kafka_since: bool,
     /// The partitions' directories, by topic and number.
     pub partitions: Vec<PartitionDir>,
     /// Directories of partitions that are to be removed, or that are on their way in Kafka.
@@ -244,7 +248,9 @@ pub fn open(dir: impl AsRef<Path>) -> Result<Directory> {
 pub fn open_in(storage: &dyn Storage, dir: impl AsRef<Path>) -> Result<Directory> {
     let path = dir.as_ref();
     let meta = read_whole(storage, &path.join(file_name::META), Meta::decode);
-    let topics = Catalog::load(storage, path).map(|catalog| catalog.map(topic_infos)).transpose();
+    let catalog = Catalog::load(storage, path);
+    let is_taken_over = catalog.as_ref().is_ok_and(|catalog| catalog.as_ref().is_some_and(|c| c.taking_over));
+    let topics = catalog.map(|catalog| catalog.map(topic_infos)).transpose();
     let mut directory = Directory {
         path: path.to_path_buf(),
         kind: Kind::Neither,
@@ -252,6 +258,7 @@ pub fn open_in(storage: &dyn Storage, dir: impl AsRef<Path>) -> Result<Directory
         topics,
         checkpoints: Vec::new(),
         closed_cleanly: false,
+        kafka_since: is_taken_over,
         partitions: Vec::new(),
         other_dirs: Vec::new(),
         unknown: Vec::new(),
@@ -285,7 +292,18 @@ pub fn open_in(storage: &dyn Storage, dir: impl AsRef<Path>) -> Result<Directory
     } else {
         Kind::Neither
     };
+    // What cannot be read has its error in its place.
+    directory.kafka_since |= directory.kind == Kind::Ours && had_by_kafka(storage, &directory).unwrap_or(false);
     Ok(directory)
+}
+
+fn had_by_kafka(storage: &dyn Storage, directory: &Directory) -> Result<bool> {
+    let is_known =
+        |dir: &PartitionDir| directory.topic(&dir.topic).is_some_and(|topic| topic.partitions.contains(&dir.id));
+    let partitions: Vec<_> =
+        directory.partitions.iter().map(|dir| (dir.topic.as_str(), dir.id, is_known(dir))).collect();
+    let signs = Signs::load(storage, &directory.path)?;
+    Ok(signs.last(storage, &directory.path, &partitions)? != Last::Ours)
 }
 
 /// The files of a partition's directory, in order of their names.

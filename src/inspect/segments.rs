@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use super::{Entry, FileEntry, batches, digest, files, state};
 use crate::config::{Cleanup, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::digest::{DigestFooter, Horizon};
+use crate::format::digest::{DigestFooter, HeadersSum, Horizon};
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::format::{BatchHeader, FormatError, RecordBatch, Scratch, SegmentState, State};
 use crate::offset::{Offset, Timestamp};
-use crate::segment::scan::OFFSETS_MAX;
-use crate::storage::Storage;
+use crate::segment::scan::{Check, OFFSETS_MAX, Scan, ScanError};
+use crate::storage::{OpenMode, Storage};
 
 /// More damage than this is only counted.
 const DAMAGE_MAX: usize = 100;
@@ -55,7 +55,7 @@ pub struct SegmentInfo {
     pub max_timestamp: Option<Timestamp>,
     /// What `state` has of it, where that is still true.
     pub known: Option<SegmentState>,
-    /// What its digest says, where that is of the same offsets and bytes: a compaction has looked at it.
+    /// What its digest says, where that is of this segment: a compaction has looked at it.
     pub digest: Option<DigestFooter>,
     /// From when on its tombstones may go, oldest first; empty when no compaction has seen any.
     pub horizons: Vec<Horizon>,
@@ -198,19 +198,20 @@ fn look(
         damage_left_off: 0,
     };
     let recorded = info.known.filter(|known| known.len == log.len && !is_last);
-    match recorded.filter(|_| depth == Depth::Known) {
+    let headers_sum = match recorded.filter(|_| depth == Depth::Known) {
         Some(known) => {
             info.end = known.end;
             info.max_timestamp = Some(known.max_timestamp).filter(|at| *at != Timestamp::NONE);
             first_timestamp(storage, &mut info)?;
+            None
         }
-        None => scan(storage, &mut info)?,
-    }
+        None => Some(scan(storage, &mut info)?),
+    };
     info.known = info.known.filter(|known| known.end <= info.end && known.len <= info.log_bytes);
     let digests =
         files.iter().find(|file| of_segment(file) && matches!(file.segment(), Some((_, SegmentFileKind::Digest, _))));
     if let Some(file) = digests {
-        take_digest(storage, file, &mut info);
+        take_digest(storage, file, &mut info, headers_sum)?;
     }
     Ok(info)
 }
@@ -230,9 +231,9 @@ fn first_timestamp(storage: &dyn Storage, info: &mut SegmentInfo) -> Result<()> 
     Ok(())
 }
 
-/// Reads every batch and record.
-fn scan(storage: &dyn Storage, info: &mut SegmentInfo) -> Result<()> {
-    let mut scratch = Scratch::default();
+/// Reads every batch and record; returns the sum over the batch headers.
+fn scan(storage: &dyn Storage, info: &mut SegmentInfo) -> Result<u32> {
+    let (mut scratch, mut sum) = (Scratch::default(), HeadersSum::default());
     info.count(0, 0, 0);
     for entry in batches(storage, &info.path)? {
         match entry? {
@@ -242,13 +243,33 @@ fn scan(storage: &dyn Storage, info: &mut SegmentInfo) -> Result<()> {
                     info.damaged(position, FormatError::BadOffset);
                 }
                 info.end = info.end.max(header.next_offset());
+                sum.update(batch.as_bytes());
                 scan_batch(&batch, position, &mut scratch, info);
             }
             Entry::Zeros { position, len } => (info.log_bytes, info.reserved_bytes) = (position, len),
             Entry::Damage { position, why, .. } => info.damaged(position, why),
         }
     }
-    Ok(())
+    Ok(sum.value())
+}
+
+/// The sum over the batch headers of a segment that was not read; `None` where that is not needed to believe its
+/// digest: the file is the one that `state` describes.
+fn sum_where_changed(storage: &dyn Storage, info: &SegmentInfo) -> Result<Option<u32>> {
+    let at = |e| Error::io(e, &info.path);
+    let file = storage.open(&info.path, OpenMode::Read).map_err(at)?;
+    let found = file.info().map_err(at)?;
+    if info.known.is_some_and(|known| (known.id, known.modified) == (found.id, found.modified)) {
+        return Ok(None);
+    }
+    let (mut scan, mut sum) = (Scan::new(&*file, 0, found.len, Check::Header), HeadersSum::default());
+    loop {
+        match scan.next() {
+            Ok(Some(found)) => sum.update(found.batch.as_bytes()),
+            Ok(None) | Err(ScanError::Bad { .. }) => return Ok(Some(sum.value())),
+            Err(ScanError::Io(e)) => return Err(at(e)),
+        }
+    }
 }
 
 fn scan_batch(batch: &RecordBatch, position: u64, scratch: &mut Scratch, info: &mut SegmentInfo) {
@@ -279,11 +300,20 @@ fn scan_batch(batch: &RecordBatch, position: u64, scratch: &mut Scratch, info: &
 }
 
 /// A digest that cannot be read, or is of other bytes, is as good as none: it is built again.
-fn take_digest(storage: &dyn Storage, file: &FileEntry, info: &mut SegmentInfo) {
-    let Ok(digest) = digest(storage, &file.path) else { return };
+fn take_digest(
+    storage: &dyn Storage,
+    file: &FileEntry,
+    info: &mut SegmentInfo,
+    headers_sum: Option<u32>,
+) -> Result<()> {
+    let Ok(digest) = digest(storage, &file.path) else { return Ok(()) };
     let subject = digest.footer.subject;
     if (subject.base, subject.end, subject.log_len) != (info.base, info.end, info.log_bytes) {
-        return;
+        return Ok(());
+    }
+    let headers_sum = if headers_sum.is_some() { headers_sum } else { sum_where_changed(storage, info)? };
+    if headers_sum.is_some_and(|sum| sum != subject.headers_sum) {
+        return Ok(());
     }
     info.digest = Some(digest.footer);
     let counts = digest.footer.counts;
@@ -295,6 +325,7 @@ fn take_digest(storage: &dyn Storage, file: &FileEntry, info: &mut SegmentInfo) 
     if let Some(at) = state_horizon.filter(|_| info.horizons.is_empty()) {
         info.horizons.push(Horizon { end: info.end, at });
     }
+    Ok(())
 }
 
 /// Whether a file went away between listing and looking.

@@ -27,6 +27,7 @@ use crate::survey::{self, Ends, Files, LogFile, look};
 use crate::sync::atomic::Ordering;
 use crate::view::{View, ViewCell};
 
+pub(crate) use self::plan::Gaps;
 use self::plan::{Known, Origin, Seen, Step, plan};
 use self::tail::Tail;
 
@@ -69,6 +70,8 @@ struct Opening {
     report: PartitionReport,
     /// What a salvage moved out of the way changes the durable ends.
     salvaged: bool,
+    /// All sealed segments are those that `state` describes.
+    recognized: bool,
 }
 
 /// Opens a partition. Damage is no error here: the partition is then open for what can be read, takes no writes, and
@@ -95,7 +98,7 @@ fn open_as_found(request: Request) -> Result<(Arc<Shared>, PartitionReport)> {
         error: None,
         took: Duration::ZERO,
     };
-    let mut opening = Opening { request, store: Some(store), state, report, salvaged: false };
+    let mut opening = Opening { request, store: Some(store), state, report, salvaged: false, recognized: false };
     let opened = match opening.settle() {
         Ok((files, log_start, gaps)) => opening.finish(files, log_start, gaps),
         Err(error) if error.is_corruption() => opening.degrade(error),
@@ -125,6 +128,8 @@ impl Opening {
                 Ok(Step::Open { log_start, adopted_gaps }) => {
                     let believed = self.known_state().filter(|_| !self.salvaged);
                     survey::remove_stale_caches(&self.request.place, &files, believed)?;
+                    let sealed = |log: &&LogFile| believed.is_some_and(|state| log.base < state.active_base);
+                    self.recognized = files.logs.iter().filter(sealed).all(|log| log.known);
                     return Ok((files, log_start, adopted_gaps));
                 }
                 Ok(step) => self.act(&mut files, step)?,
@@ -137,7 +142,11 @@ impl Opening {
     fn seen(&self, files: &Files) -> Seen {
         let kafka = &self.request.kafka;
         let origin = match &self.state {
-            _ if self.request.adopt => Origin::Kafka { log_start: kafka.log_start, cleaned_to: kafka.cleaned_to },
+            _ if self.request.adopt => {
+                let logs: Vec<(Offset, u64)> = files.logs.iter().map(|log| (log.base, log.len)).collect();
+                let gaps = Gaps::of(kafka.cleaned_to, self.earlier_state(), &logs);
+                Origin::Kafka { log_start: self.kafka_start(files), gaps }
+            }
             FoundState::Good(state) => Origin::State(Known {
                 log_start: state.log_start,
                 active_base: state.active_base,
@@ -156,6 +165,28 @@ impl Opening {
             leftovers: !files.leftovers.is_empty(),
             allow_gaps: self.request.allow_gaps,
         }
+    }
+
+    /// The `state` from before Kafka had the directory, or from a taking over that a crash interrupted.
+    fn earlier_state(&self) -> Option<&State> {
+        match &self.state {
+            FoundState::Good(state) if self.request.adopt => Some(state),
+            _ => None,
+        }
+    }
+
+    /// Where a log of Kafka's starts: what we have removed from view does not come back, unless Kafka has begun the log
+    /// anew below it.
+    fn kafka_start(&self, files: &Files) -> Option<Offset> {
+        let end = files.logs.last().map_or(Offset::ZERO, |last| last.end);
+        let ours = self.earlier_state().map(|state| state.log_start).filter(|start| *start <= end);
+        self.request.kafka.log_start.max(ours)
+    }
+
+    /// Below it nothing of Kafka's is cut: what we knew to be durable, and what it did.
+    fn kept_below(&self) -> Offset {
+        let ours = self.earlier_state().map(|state| state.durable_end);
+        ours.max(self.request.kafka.recovery_point).unwrap_or_default()
     }
 
     /// The `state`, where it is to be believed.
@@ -262,7 +293,9 @@ impl Opening {
             // One above the end would hide what is appended below it from the next open.
             && old.log_start <= view.end();
         if settled && old.active_base == view.active().base() {
-            return Ok(());
+            // Else each open would find out anew what is in a copy. Opening needs no room.
+            let known = if self.recognized { Ok(()) } else { shared.update_state(|_| ()) };
+            return unless_full(known).map(|_| ());
         }
         let active = Arc::clone(view.active());
         let producers = shared.lock_active().snapshot(active.end());
@@ -284,6 +317,11 @@ impl Opening {
             state.durable_position = active.len();
             state.producers_at = producers.snapshot.as_ref().map(|_| producers.at);
             state.pending = Pending::None;
+            if self.request.adopt {
+                // Kafka's cleaner may have removed records because of any that are there.
+                state.max_winner_offset =
+                    state.max_winner_offset.max(active.end().get().checked_sub(1).map(Offset::new));
+            }
         })?;
         // One above what was cut would be taken for the state before the batches that come to lie there.
         shared.remove_old_snapshots();
@@ -300,7 +338,10 @@ impl Opening {
         let end = tail.end();
         let high_watermark = match &self.state {
             FoundState::Good(state) if !request.adopt => state.high_watermark,
-            _ => request.kafka.high_watermark.unwrap_or(log_start),
+            _ => {
+                let ours = self.earlier_state().map(|state| state.high_watermark);
+                request.kafka.high_watermark.or(ours).unwrap_or(log_start)
+            }
         };
         let segments = tail.segments;
         let active_segment = Arc::clone(segments.last().expect("a chain has a segment"));
@@ -319,6 +360,7 @@ impl Opening {
             epochs: tail.replay.epochs,
             state: self.store.take().expect("a partition is put together once"),
             read_only: request.read_only,
+            is_kafkas: request.adopt,
         })
     }
 }
@@ -333,7 +375,7 @@ fn unless_full(stored: Result<()>) -> Result<Option<Error>> {
 
 /// A segment as it was found.
 fn segment(place: &Arc<Place>, log: &LogFile, known: Option<&SegmentState>, sealed: bool) -> Arc<Segment> {
-    let mut facts = Facts::new(log.id);
+    let mut facts = Facts { modified: log.modified, ..Facts::new(log.id) };
     if let Some(known) = known {
         facts.max_timestamp = known.max_timestamp;
         facts.first_append_at = known.first_append_at;

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::format::Pending;
+use crate::format::{Pending, State};
 use crate::offset::Offset;
 use crate::survey::{SeenLog, SeenSwap};
 
@@ -38,11 +38,42 @@ pub(crate) enum Origin {
         log_start: Option<Offset>,
     },
     /// Kafka's, and never ours, or Kafka's since.
-    Kafka {
-        log_start: Option<Offset>,
-        /// Gaps below it are what its cleaner left.
-        cleaned_to: Option<Offset>,
-    },
+    Kafka { log_start: Option<Offset>, gaps: Gaps },
+}
+
+/// What explains gaps in a directory of Kafka's.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Gaps {
+    /// Those below are what its cleaner left.
+    pub(crate) cleaned_to: Option<Offset>,
+    /// Those on record.
+    pub(crate) recorded: Vec<Range<Offset>>,
+    /// Of a directory that was ours before: the bases of segments that Kafka has written since. A gap behind one of them
+    /// its cleaner may have left; behind any other a segment is missing.
+    pub(crate) written: Vec<Offset>,
+}
+
+impl Gaps {
+    /// What is known of a directory of Kafka's: `earlier` is the `state` from before Kafka had it, and `logs` are the
+    /// bases and lengths of the segments that are there.
+    pub(crate) fn of(cleaned_to: Option<Offset>, earlier: Option<&State>, logs: &[(Offset, u64)]) -> Gaps {
+        let Some(state) = earlier else { return Gaps { cleaned_to, ..Gaps::default() } };
+        let is_written = |(base, len): &&(Offset, u64)| match state.segments.iter().find(|known| known.base == *base) {
+            Some(known) => known.len != *len,
+            None => *base > state.active_base,
+        };
+        let written = logs.iter().filter(is_written).map(|(base, _)| *base).collect();
+        Gaps { cleaned_to, recorded: state.adopted_gaps.clone(), written }
+    }
+
+    /// Whether a gap behind the segment of this base is no missing segment. `deleted` are the bases of segments that
+    /// are about to be removed.
+    pub(crate) fn explain(&self, base: Offset, gap: &Range<Offset>, deleted: &[Offset]) -> bool {
+        self.cleaned_to.is_some_and(|to| gap.end <= to)
+            || deleted.iter().any(|deleted| (base..gap.end).contains(deleted))
+            || self.recorded.iter().any(|known| known.start <= gap.start && gap.end <= known.end)
+            || self.written.contains(&base)
+    }
 }
 
 /// The part of the `state` that decides.
@@ -182,7 +213,10 @@ fn is_covered(seen: &Seen, base: Offset) -> bool {
     let holds = |log: &SeenLog| log.base == base || (log.base < base && log.end > base);
     let Some(at) = seen.logs.iter().position(holds) else { return false };
     // What was deleted explains no gap here: it is what the swap should have replaced.
-    let rest = Seen { logs: seen.logs[at..].to_vec(), deleted: Vec::new(), allow_gaps: false, ..seen.clone() };
+    let mut rest = Seen { logs: seen.logs[at..].to_vec(), deleted: Vec::new(), allow_gaps: false, ..seen.clone() };
+    if let Origin::Kafka { gaps, .. } = &mut rest.origin {
+        gaps.written.clear();
+    }
     check_active(&rest).is_ok() && check_chain(&rest, base).is_ok()
 }
 
@@ -252,10 +286,7 @@ fn check_chain(seen: &Seen, log_start: Offset) -> Result<Vec<Range<Offset>>, Ref
             || match &seen.origin {
                 Origin::State(_) => known,
                 Origin::Lost { .. } => false,
-                Origin::Kafka { cleaned_to, .. } => {
-                    cleaned_to.is_some_and(|to| gap.end <= to)
-                        || seen.deleted.iter().any(|deleted| (log.base..next.base).contains(deleted))
-                }
+                Origin::Kafka { gaps, .. } => gaps.explain(log.base, &gap, &seen.deleted),
             };
         if !explained && !seen.allow_gaps {
             return Err(Refusal::Missing(gap));

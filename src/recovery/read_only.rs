@@ -30,9 +30,10 @@ const LOOKS: u32 = 1000;
 /// Opens a partition that its owner may be changing: what it has changed meanwhile is looked at again, and is no
 /// damage.
 pub(super) fn open(request: &Request) -> Result<(Arc<Shared>, PartitionReport)> {
+    // Its owner may cut any file of it, also where it never stood still.
+    let beside = || Request { place: Arc::new(Place::reading_only(&request.place)), ..request.clone() };
     for _ in 1..LOOKS {
-        let place = Place::reading_only(&request.place);
-        let opened = open_as_found(Request { place: Arc::new(place), ..request.clone() });
+        let opened = open_as_found(beside());
         let in_doubt = match &opened {
             Ok((shared, report)) => report.error.is_some() && shared.is_outdated(),
             Err(error) => matches!(error.kind(), ErrorKind::Outdated | ErrorKind::Io(io::ErrorKind::NotFound)),
@@ -42,7 +43,7 @@ pub(super) fn open(request: &Request) -> Result<(Arc<Shared>, PartitionReport)> 
             return opened;
         }
     }
-    open_as_found(request.clone())
+    open_as_found(beside())
 }
 
 impl Opening {
@@ -73,7 +74,10 @@ impl Opening {
     pub(super) fn degrade(mut self, error: Error) -> Result<(Arc<Shared>, PartitionReport)> {
         let log_start = match self.known_state() {
             Some(state) => state.log_start,
-            None => self.request.kafka.log_start.unwrap_or_default(),
+            None => {
+                let ours = self.earlier_state().map(|state| state.log_start);
+                self.request.kafka.log_start.max(ours).unwrap_or_default()
+            }
         };
         let segments = self.readable_prefix(log_start, &error)?;
         let replay = Replay::new(Epochs::default());
@@ -136,7 +140,7 @@ impl Opening {
             {
                 let path = place.path(&entry.name);
                 let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
-                logs.push(LogFile { len: info.len, id: info.id, ..LogFile::empty(base) });
+                logs.push(LogFile { len: info.len, id: info.id, modified: info.modified, ..LogFile::empty(base) });
             }
         }
         logs.sort_by_key(|log| log.base);
@@ -159,13 +163,12 @@ impl Opening {
                     let end =
                         seen.swaps.iter().find(|seen| seen.base == swap).and_then(|seen| seen.end).unwrap_or(swap);
                     files.logs.push(LogFile {
-                        base: swap,
                         len: info.len,
                         id: info.id,
                         end,
                         valid: info.len,
-                        known: false,
                         suffix: Suffix::Swap,
+                        ..LogFile::empty(swap)
                     });
                     files.logs.sort_by_key(|log| log.base);
                 }

@@ -18,7 +18,7 @@ use crate::segment::scan::Check;
 use crate::segment::{Place, Segment};
 use crate::state::Found as FoundState;
 use crate::storage::{File, OpenMode, files};
-use crate::survey::{Files, LogFile, Stop, Walk, valid_batch_follows, walk};
+use crate::survey::{Doubt, Files, LogFile, Stop, Walk, valid_batch_follows, walk};
 use crate::swap;
 
 use super::aside::unused_broken_name;
@@ -119,7 +119,7 @@ impl Tail {
         offset: Offset,
     ) -> Result<bool> {
         let place = Arc::clone(&opening.request.place);
-        let log = logs[at];
+        let mut log = logs[at];
         let next = logs.get(at + 1).copied();
         let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
         let mode = if opening.request.read_only { OpenMode::Read } else { OpenMode::Write };
@@ -151,18 +151,18 @@ impl Tail {
         })
         .map_err(|e| e.at_path(&path))?;
         opening.report.scanned_bytes += walk.position - position;
-        opening.check_clean_end(&path, &walk, next.is_some())?;
+        opening.check_kafkas_end(&path, &walk, next.is_some())?;
 
         let torn = matches!(walk.stop, Stop::Bad(_));
         let goes_on = !torn && next.is_some_and(|next| next.base == walk.end || opening.request.adopt);
         if torn {
             self.no_room = opening.cut(&*file, &log, &walk, next.is_some())?;
         }
-        let id = self.settle(opening, rewriter, &log, position..walk.position, goes_on)?;
+        self.settle(opening, rewriter, &mut log, position..walk.position, goes_on)?;
         let sealed = goes_on;
         // The active one too: who goes on only knows the largest timestamp, not which batch has it.
         times.extend(indexer.finish());
-        let log = LogFile { id, end: walk.end, valid: walk.position, ..log };
+        let log = LogFile { end: walk.end, valid: walk.position, ..log };
         let made = segment(&place, &log, known.as_ref(), sealed);
         made.update_facts(|facts| facts.max_timestamp = indexer.max_timestamp());
         made.update_index(|index| {
@@ -177,18 +177,18 @@ impl Tail {
         Ok(goes_on)
     }
 
-    /// Makes what was scanned of a segment durable, and only that; returns the identity of its file, which is another one
-    /// where somebody in this process still has bytes of what is cut off. Nothing is done where torn bytes found no room.
+    /// Makes what was scanned of a segment durable, and only that; where somebody in this process still has bytes of what
+    /// is cut off, the rest gets another file. Nothing is done where torn bytes found no room.
     fn settle(
         &mut self,
         opening: &Opening,
         rewriter: Rewriter<'_>,
-        log: &LogFile,
+        log: &mut LogFile,
         scanned: Range<u64>,
         goes_on: bool,
-    ) -> Result<u64> {
+    ) -> Result<()> {
         if opening.request.read_only || self.no_room.is_some() {
-            return Ok(log.id);
+            return Ok(());
         }
         let (place, file, end) = (&opening.request.place, rewriter.file, scanned.end);
         let path = place.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
@@ -196,17 +196,19 @@ impl Tail {
         let clean = opening.request.kafka.clean && !goes_on;
         settle(place, rewriter, log, scanned, clean).map_err(at)?;
         if log.len <= end || file.held() <= end {
-            return Ok(log.id);
+            return Ok(());
         }
         match swap::cut(place, file, log.base, end) {
             Err(error) if *error.kind() == ErrorKind::DiskFull => {
                 self.no_room = Some(error);
-                return Ok(log.id);
+                return Ok(());
             }
             cut => cut?,
         };
         place.sync_dir()?;
-        Ok(place.storage.info(&path).map_err(at)?.id)
+        let info = place.storage.info(&path).map_err(at)?;
+        (log.id, log.modified) = (info.id, info.modified);
+        Ok(())
     }
 }
 
@@ -248,7 +250,8 @@ impl Opening {
     fn known_segment(&self, log: &LogFile) -> Option<&crate::format::SegmentState> {
         let state = self.known_state()?;
         let known = state.segments.iter().find(|known| known.base == log.base)?;
-        (log.known || log.base == state.active_base && known.id == log.id).then_some(known)
+        let is_active = log.base == state.active_base && known.id == log.id && log.doubt != Some(Doubt::Elsewhere);
+        (log.known || is_active).then_some(known)
     }
 
     /// Gives a segment that has none the wall times that retention and rolls go by.
@@ -267,20 +270,27 @@ impl Opening {
     /// Up to which byte of a segment, and to which offset, its batches are known to be durable.
     fn durable_until(&self, log: &LogFile) -> Option<(u64, Offset)> {
         let state = self.known_state().filter(|state| state.active_base == log.base)?;
-        Some((state.durable_position, state.durable_end))
+        (log.doubt != Some(Doubt::Elsewhere)).then_some((state.durable_position, state.durable_end))
     }
 
-    /// After a shutdown of Kafka's in good order its recovery point is the log end.
-    fn check_clean_end(&self, path: &Path, walk: &Walk, more_files: bool) -> Result<()> {
+    /// After a shutdown of Kafka's in good order its recovery point is the log end; after any other the log reaches it.
+    fn check_kafkas_end(&self, path: &Path, walk: &Walk, more_files: bool) -> Result<()> {
         let kafka = &self.request.kafka;
         let salvage = self.request.mode == RecoveryMode::Salvage;
-        let expected = kafka.recovery_point.filter(|_| self.request.adopt && kafka.clean && !more_files && !salvage);
-        match expected.filter(|end| *end != walk.end && matches!(walk.stop, Stop::End | Stop::Zeros)) {
-            Some(end) => {
+        if !self.request.adopt || more_files || salvage || matches!(walk.stop, Stop::Bad(_)) {
+            return Ok(());
+        }
+        // Without one it has noted nothing since we had the log.
+        let ours = self.earlier_state().map(|state| state.durable_end);
+        match kafka.recovery_point.or(ours) {
+            Some(end) if kafka.clean && kafka.recovery_point.is_some() && end != walk.end => {
                 let what = format!("the log ends at {}, but was closed in good order at {end}", walk.end);
                 Err(Error::corrupt(path, walk.last.unwrap_or(walk.position), what))
             }
-            None => Ok(()),
+            Some(end) if end > walk.end => {
+                Err(Error::from(ErrorKind::MissingSegment(walk.end..end)).at_path(&self.request.place.dir))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -293,8 +303,18 @@ impl Opening {
         let torn = match &self.state {
             // Kafka's recovery point is the watermark; only the last file can have a torn tail above it, and none has
             // after a shutdown in good order.
-            _ if self.request.adopt => !more_files && !self.request.kafka.clean,
-            FoundState::Good(state) => log.base != state.active_base || walk.position >= state.durable_position,
+            _ if self.request.adopt => !more_files && !self.request.kafka.clean && walk.end >= self.kept_below(),
+            FoundState::Good(state) if log.base == state.active_base => match log.doubt {
+                None => walk.position >= state.durable_position,
+                Some(Doubt::Elsewhere) => walk.end >= state.durable_end,
+                // Where the durable part ends is not known: what looks torn may be in the middle of a batch.
+                Some(Doubt::Damage(at)) if self.request.mode != RecoveryMode::Salvage => {
+                    let at = at.min(walk.position);
+                    return Err(Error::corrupt(&path, at, "no batch, below the end of what is durable"));
+                }
+                Some(Doubt::Damage(_)) => false,
+            },
+            FoundState::Good(_) => true,
             // Without a watermark only a batch that the file ends in is surely torn.
             FoundState::Missing | FoundState::Bad => !more_files && matches!(why, FormatError::Truncated { .. }),
         };
@@ -389,7 +409,7 @@ impl Rewriter<'_> {
 fn settle(
     place: &Place,
     mut rewriter: Rewriter<'_>,
-    log: &LogFile,
+    log: &mut LogFile,
     scanned: Range<u64>,
     clean: bool,
 ) -> io::Result<()> {
@@ -401,6 +421,7 @@ fn settle(
     }
     rewriter.flush()?;
     rewriter.file.sync()?;
+    log.modified = rewriter.file.info()?.modified;
     // The name may be newer than the last sync of the directory.
     if scanned.start == 0 { place.storage.sync_dir(&place.dir) } else { Ok(()) }
 }

@@ -153,12 +153,7 @@ impl DigestReader {
     /// Opens the digest of a segment; `None` when it is missing, damaged, or of another segment, and has to be built.
     /// An error is one of the storage, not of the digest.
     pub(crate) fn open(storage: &dyn Storage, path: &Path, expected: &Expected) -> Result<Option<DigestReader>> {
-        let file = match storage.open(path, OpenMode::Read) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io(e, path)),
-        };
-        let Ok(footer) = read_footer(&*file).map_err(|e| Error::io(e, path))? else { return Ok(None) };
+        let Some((file, footer)) = stored(storage, path)? else { return Ok(None) };
         let DigestSubject { key_id, base, end, log_len, .. } = footer.subject;
         let fits = *expected == Expected { key_id, base, end, log_len };
         Ok(fits.then(|| DigestReader::new(file, path, footer)))
@@ -244,14 +239,23 @@ pub(crate) fn remove_undecided(place: &Place, bases: &[Offset], mut ended: BTree
     Ok(())
 }
 
-/// The annex of a digest, whatever segment that is of; `None` when it is missing or damaged.
-fn stored_annex(storage: &dyn Storage, path: &Path) -> Result<Option<DigestAnnex>> {
+/// The footer of a digest, whatever segment that is of; `None` when it is missing or damaged.
+pub(crate) fn stored_footer(storage: &dyn Storage, path: &Path) -> Result<Option<DigestFooter>> {
+    Ok(stored(storage, path)?.map(|(_, footer)| footer))
+}
+
+fn stored(storage: &dyn Storage, path: &Path) -> Result<Option<(Arc<dyn File>, DigestFooter)>> {
     let file = match storage.open(path, OpenMode::Read) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io(e, path)),
     };
-    let Ok(footer) = read_footer(&*file).map_err(|e| Error::io(e, path))? else { return Ok(None) };
+    Ok(read_footer(&*file).map_err(|e| Error::io(e, path))?.ok().map(|footer| (file, footer)))
+}
+
+/// The annex of a digest, whatever segment that is of; `None` when it is missing or damaged.
+fn stored_annex(storage: &dyn Storage, path: &Path) -> Result<Option<DigestAnnex>> {
+    let Some((file, footer)) = stored(storage, path)? else { return Ok(None) };
     match DigestReader::new(file, path, footer).annex() {
         Err(error) if !error.is_corruption() => Err(error),
         annex => Ok(annex.ok()),

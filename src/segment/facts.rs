@@ -1,5 +1,6 @@
 //! What is known of a segment beside its extent.
 
+use crate::format::SegmentState;
 use crate::offset::Timestamp;
 
 /// What is known of a segment beside its extent. All but the id may be lost: it is found again, or counted anew.
@@ -7,6 +8,8 @@ use crate::offset::Timestamp;
 pub(crate) struct Facts {
     /// The inode: an opened file must have it.
     pub(crate) id: u64,
+    /// When the file was changed last, of one that is not written any more.
+    pub(crate) modified: i64,
     pub(crate) max_timestamp: Timestamp,
     /// Wall time of the first append.
     pub(crate) first_append_at: Timestamp,
@@ -23,6 +26,7 @@ impl Facts {
     pub(crate) fn new(id: u64) -> Facts {
         Facts {
             id,
+            modified: SegmentState::MODIFIED_UNKNOWN,
             max_timestamp: Timestamp::NONE,
             first_append_at: Timestamp::NONE,
             sealed_at: Timestamp::NONE,

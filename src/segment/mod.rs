@@ -1,5 +1,6 @@
 //! A segment: one `.log` file with its indexes. This is the read face, shared by the active and the sealed ones.
 
+pub(crate) mod boundary;
 pub(crate) mod digest;
 mod facts;
 pub(crate) mod index;
@@ -68,6 +69,17 @@ struct Slot {
     suffix: Suffix,
     data: Option<Arc<OpenData>>,
     usage: Use,
+}
+
+impl Slot {
+    /// The file where it is open in this mode; an error where it is not opened any more.
+    fn open(&self, mode: OpenMode) -> Result<Option<Arc<OpenData>>> {
+        let data = self.data.as_ref().filter(|data| data.writable || mode == OpenMode::Read);
+        match data {
+            None if self.usage == Use::Gone => Err(Error::new(ErrorKind::Closed)),
+            data => Ok(data.cloned()),
+        }
+    }
 }
 
 /// What may still be done with the file.
@@ -182,6 +194,13 @@ impl Segment {
         self.place.segment_path(self.base, kind, self.lock_slot().suffix)
     }
 
+    /// Takes note of when the file was changed last: nobody writes it any more. What is not known costs a walk.
+    pub(crate) fn note_modified(&self) {
+        if let Ok(info) = self.open().and_then(|data| data.file.info().map_err(|e| Error::io(e, &self.path()))) {
+            self.update_facts(|facts| facts.modified = info.modified);
+        }
+    }
+
     /// It was synced as a sealed segment.
     pub(crate) fn set_synced(&self) {
         self.unsynced.store(false, Ordering::Release);
@@ -230,17 +249,16 @@ impl Segment {
 
     fn open_as(&self, mode: OpenMode) -> Result<Arc<OpenData>> {
         self.used.store(self.place.handles.now(), Ordering::Relaxed);
-        let mut slot = self.lock_slot();
-        if let Some(data) = &slot.data
-            && (data.writable || mode == OpenMode::Read)
-        {
-            return Ok(Arc::clone(data));
+        if let Some(data) = self.lock_slot().open(mode)? {
+            return Ok(data);
         }
-        if slot.usage == Use::Gone {
-            return Err(Error::new(ErrorKind::Closed));
+        // Without the slot's lock: room may be made by a sync that opens this segment.
+        let ticket = self.place.handles.open(self.me.clone());
+        let mut slot = self.lock_slot();
+        if let Some(data) = slot.open(mode)? {
+            return Ok(data);
         }
         let path = self.place.segment_path(self.base, SegmentFileKind::Log, slot.suffix);
-        let ticket = self.place.handles.open(self.me.clone());
         let file = self.place.storage.open(&path, mode).map_err(|e| Error::io(e, &path))?;
         if file.info().map_err(|e| Error::io(e, &path))?.id != self.lock_facts().id {
             return Err(Error::corrupt(&path, 0, "another file has taken the place of this segment"));
@@ -462,3 +480,6 @@ fn slice(mut window: Bytes, part: Range<usize>, position: u64, next: Offset) -> 
     window.advance(part.start);
     Slice { bytes: window, position: position + part.start as u64, next }
 }
+
+#[cfg(test)]
+mod tests;

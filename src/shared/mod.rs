@@ -86,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) combiner: Combiner,
     pub(crate) read_only: bool,
+    /// It was Kafka's when it was opened. Until it is recovered what `state` says is of another time.
+    pub(crate) is_kafkas: bool,
     /// A whole pass, truncation, deletion. Waiting for it is told by `cancel`, which passes look at now and then.
     pub(crate) maintenance: Mutex<()>,
     cancel: Arc<AtomicU64>,
@@ -120,6 +122,7 @@ pub(crate) struct Parts {
     pub(crate) epochs: Epochs,
     pub(crate) state: StateStore,
     pub(crate) read_only: bool,
+    pub(crate) is_kafkas: bool,
 }
 
 impl Shared {
@@ -146,6 +149,7 @@ impl Shared {
             counters: Counters::default(),
             combiner: Combiner::default(),
             read_only: parts.read_only,
+            is_kafkas: parts.is_kafkas,
             maintenance: Mutex::new(()),
             cancel: Arc::default(),
             pauses: AtomicUsize::new(0),
@@ -378,6 +382,7 @@ impl Shared {
         let segment = Arc::clone(active.segment());
         let end = segment.end();
         self.durability.sync_quietly(self, end)?;
+        segment.note_modified();
         let producers = active.snapshot(end);
         let old = self.whole_state()?;
         let unchanged = old.active_base == segment.base()
@@ -387,7 +392,10 @@ impl Shared {
             && old.high_watermark == self.high_watermark()
             && old.planned == self.lock_counted().planned()
             // Without it the next open reads all of the segment.
-            && old.segments.iter().any(|known| known.base == segment.base() && known.id == segment.facts().id);
+            && old.segments.iter().any(|known| {
+                let facts = segment.facts();
+                known.base == segment.base() && (known.id, known.modified) == (facts.id, facts.modified)
+            });
         if !unchanged {
             active.complete_times();
             segment.update_facts(|facts| facts.max_timestamp = facts.max_timestamp.max(active.max_timestamp()));

@@ -206,6 +206,7 @@ impl Shared {
             end,
             len,
             id: facts.id,
+            modified: facts.modified,
             max_timestamp: facts.max_timestamp,
             first_append_at: facts.first_append_at,
             sealed_at: facts.sealed_at,

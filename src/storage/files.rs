@@ -24,8 +24,8 @@ pub(crate) fn read(storage: &dyn Storage, path: &Path, limit: u64) -> Result<Opt
     }
     let mut bytes = vec![0; len as usize];
     let read = file.read_at(&mut bytes, 0).map_err(at)?;
-    bytes.truncate(read);
-    Ok(Some(bytes))
+    // Half of a file would be taken for a damaged one.
+    if read < bytes.len() { Err(at(io::ErrorKind::UnexpectedEof.into())) } else { Ok(Some(bytes)) }
 }
 
 /// Writes a file that nobody relies on before its name is durable, and syncs it; an old one of that name goes first.

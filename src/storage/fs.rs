@@ -91,7 +91,7 @@ impl Storage for FileSystem {
 
     fn info(&self, path: &Path) -> io::Result<FileInfo> {
         let metadata = fs::symlink_metadata(path)?;
-        Ok(FileInfo { kind: kind(metadata.file_type()), len: metadata.len(), id: metadata.ino() })
+        Ok(info(&metadata, kind(metadata.file_type())))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -198,7 +198,7 @@ impl File for FsFile {
 
     fn info(&self) -> io::Result<FileInfo> {
         let metadata = self.file.metadata()?;
-        Ok(FileInfo { kind: FileKind::File, len: metadata.len(), id: metadata.ino() })
+        Ok(info(&metadata, FileKind::File))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -342,6 +342,11 @@ fn sync_file_range(file: &fs::File, range: std::ops::Range<u64>, flags: libc::c_
 
 fn no_follow() -> i32 {
     libc::O_NOFOLLOW
+}
+
+fn info(metadata: &fs::Metadata, kind: FileKind) -> FileInfo {
+    let modified = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
+    FileInfo { kind, len: metadata.len(), id: metadata.ino(), modified }
 }
 
 fn kind(kind: fs::FileType) -> FileKind {

@@ -55,6 +55,9 @@ pub struct FileInfo {
     pub len: u64,
     /// A number that another file of the same name does not share while this one is held open (the inode).
     pub id: u64,
+    /// When its content was changed last, in nanoseconds since 1970 (the modification time). Another time may be that of
+    /// other content; a new name, or a link, changes none.
+    pub modified: i64,
 }
 
 /// One name in a directory.

@@ -261,7 +261,12 @@ impl<'a> World<'a> {
     }
 
     fn open(&self) -> Step<Log> {
-        Ok(Log::open(DIR, self.config())?)
+        let log = Log::open(DIR, self.config())?;
+        // Nobody else was there.
+        if log.recovery_report().taken_over {
+            return Err(Stop::Violation("a directory of ours was taken for Kafka's".to_owned()));
+        }
+        Ok(log)
     }
 
     fn log(&self) -> Step<&Log> {

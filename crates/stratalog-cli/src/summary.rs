@@ -156,7 +156,7 @@ pub fn partition(
     let storage = FileSystem::new();
     let checkpoint = |name| directory.checkpoint(name, &dir.topic, dir.id);
     let mut damage = Vec::new();
-    let state = match inspect::state(&storage, &dir.path) {
+    let found_state = match inspect::state(&storage, &dir.path) {
         Ok(Some(file)) if file.newest().is_none() => {
             damage.push("state: neither of its slots can be read".to_owned());
             None
@@ -167,6 +167,8 @@ pub fn partition(
             None
         }
     };
+    // Of what Kafka had since it says what was.
+    let state = found_state.as_ref().filter(|_| !directory.kafka_since);
     let config = topic_config(directory, &dir.topic);
     let mut totals = Totals::default();
     let mut deadlines = Vec::new();
@@ -183,17 +185,15 @@ pub fn partition(
         end = Some(segment.end);
         deadlines.extend(config.iter().flat_map(|config| segment.deadlines(config)).map(DeadlineSummary::new));
     }
-    let log_start = state.as_ref().map(|state| state.log_start).or(checkpoint(file_name::LOG_START_CHECKPOINT));
+    let log_start = state.map(|state| state.log_start).or(checkpoint(file_name::LOG_START_CHECKPOINT));
     let log_start = log_start.max(first).unwrap_or(Offset::ZERO);
-    gaps.retain(|gap| gap.end > log_start && !is_explained(directory, dir, state.as_ref(), &files, gap));
+    gaps.retain(|gap| gap.end > log_start && !is_explained(directory, dir, found_state.as_ref(), &files, gap));
     // An owner that compacts meanwhile takes files away: then what was seen is not one state of the directory.
     if !gaps.is_empty() && inspect::files(&storage, &dir.path)? == files {
         damage.extend(gaps.iter().map(|gap| format!("the offsets [{}, {}) are missing", gap.start, gap.end)));
     }
-    let durable_end =
-        state.as_ref().map(|state| state.durable_end).or(checkpoint(file_name::RECOVERY_POINT_CHECKPOINT));
-    let high_watermark =
-        state.as_ref().map(|state| state.high_watermark).or(checkpoint(file_name::REPLICATION_CHECKPOINT));
+    let durable_end = state.map(|state| state.durable_end).or(checkpoint(file_name::RECOVERY_POINT_CHECKPOINT));
+    let high_watermark = state.map(|state| state.high_watermark).or(checkpoint(file_name::REPLICATION_CHECKPOINT));
     let end = end.unwrap_or(log_start);
     if let Some(durable) = durable_end.filter(|durable| *durable > end) {
         damage.push(format!("offsets [{end}, {durable}) were durable, and are not there"));
@@ -220,14 +220,21 @@ fn is_explained(
     gap: &Range<Offset>,
 ) -> bool {
     let recorded = state.is_some_and(|s| s.adopted_gaps.iter().any(|g| g.start <= gap.start && gap.end <= g.end));
-    let cleaned = directory.kind == Kind::Kafka
+    let is_kafkas = directory.kind == Kind::Kafka || directory.kafka_since;
+    let cleaned = is_kafkas
         && directory.checkpoint(file_name::CLEANER_CHECKPOINT, &dir.topic, dir.id).is_some_and(|to| gap.end <= to);
-    let before = files.iter().filter(|file| file.is_log()).filter_map(FileEntry::segment).map(|(base, ..)| base);
-    let before = before.filter(|base| *base < gap.start).max().unwrap_or(Offset::ZERO);
+    let logs = files.iter().filter(|file| file.is_log()).filter_map(|file| Some((file.segment()?.0, file.len)));
+    let (before, len) = logs.filter(|(base, _)| *base <= gap.start).max().unwrap_or((Offset::ZERO, 0));
+    // What Kafka has written since its cleaner may have.
+    let written = directory.kafka_since
+        && state.is_some_and(|state| match state.segments.iter().find(|known| known.base == before) {
+            Some(known) => known.len != len,
+            None => before > state.active_base,
+        });
     let swapped = files.iter().filter_map(FileEntry::segment).any(|(base, kind, suffix)| {
         kind == SegmentFileKind::Log && suffix != Suffix::None && (before..gap.end).contains(&base)
     });
-    recorded || cleaned || swapped
+    recorded || cleaned || written || swapped
 }
 
 /// What is wrong with a segment, in words.

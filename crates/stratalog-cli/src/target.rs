@@ -114,6 +114,9 @@ pub fn note_recovery(report: &RecoveryReport, ui: &Ui) -> bool {
             ui.note(&format!("{name}: takes no writes: {error}"));
         }
     }
+    for (topic, partition) in &report.removed {
+        ui.note(&format!("{topic}-{partition}: Kafka has removed it"));
+    }
     for (topic, partition, error) in &report.failed {
         is_well = false;
         ui.note(&format!("{topic}-{partition}: cannot be opened: {error}"));

@@ -110,6 +110,35 @@ fn kafkas_directories_are_well() {
 }
 
 #[test]
+fn what_kafka_had_since_is_well_and_nothing_of_it_is_put_aside() {
+    for sample in samples("kafka-since", "") {
+        for without_marker in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let log = dir.path().join("log");
+            copy_dir(&sample, &log);
+            let marker = log.join(".kafka_cleanshutdown");
+            if without_marker && fs::remove_file(&marker).is_err() {
+                continue;
+            }
+            look(&log, |_| 0);
+            assert_eq!(json(0, &["info", text(&log)])["kafkaSince"], true, "{}", sample.display());
+            assert!(expect(0, &["repair", "--yes", text(&log)]).contains("nothing to repair"));
+            let record = ["append", "--key", "key", "--value", "value"];
+            let topics = json(0, &["topics", text(&log)]);
+            let topic =
+                topics["topics"].as_array().unwrap().iter().rev().find(|topic| topic["name"] != "gone").unwrap();
+            let topic = topic["name"].as_str().unwrap();
+            let shown = expect(0, &["cat", text(&log), topic]).lines().count();
+            expect(0, &[&record[..], &[text(&log), topic]].concat());
+            assert_eq!(expect(0, &["cat", text(&log), topic]).lines().count(), shown + 1);
+            look(&log, |_| 0);
+            assert_eq!(json(0, &["info", text(&log)])["kafkaSince"], false);
+            assert!(!files(&log).iter().any(|file| text(file).ends_with(".broken")));
+        }
+    }
+}
+
+#[test]
 fn what_crashes_leave_has_the_documented_status() {
     for dir in samples("kafka-crash", "before") {
         let name = dir.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();

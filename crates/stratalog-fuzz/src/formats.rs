@@ -4,7 +4,7 @@ use stratalog::format::digest::{DigestAnnex, DigestFooter};
 use stratalog::format::state::decode_slot;
 use stratalog::format::{
     AbortedTxn, BatchHeader, BatchView, Batches, FilterScratch, Filtered, Meta, OffsetIndexEntry, RecordBatch,
-    RecordView, Scratch, TimeIndexEntry, checkpoint, file_name, filter_batch, partition_metadata, snapshot,
+    RecordView, Scratch, TimeIndexEntry, Usage, checkpoint, file_name, filter_batch, partition_metadata, snapshot,
 };
 
 /// Decompressed bytes of a batch are held below this here.
@@ -120,6 +120,9 @@ pub fn small_files(data: &[u8]) {
     }
     if let Ok(meta) = Meta::decode(data) {
         assert_eq!(meta.encode().as_slice(), data);
+    }
+    if let Ok(usage) = Usage::decode(data) {
+        assert_eq!(usage.encode().as_bytes(), data);
     }
     if let Ok(name) = std::str::from_utf8(data) {
         let _ = (file_name::parse(name), file_name::parse_dir(name), file_name::check_topic(name));

@@ -247,9 +247,11 @@ fn is_explained(seen: &Seen, log_start: Offset, log: SeenLog, next: SeenLog) -> 
     match &seen.origin {
         Origin::State(known) => known.adopted_gaps.iter().any(|gap| gap.start <= log.end && next.base <= gap.end),
         Origin::Lost { .. } => false,
-        Origin::Kafka { cleaned_to, .. } => {
+        Origin::Kafka { gaps: Gaps { cleaned_to, recorded, written }, .. } => {
             cleaned_to.is_some_and(|to| next.base <= to)
                 || seen.deleted.iter().any(|deleted| log.base <= *deleted && *deleted < next.base)
+                || recorded.iter().any(|gap| gap.start <= log.end && next.base <= gap.end)
+                || written.contains(&log.base)
         }
     }
 }
@@ -345,11 +347,17 @@ fn every_small_directory_without_a_state_opens_or_is_refused_for_a_reason() {
     let kafka: Vec<Origin> = maybe(offsets())
         .into_iter()
         .flat_map(|log_start| {
-            maybe(offsets()).into_iter().map(move |cleaned_to| Origin::Kafka { log_start, cleaned_to })
+            let gaps = maybe(offsets()).into_iter().map(|cleaned_to| Gaps { cleaned_to, ..Gaps::default() });
+            gaps.map(move |gaps| Origin::Kafka { log_start, gaps })
         })
         .collect();
+    // It was ours before: some gaps are on record, and some segments were written since.
+    let since = [(vec![o(1)..o(2)], vec![]), (vec![], vec![o(0)]), (vec![o(2)..o(3)], vec![o(0), o(1)])];
+    let since = since.map(|(recorded, written)| Gaps { cleaned_to: None, recorded, written });
+    let since: Vec<Origin> = since.map(|gaps| Origin::Kafka { log_start: None, gaps }).into();
     let walked = walk_all(&lost, &[None, Some(o(1))], &[None, Some(o(1))])
-        + walk_all(&kafka, &maybe(offsets()), &maybe(offsets()));
+        + walk_all(&kafka, &maybe(offsets()), &maybe(offsets()))
+        + walk_all(&since, &maybe(offsets()), &maybe(offsets()));
     println!("{walked} directories without a state");
     assert!(walked > 500_000);
 }
@@ -409,7 +417,7 @@ fn a_swap_does_not_take_the_place_of_offsets_before_its_own() {
 fn an_unreadable_swap_of_kafka_is_dropped_where_a_segment_holds_its_offsets() {
     let log = |base, end| SeenLog { base: o(base), end: o(end) };
     let seen = |swap| Seen {
-        origin: Origin::Kafka { log_start: None, cleaned_to: None },
+        origin: Origin::Kafka { log_start: None, gaps: Gaps::default() },
         logs: vec![log(1, 4), log(4, 6)],
         swaps: vec![SeenSwap { base: o(swap), end: None }],
         ..Seen::default()

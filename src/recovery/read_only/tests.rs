@@ -11,9 +11,12 @@ struct Between {
     inner: SimStorage,
     /// What is done before the next list, then before the one after, and so on.
     doings: Mutex<Vec<Doing>>,
+    /// Done before each file is opened.
+    before_open: BeforeOpen,
 }
 
 type Doing = Box<dyn FnOnce() + Send>;
+type BeforeOpen = Box<dyn Fn(&Path) + Send + Sync>;
 
 impl std::fmt::Debug for Between {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -23,6 +26,7 @@ impl std::fmt::Debug for Between {
 
 impl Storage for Between {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        (self.before_open)(path);
         self.inner.open(path, mode)
     }
 
@@ -78,7 +82,7 @@ fn beside(doings: impl FnOnce(&Log) -> Vec<Doing>) -> (Log, Opening) {
     doings.reverse();
     let place = Place::new(
         shared.place.dir.clone(),
-        Arc::new(Between { inner: storage, doings: Mutex::new(doings) }),
+        Arc::new(Between { inner: storage, doings: Mutex::new(doings), before_open: Box::new(|_| ()) }),
         Arc::clone(&shared.place.handles),
         Arc::clone(&shared.place.preallocator),
     );
@@ -87,7 +91,7 @@ fn beside(doings: impl FnOnce(&Log) -> Vec<Doing>) -> (Log, Opening) {
     let (_, report) = super::super::open(request.clone()).unwrap();
     let request = Request { place: Arc::new(place), ..request };
     let (state, store) = StateStore::load(&request.place).unwrap();
-    (log, Opening { request, store: Some(store), state, report, salvaged: false })
+    (log, Opening { request, store: Some(store), state, report, salvaged: false, recognized: false })
 }
 
 #[test]
@@ -110,4 +114,47 @@ fn a_state_that_comes_while_a_directory_is_looked_at_was_not_lost() {
     opening.look_beside().unwrap();
     assert!(opening.state == there && matches!(there, FoundState::Good(_)));
     assert!(!opening.report.state_lost);
+}
+
+#[test]
+fn what_an_owner_may_cut_is_not_mapped_however_often_it_changes_the_directory() {
+    let storage = SimStorage::new();
+    let config = LogConfig::new().storage(Arc::new(storage.clone())).min_free_bytes(0).maintenance_interval(None);
+    let log = Log::open("/log", config.sync_threads(0)).unwrap();
+    let partition = log.create_topic("t", 1, TopicConfig::new()).unwrap().partition(0).unwrap();
+    partition.append_records([crate::Record::new("key", "value")]).unwrap();
+    partition.roll().unwrap();
+    partition.append_records([crate::Record::new("key", "value")]).unwrap();
+    partition.flush().unwrap();
+    let shared = Arc::clone(&partition.shared);
+    drop(partition);
+    log.close().unwrap();
+    // What cannot be told from an owner's doing: records are missing, and each time that is looked into the `state` is
+    // another one by then. It is read twice to open the partition, and once more after that.
+    storage.overwrite(&shared.place.segment_path(Offset::new(1), SegmentFileKind::Log, Suffix::None), &[]).unwrap();
+    let path = shared.place.path(file_name::STATE);
+    let (inner, opened) = (storage.clone(), Mutex::new(0));
+    let before_open = move |opening: &Path| {
+        if opening != path {
+            return;
+        }
+        let mut opened = opened.lock().unwrap();
+        *opened += 1;
+        if *opened % 3 == 0 {
+            let bytes = inner.contents(&path).unwrap();
+            let (sequence, state) = crate::format::state::decode_slot(&bytes).unwrap();
+            let changed = crate::format::State { high_watermark: Offset::new(sequence % 2), ..state };
+            let slot = changed.encode(sequence + 1, bytes.len() / 2).unwrap();
+            inner.overwrite(&path, &[&slot[..], &slot[..]].concat()).unwrap();
+        }
+    };
+    let between = Between { inner: storage, doings: Mutex::default(), before_open: Box::new(before_open) };
+    let (handles, ahead) = (Arc::clone(&shared.place.handles), Arc::clone(&shared.place.preallocator));
+    let place = Place::new(shared.place.dir.clone(), Arc::new(between), handles, ahead);
+    let request =
+        crate::opening::request(&LogConfig::new(), &shared.budgets, Path::new("/log"), "t", 0, &shared.config());
+    let request = Request { place: Arc::new(place), read_only: true, ..request };
+    let (seen, report) = super::super::open(request).unwrap();
+    assert!(report.error.is_some_and(|error| matches!(error.kind(), ErrorKind::MissingSegment(_))));
+    assert!(!seen.place.mapped_reads.load(crate::sync::atomic::Ordering::Relaxed));
 }

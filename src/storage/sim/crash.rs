@@ -127,8 +127,8 @@ impl Disk {
     pub(super) fn after(&self, image: &Image) -> Disk {
         let names = Kept::choose(image.names, self.dirs.iter().flat_map(|(id, dir)| orders(*id, &dir.pending)));
         let data = Kept::choose(image.data, self.inodes.iter().flat_map(|(id, inode)| orders(*id, &inode.pending)));
-        let (last_id, maps, sizes) = (self.last_id, self.maps, self.sizes);
-        let mut left = Disk { last_id, maps, sizes, random: self.random ^ 1, ..Disk::default() };
+        let (last_id, clock, maps, sizes) = (self.last_id, self.clock, self.maps, self.sizes);
+        let mut left = Disk { last_id, clock, maps, sizes, random: self.random ^ 1, ..Disk::default() };
         let mut reachable = vec![ROOT];
         while let Some(id) = reachable.pop() {
             let Some(dir) = self.dirs.get(&id) else { continue };
@@ -136,9 +136,7 @@ impl Disk {
             for node in names.values() {
                 match node {
                     Node::File(id) => {
-                        let content = self.inodes.get(id).map(|inode| inode.after(&data)).unwrap_or_default();
-                        let number = self.number(*id);
-                        let inode = Inode { number, cached: content.clone(), durable: content, ..Inode::default() };
+                        let inode = self.inodes.get(id).map(|inode| inode.after(&data)).unwrap_or_default();
                         left.inodes.insert(*id, Arc::new(inode));
                     }
                     Node::Dir(id) => reachable.push(*id),
@@ -253,7 +251,15 @@ impl Dir {
 }
 
 impl Inode {
-    fn after(&self, chosen: &Chosen) -> Content {
+    fn after(&self, chosen: &Chosen) -> Inode {
+        let content = self.content_after(chosen);
+        let is_changed = self.pending.iter().any(|change| !matches!(chosen.fate(change.order), Fate::Lost));
+        let modified = if is_changed { self.modified } else { self.durably_modified };
+        let (number, cached) = (self.number, content.clone());
+        Inode { number, cached, durable: content, modified, durably_modified: modified, ..Inode::default() }
+    }
+
+    fn content_after(&self, chosen: &Chosen) -> Content {
         let fates: Vec<Fate> = self.pending.iter().map(|change| chosen.fate(change.order)).collect();
         if !self.lossy && fates.iter().all(|fate| matches!(fate, Fate::Kept)) {
             return self.cached.clone();

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::storage::Sizes;
+use crate::storage::{FileInfo, FileKind, Sizes};
 
 use super::fault::{Call, Draw, Failed, Faults};
 use super::in_use::{By, InUse};
@@ -25,6 +25,8 @@ pub(super) struct Disk {
     pub(super) locks: HashSet<PathBuf>,
     /// Calls that have changed something.
     pub(super) operations: u64,
+    /// The time: it goes on with each change to a file, over crashes too.
+    pub(super) clock: u64,
     pub(super) stop_after: Option<u64>,
     pub(super) faults: Faults,
     /// Bytes that still fit; `None` for no limit.
@@ -59,6 +61,10 @@ pub(super) struct Inode {
     pub(super) pending: Vec<Pending<Change>>,
     /// A sync has failed: the cache holds what neither the disk has nor the next sync writes.
     pub(super) lossy: bool,
+    /// When it was changed last.
+    pub(super) modified: u64,
+    /// The same as of the last sync.
+    pub(super) durably_modified: u64,
 }
 
 /// What no sync has covered, with the number of the operation.
@@ -169,6 +175,7 @@ impl Inode {
         } else {
             self.durable = self.cached.clone();
         }
+        self.durably_modified = self.modified;
         self.pending.clear();
     }
 
@@ -243,6 +250,12 @@ impl Disk {
         Ok(())
     }
 
+    /// Another time than all before.
+    pub(super) fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
     pub(super) fn new_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -296,7 +309,9 @@ impl Disk {
         let id = self.new_id();
         let taken: HashSet<u64> = self.live().into_iter().map(|id| self.number(id)).collect();
         let number = (1..).find(|number| !taken.contains(number)).unwrap_or_default();
-        self.inodes.insert(id, Arc::new(Inode { number, ..Inode::default() }));
+        let modified = self.tick();
+        let inode = Inode { number, modified, durably_modified: modified, ..Inode::default() };
+        self.inodes.insert(id, Arc::new(inode));
         id
     }
 
@@ -318,6 +333,11 @@ impl Disk {
 
     pub(super) fn content(&self, id: u64) -> &[u8] {
         self.inodes.get(&id).map_or(&[], |inode| inode.cached.bytes())
+    }
+
+    pub(super) fn file_info(&self, id: u64) -> FileInfo {
+        let modified = self.inodes.get(&id).map_or(0, |inode| inode.modified) as i64;
+        FileInfo { kind: FileKind::File, len: self.content(id).len() as u64, id: self.number(id), modified }
     }
 
     /// Changes a file in the page cache. On a full disk a write is done as far as it fits.
@@ -345,10 +365,11 @@ impl Disk {
 
     /// Changes a file in the page cache, within the space that it has.
     pub(super) fn apply(&mut self, id: u64, change: Change, by: By) {
-        let order = self.operations;
+        let (order, modified) = (self.operations, self.tick());
         self.in_use.check(id, &change, by);
         let inode = self.inode(id);
         change.apply(inode.cached.edit());
+        inode.modified = modified;
         inode.pending.push(Pending { order, what: change });
     }
 

@@ -154,9 +154,11 @@ impl SimStorage {
     pub fn overwrite(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut disk = self.lock_disk();
         let id = disk.file(path)?;
+        let modified = disk.tick();
         let inode = disk.inode(id);
         bytes.clone_into(inode.cached.edit());
         inode.durable = inode.cached.clone();
+        (inode.modified, inode.durably_modified) = (modified, modified);
         inode.pending.clear();
         Ok(())
     }
@@ -184,6 +186,7 @@ impl SimStorage {
             dirs: disk.dirs.clone(),
             last_id: disk.last_id,
             operations: disk.operations,
+            clock: disk.clock,
             free: disk.free,
             random: disk.random ^ 1,
             maps: disk.maps,
@@ -201,14 +204,17 @@ impl SimStorage {
         while let Some(id) = reachable.pop() {
             for (name, node) in disk.dirs.get(&id).iter().flat_map(|dir| &dir.cached) {
                 hash_of = hash(name.as_bytes(), hash_of);
-                let (id, content) = match node {
-                    Node::File(id) => (disk.number(*id), disk.inodes.get(id).map_or(0, |inode| inode.cached.hash())),
+                let (id, content, modified) = match node {
+                    Node::File(id) => {
+                        let inode = disk.inodes.get(id);
+                        inode.map_or((0, 0, 0), |inode| (inode.number, inode.cached.hash(), inode.modified))
+                    }
                     Node::Dir(id) => {
                         reachable.push(*id);
-                        (*id, 1)
+                        (*id, 1, 0)
                     }
                 };
-                hash_of = hash(&[id.to_be_bytes(), content.to_be_bytes()].concat(), hash_of);
+                hash_of = hash(&[id, content, modified].map(u64::to_be_bytes).concat(), hash_of);
             }
         }
         hash_of

@@ -79,13 +79,11 @@ impl Storage for SimStorage {
         let mut disk = self.lock_disk();
         disk.look(Call::Look)?;
         if path == Path::new("/") {
-            return Ok(FileInfo { kind: FileKind::Directory, len: 0, id: 0 });
+            return Ok(FileInfo { kind: FileKind::Directory, len: 0, id: 0, modified: 0 });
         }
         Ok(match disk.node(path)? {
-            Node::File(id) => {
-                FileInfo { kind: FileKind::File, len: disk.content(id).len() as u64, id: disk.number(id) }
-            }
-            Node::Dir(id) => FileInfo { kind: FileKind::Directory, len: 0, id },
+            Node::File(id) => disk.file_info(id),
+            Node::Dir(id) => FileInfo { kind: FileKind::Directory, len: 0, id, modified: 0 },
         })
     }
 
@@ -225,7 +223,7 @@ impl File for SimFile {
     fn info(&self) -> io::Result<FileInfo> {
         let mut disk = self.storage.lock_disk();
         disk.look(Call::Look)?;
-        Ok(FileInfo { kind: FileKind::File, len: disk.content(self.id).len() as u64, id: disk.number(self.id) })
+        Ok(disk.file_info(self.id))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

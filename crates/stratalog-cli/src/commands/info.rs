@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use stratalog::format::file_name::RECOVERY_POINT_CHECKPOINT;
 use stratalog::inspect::{Depth, Directory, Kind};
 
 use crate::human::{self, NOTHING};
@@ -38,6 +39,8 @@ struct Info {
     /// The identity of the log, in hexadecimal digits.
     log_id: Option<String>,
     closed_cleanly: bool,
+    /// Whether Kafka has had it since stratalog left it.
+    kafka_since: bool,
     topics: usize,
     totals: Totals,
     partitions: Vec<PartitionSummary>,
@@ -80,6 +83,7 @@ fn look(directory: Directory, deep: bool, ui: &Ui) -> Result<Info, crate::outcom
         kind: kind_name(&directory),
         log_id: directory.meta.as_ref().and_then(|meta| meta.as_ref().ok()).map(|meta| hex(&meta.log_id)),
         closed_cleanly: directory.closed_cleanly,
+        kafka_since: directory.kafka_since,
         topics,
         totals,
         partitions,
@@ -90,15 +94,19 @@ fn look(directory: Directory, deep: bool, ui: &Ui) -> Result<Info, crate::outcom
     })
 }
 
-/// Partitions on record that have no directory.
+/// Partitions on record that have no directory; but for those that Kafka has removed since.
 pub fn missing(directory: &Directory) -> Vec<String> {
     let mut found = Vec::new();
+    let kafkas = directory.checkpoints.iter().find(|file| file.name == RECOVERY_POINT_CHECKPOINT);
+    let kafkas = kafkas.filter(|file| directory.kafka_since && file.entries.is_ok());
+    let is_removed = |name: &str, id| kafkas.is_some_and(|file| directory.checkpoint(file.name, name, id).is_none());
     if directory.kind == Kind::Ours && directory.meta.is_none() {
         found.push("the file with the identity of the log is missing".to_owned());
     }
     for topic in directory.topics.iter().flatten().flatten().filter(|topic| !topic.deleted) {
         for id in &topic.partitions {
-            if !directory.partitions.iter().any(|dir| dir.topic == topic.name && dir.id == *id) {
+            let is_there = directory.partitions.iter().any(|dir| dir.topic == topic.name && dir.id == *id);
+            if !is_there && !is_removed(&topic.name, *id) {
                 found.push(format!("{}-{id}: its directory is missing", topic.name));
             }
         }
@@ -109,6 +117,7 @@ pub fn missing(directory: &Directory) -> Vec<String> {
 fn text(info: &Info) -> String {
     let mut out = format!("{}\n\n", info.path.display());
     let kind = match info.kind {
+        "stratalog" if info.kafka_since => "stratalog's, and Kafka had it since",
         "stratalog" => "stratalog's",
         "kafka" => "Kafka's, not taken over",
         _ => "an empty directory",
