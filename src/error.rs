@@ -155,6 +155,14 @@ impl Error {
         Error(Box::new(Inner { kind, path: Some(path.to_path_buf()), position: None, source: Some(error) }))
     }
 
+    /// What all writes fail with after this failure, which is its source.
+    pub(crate) fn poisoned_by(cause: &Error) -> Error {
+        let mut error = cause.clone();
+        error.0.source.get_or_insert_with(|| io::Error::other(cause.0.kind.to_string()));
+        error.0.kind = ErrorKind::Poisoned;
+        error
+    }
+
     /// The same error, in this file.
     pub(crate) fn at_path(mut self, path: &Path) -> Error {
         self.0.path = Some(path.to_path_buf());
@@ -195,11 +203,9 @@ impl Clone for Error {
             kind: self.0.kind.clone(),
             path: self.0.path.clone(),
             position: self.0.position,
-            source: self
-                .0
-                .source
-                .as_ref()
-                .map(|e| e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error)),
+            source: self.0.source.as_ref().map(|e| {
+                e.raw_os_error().map_or_else(|| io::Error::new(e.kind(), e.to_string()), io::Error::from_raw_os_error)
+            }),
         }))
     }
 }

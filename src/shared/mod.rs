@@ -226,10 +226,7 @@ impl Shared {
 
     /// A sync failed: no more writes, and only what was durable is read.
     pub(crate) fn poison(&self, cause: &Error) {
-        let mut error = Error::new(ErrorKind::Poisoned);
-        if let Some(path) = cause.path() {
-            error = error.at_path(path);
-        }
+        let error = Error::poisoned_by(cause);
         self.health.fail(error.clone());
         // An append that does not see this yet has added its bytes before: see `accepted`.
         fence(Ordering::SeqCst);

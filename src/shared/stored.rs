@@ -22,7 +22,7 @@ use crate::view::View;
 use super::Shared;
 
 /// How often a segment that is renamed before it is opened is looked for anew.
-const REPLAY_TRIES: usize = 10;
+const RENAMED_TRIES: usize = 10;
 
 impl Shared {
     /// What the `state` file says, but for what is known of the segments.
@@ -121,7 +121,7 @@ impl Shared {
 
     /// Finds the aborted transactions of a segment again: its index file is not what it should be.
     pub(crate) fn rebuild_aborted(&self, view: &View, segment: &Segment) -> Result<()> {
-        segment.find_aborted(|end| {
+        let find = |end| {
             let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
             let snapshots = survey::snapshots(&self.place)?;
             let mut replay = Replay::new(Epochs::default());
@@ -130,26 +130,21 @@ impl Shared {
             let mut aborted = Vec::new();
             replay.replay(&self.place, &LogFile::of(segment), base, end, |entry| aborted.push(entry))?;
             Ok(aborted)
-        })
+        };
+        segment.find_aborted(|end| while_renamed(|| find(end)))
     }
 
     /// The producers as the log up to its end makes them, with all transactions that have ended at or above `settled`.
     /// The caller has the appender.
     pub(crate) fn replayed_producers(&self, settled: Offset) -> Result<ProducerState> {
-        let mut tries = REPLAY_TRIES;
-        loop {
-            tries -= 1;
+        while_renamed(|| {
             let view = self.view.load();
             let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
-            let mut replay = Replay::new(Epochs::default());
             let snapshots = survey::snapshots(&self.place)?;
-            let replayed = replay.producers_before(&self.place, &logs, &snapshots, view.end(), settled, Nobody::Never);
-            match replayed {
-                // A compaction has given it another name meanwhile.
-                Err(error) if *error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) && tries > 0 => {}
-                replayed => return replayed.map(|()| replay.producers),
-            }
-        }
+            let mut replay = Replay::new(Epochs::default());
+            replay.producers_before(&self.place, &logs, &snapshots, view.end(), settled, Nobody::Never)?;
+            Ok(replay.producers)
+        })
     }
 
     fn store_snapshot(&self, producers: &Producers) -> Result<()> {
@@ -216,6 +211,19 @@ impl Shared {
             offsets: sums.offsets,
             times: sums.times,
             aborted: sums.aborted,
+        }
+    }
+}
+
+/// Reads segments by the names that they have now, and again where a compaction or a deletion has given one another name
+/// before it was opened: whoever holds their view finds them under that.
+fn while_renamed<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut tries = RENAMED_TRIES;
+    loop {
+        tries -= 1;
+        match read() {
+            Err(error) if *error.kind() == ErrorKind::Io(io::ErrorKind::NotFound) && tries > 0 => {}
+            read => return read,
         }
     }
 }
