@@ -328,8 +328,9 @@ pub struct TopicConfig {
     /// A record is gone from the disk so long after a newer one of its key, plus one roll and one tick. Default
     /// `None`; Kafka's `max.compaction.lag.ms`.
     pub max_compaction_lag: Option<Duration>,
-    /// How long tombstones stay after they were first compacted. Default 24 h; Kafka's `delete.retention.ms`. Readers
-    /// that are slower than this may miss a deletion, unless they hold it (see `reader_hold_max`).
+    /// How long tombstones stay after they were first compacted, and markers of transactions after the last of their
+    /// records went. Default 24 h; Kafka's `delete.retention.ms`. Readers that are slower than this may miss a deletion,
+    /// and replicas the end of a transaction, unless they hold it (see `reader_hold_max`).
     pub delete_retention: Duration,
     /// How long a standing reader or a registered position keeps tombstones above it. Default 1 h. After that the
     /// reader's next read fails with [`ErrorKind::LostTombstones`].

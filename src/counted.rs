@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::{Cleanup, TopicConfig};
 use crate::error::Error;
-use crate::format::digest::{DigestCounts, Horizon};
+use crate::format::digest::{DigestCounts, Horizon, MarkerHorizon};
 use crate::format::{Planned, State};
 use crate::isolation;
 use crate::offset::{Offset, Timestamp};
@@ -31,6 +32,17 @@ pub(crate) struct SegmentFacts {
     pub(crate) counts: Option<DigestCounts>,
     /// The horizons of its tombstones.
     pub(crate) horizons: Vec<Horizon>,
+    /// What may become of its markers; nothing where that cannot be told.
+    pub(crate) markers: MarkerFacts,
+}
+
+/// The markers of a segment of whose transactions nothing is left.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct MarkerFacts {
+    /// The horizons that some of them have, the earliest first.
+    pub(crate) horizons: Vec<MarkerHorizon>,
+    /// Since when there are some without a horizon.
+    pub(crate) without_since: Option<Timestamp>,
 }
 
 /// The garbage of a segment that no one sees who looks at it alone.
@@ -65,6 +77,8 @@ pub(crate) enum Reason {
     Tombstones,
     /// It has older records of keys whose tombstones may go.
     Joins,
+    /// It has markers that may go, or that are to get a horizon.
+    Markers,
     /// It is small beside its neighbours.
     Small,
 }
@@ -92,6 +106,8 @@ pub(crate) struct Counted {
     rest: Vec<Group>,
     /// The end of the first segment with a tombstone that only a reader keeps from going.
     held_below: Option<Offset>,
+    /// Segments with markers that are to get a horizon, by their bases, and since when.
+    markers: BTreeMap<Offset, Timestamp>,
     /// Segments whose log is damaged, by their bases.
     pub(crate) damaged: BTreeMap<Offset, Error>,
     /// Tombstones in all digests, as of the last look.
@@ -170,10 +186,30 @@ impl Counted {
         (self.garbage, self.held_below) = (garbage, held_below);
     }
 
+    /// Since when a segment has markers that are to get a horizon. Where that is not remembered it counts from the seal:
+    /// the next rewrite is not put off for it.
+    pub(crate) fn markers_since(&mut self, segment: &Segment, now: Timestamp) -> Timestamp {
+        *self.markers.entry(segment.base()).or_insert_with(|| segment.facts().sealed_at.min(now))
+    }
+
+    /// Something was rewritten, and a segment that was not has markers now that are to get a horizon by this time.
+    pub(crate) fn note_markers(&mut self, base: Offset, now: Timestamp, delete_retention: Duration) {
+        let since = *self.markers.entry(base).or_insert(now);
+        self.lower_due(since.plus_millis(millis(delete_retention)));
+    }
+
+    /// There is more to do from this time on, whatever was planned.
+    pub(crate) fn lower_due(&mut self, at: Timestamp) {
+        if let Some(planned) = &mut self.planned {
+            planned.due = planned.due.into_iter().chain([at]).min();
+        }
+    }
+
     /// A segment took the place of others, and has no garbage that is known.
     pub(crate) fn replaced(&mut self, olds: &[Arc<Segment>], base: Offset, end: Offset) {
         for old in olds {
             self.garbage.remove(&(old.base(), old.end()));
+            self.markers.remove(&old.base());
         }
         self.garbage.insert((base, end), Garbage::default());
         self.rest.retain(|group| group.end > end || group.base < base);
@@ -297,7 +333,11 @@ fn bounds(shared: &Shared) -> Vec<Bound> {
 }
 
 fn lag_of(config: &TopicConfig) -> i64 {
-    i64::try_from(config.min_compaction_lag.as_millis()).unwrap_or(i64::MAX)
+    millis(config.min_compaction_lag)
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The checksum of all that a plan depends on.

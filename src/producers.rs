@@ -208,8 +208,15 @@ impl Producers {
 
     /// The batches that a compaction has to keep, empty if need be, as things stand now. A producer that goes on
     /// writing meanwhile only makes it keep a batch too many.
-    pub(crate) fn last_batches(&self) -> LastBatches {
-        let last = |entry: &ProducerEntry| entry.last_offset.map_or(LastBatch::Marker(entry.epoch), LastBatch::Data);
+    ///
+    /// A marker that is the last one counts only below `durable`: a power cut would take others back.
+    pub(crate) fn last_batches(&self, durable: Offset) -> LastBatches {
+        let last = |entry: &ProducerEntry| match entry.last_offset {
+            Some(last_offset) => LastBatch::Data(last_offset),
+            // Which marker was the last one a snapshot does not tell.
+            None if entry.last_seen > Offset::ZERO && entry.last_seen < durable => LastBatch::Marker(entry.last_seen),
+            None => LastBatch::AnyMarker(entry.epoch),
+        };
         LastBatches { by_producer: self.entries.iter().map(|(id, entry)| (*id, last(entry))).collect() }
     }
 
@@ -352,8 +359,10 @@ pub(crate) struct LastBatches {
 enum LastBatch {
     /// The batch that ends with this offset.
     Data(Offset),
-    /// Any marker of this epoch.
-    Marker(i16),
+    /// The marker at this offset.
+    Marker(Offset),
+    /// Any marker of this epoch: it is not known which one was the last.
+    AnyMarker(i16),
 }
 
 impl LastBatches {
@@ -361,7 +370,8 @@ impl LastBatches {
     pub(crate) fn contains(&self, header: &BatchHeader) -> bool {
         match self.by_producer.get(&header.producer_id) {
             Some(LastBatch::Data(last_offset)) => header.last_offset() == *last_offset,
-            Some(LastBatch::Marker(epoch)) => header.attributes.is_control() && header.producer_epoch == *epoch,
+            Some(LastBatch::Marker(offset)) => header.attributes.is_control() && header.last_offset() == *offset,
+            Some(LastBatch::AnyMarker(epoch)) => header.attributes.is_control() && header.producer_epoch == *epoch,
             None => false,
         }
     }

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::format::digest::{MarkerHorizon, SegmentProducer};
 use crate::format::{AbortedTxn, BatchHeader, ControlRecord, Marker};
-use crate::offset::Offset;
+use crate::offset::{Offset, Timestamp};
 
 /// A transaction that a marker has just ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,49 +92,107 @@ pub(crate) fn is_aborted(ranges: &[AbortedRange], header: &BatchHeader) -> bool 
     after.checked_sub(1).and_then(|last| ranges.get(last)).is_some_and(|range| range.covers(header))
 }
 
-/// Which producers have left records of a transaction in a stretch of the log that ends before the transaction does.
-///
-/// This is what must be known of a segment to decide on markers in later ones without reading it. A stretch is observed
-/// batch by batch; two that follow each other are put together with [`extend`](TransactionTails::extend).
+/// The most horizons of markers that a digest keeps. More come only from changes of `delete_retention`.
+const HORIZONS_MAX: usize = 64;
+
+/// What a segment holds of transactions, observed batch by batch: what must be known of it to decide on markers, in it
+/// and in later ones, without reading it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct TransactionTails {
-    /// For each producer whether its last batch is one of a transaction (else it is a marker).
-    open: BTreeMap<i64, bool>,
+pub(crate) struct SegmentTransactions {
+    producers: BTreeMap<i64, SegmentProducer>,
+    /// For each horizon of a marker the offset of the first marker that has it.
+    horizons: BTreeMap<Timestamp, Offset>,
+    /// See [`DigestCounts::loose_markers`](crate::format::digest::DigestCounts::loose_markers).
+    loose: u64,
 }
 
-impl TransactionTails {
+impl SegmentTransactions {
     /// Takes note of the next batch; `control` is its control record, if it is a control batch that still has one.
     ///
     /// A batch that has lost all its records but not its producer counts like any other: read again, it opens its
     /// transaction, so the marker that ends it has to stay.
     pub(crate) fn observe(&mut self, header: &BatchHeader, control: Option<ControlRecord>) {
+        let id = header.producer_id;
         if is_data(header) {
-            self.open.insert(header.producer_id, true);
+            self.producers.entry(id).or_insert(SegmentProducer { id, open: true, leads: false }).open = true;
         } else if control.is_some_and(ends_transaction) {
-            self.open.insert(header.producer_id, false);
+            let known = self.producers.get(&id);
+            match (known.map(|known| known.open), header.delete_horizon()) {
+                // Its transaction has batches here, whatever its horizon says.
+                (Some(true), _) => {}
+                (_, Some(at)) => drop(self.horizons.entry(at).or_insert(header.base_offset)),
+                (Some(false), None) => self.loose += 1,
+                (None, None) => {}
+            }
+            let leads = known.map_or(header.delete_horizon().is_none(), |known| known.leads);
+            self.producers.insert(id, SegmentProducer { id, open: false, leads });
         }
     }
 
-    /// Takes note of the next stretch as a whole: of each producer in it whether its last batch there is one of a
-    /// transaction.
-    pub(crate) fn extend(&mut self, next: impl IntoIterator<Item = (i64, bool)>) {
-        self.open.extend(next);
+    /// Its producers.
+    pub(crate) fn producers(&self) -> impl Iterator<Item = SegmentProducer> + '_ {
+        self.producers.values().copied()
     }
 
-    /// What [`extend`](TransactionTails::extend) takes, by producer.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, bool)> + '_ {
-        self.open.iter().map(|(producer, open)| (*producer, *open))
+    /// The horizons of its markers, the earliest first.
+    pub(crate) fn horizons(&self) -> Vec<MarkerHorizon> {
+        let mut horizons: Vec<_> =
+            self.horizons.iter().map(|(at, first)| MarkerHorizon { at: *at, first: *first }).collect();
+        if horizons.len() > HORIZONS_MAX {
+            let latest = horizons.split_off(HORIZONS_MAX - 1);
+            let first = latest.iter().map(|horizon| horizon.first).min();
+            horizons.extend(latest.last().zip(first).map(|(latest, first)| MarkerHorizon { first, ..*latest }));
+        }
+        horizons
+    }
+
+    /// How many of its markers have no horizon and come right behind another marker of their producer.
+    pub(crate) fn loose(&self) -> u64 {
+        self.loose
     }
 }
 
 /// What is to become of a transaction's marker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum MarkerFate {
-    /// Batches of its transaction are left, or may be: it stays, and so does its entry in the transaction index.
+    /// Batches of its transaction are left: it stays, and so does its entry in the transaction index.
     Needed,
-    /// Nothing is left of its transaction: it goes with the next rewrite after its delete horizon, as a tombstone
-    /// does; its entry in the transaction index may go at once.
+    /// So it counts, since a segment below is not known.
+    Unknown,
+    /// What was left of its transaction goes with this walk. It stays until the horizon that begins now, and so does
+    /// its entry: should the walk end before its end, they are needed.
+    Parting,
+    /// Nothing is left of its transaction: it goes with the first rewrite after its horizon, as a tombstone does; its
+    /// entry in the transaction index may go at once.
     Superfluous,
+}
+
+impl MarkerFate {
+    /// Whether its entry in the transaction index stays.
+    pub(crate) fn keeps_entry(self) -> bool {
+        self != MarkerFate::Superfluous
+    }
+}
+
+/// Which transactions have batches in front of a place in the log.
+#[derive(Debug, Default)]
+struct OpenTransactions {
+    /// By producer, whether its last batch is one of a transaction, and not a marker.
+    open: BTreeMap<i64, bool>,
+    /// Whether there is a segment of which nothing is known.
+    unknown: bool,
+}
+
+impl OpenTransactions {
+    /// Whether the transaction of the producer's next marker has batches.
+    fn is_open(&self, producer: i64) -> Option<bool> {
+        self.open.get(&producer).copied().or((!self.unknown).then_some(false))
+    }
+
+    fn pass_unknown(&mut self) {
+        self.unknown = true;
+        self.open.retain(|_, open| *open);
+    }
 }
 
 /// Walks a log in offset order and tells which batches are aborted and which markers are superfluous.
@@ -143,9 +202,10 @@ pub(crate) enum MarkerFate {
 #[derive(Debug, Default)]
 pub(crate) struct TransactionFilter {
     aborted: Vec<AbortedRange>,
-    tails: TransactionTails,
-    /// Whether a segment was passed of which nothing is known.
-    unknown: bool,
+    /// By all that is there.
+    read: OpenTransactions,
+    /// By what the walk leaves of it.
+    left: OpenTransactions,
 }
 
 impl TransactionFilter {
@@ -154,23 +214,44 @@ impl TransactionFilter {
         self.aborted = aborted;
     }
 
-    /// Passes over a segment that is not read.
-    pub(crate) fn pass_segment(&mut self, tails: impl IntoIterator<Item = (i64, bool)>) {
-        self.tails.extend(tails);
+    /// Passes over a segment that is not read. Whether one of its markers without a horizon is one of a transaction in
+    /// segments below of which the walk has left nothing.
+    pub(crate) fn pass_segment(&mut self, producers: impl IntoIterator<Item = SegmentProducer>) -> bool {
+        let mut has_superfluous = false;
+        for SegmentProducer { id, open, leads } in producers {
+            has_superfluous |= leads && self.left.is_open(id) == Some(false);
+            self.read.open.insert(id, open);
+            self.left.open.insert(id, open);
+        }
+        has_superfluous
+    }
+
+    /// Whether something is known of each segment so far.
+    pub(crate) fn knows_all(&self) -> bool {
+        !self.read.unknown
     }
 
     /// Passes over a segment of which nothing is known. It may hold batches of any transaction, so each producer's next
     /// marker is needed.
     pub(crate) fn pass_unknown_segment(&mut self) {
-        self.unknown = true;
-        self.tails.open.retain(|_, open| *open);
+        self.read.pass_unknown();
+        self.left.pass_unknown();
     }
 
     /// Whether the next batch, which is not a control batch, belongs to an aborted transaction.
     pub(crate) fn is_aborted(&mut self, header: &BatchHeader) -> bool {
         assert!(!header.attributes.is_control(), "a control batch belongs to no transaction");
-        self.tails.observe(header, None);
+        if is_data(header) {
+            self.read.open.insert(header.producer_id, true);
+        }
         is_aborted(&self.aborted, header)
+    }
+
+    /// The batch that was asked about last stays, whole or in part, with this header.
+    pub(crate) fn stays(&mut self, header: &BatchHeader) {
+        if is_data(header) {
+            self.left.open.insert(header.producer_id, true);
+        }
     }
 
     /// What is to become of the next batch, a control batch with this control record. One that has lost its record is
@@ -181,11 +262,16 @@ impl TransactionFilter {
         if !ends_transaction(control) {
             return MarkerFate::Needed;
         }
-        match self.tails.open.insert(header.producer_id, false) {
-            Some(true) => MarkerFate::Needed,
-            None if self.unknown => MarkerFate::Needed,
-            Some(false) | None => MarkerFate::Superfluous,
-        }
+        let id = header.producer_id;
+        let fate = match (self.read.is_open(id), self.left.is_open(id)) {
+            (None, _) | (_, None) => MarkerFate::Unknown,
+            (Some(true), Some(true)) => MarkerFate::Needed,
+            (Some(true), Some(false)) => MarkerFate::Parting,
+            (Some(false), _) => MarkerFate::Superfluous,
+        };
+        self.read.open.insert(id, false);
+        self.left.open.insert(id, false);
+        fate
     }
 }
 

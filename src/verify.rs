@@ -392,8 +392,10 @@ impl<'a> Check<'a> {
             let log = self.dir.join(segment_file(base, SegmentFileKind::Log, suffix));
             self.storage.info(&log).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
         };
-        // A swap that is under way names the digest before the log, which may get its name between two looks.
-        if [Suffix::None, Suffix::Swap, Suffix::None].into_iter().all(is_gone) {
+        // A swap that is under way names the digest before the log, which may get its name between two looks; a digest
+        // that leaves with its log is renamed before it.
+        let is_left = || self.storage.info(&file.path).is_ok();
+        if [Suffix::None, Suffix::Swap, Suffix::None].into_iter().all(is_gone) && is_left() {
             self.find(Severity::Cache, &file.path, None, "its segment is gone");
         }
     }

@@ -150,8 +150,10 @@ fn no_entry_is_stored_twice_after_a_kill_at_any_operation() {
 #[derive(Clone)]
 struct Between {
     inner: SimStorage,
-    doing: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+    doing: Arc<Mutex<Option<Doing>>>,
 }
+
+type Doing = Box<dyn FnOnce() + Send>;
 
 impl std::fmt::Debug for Between {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

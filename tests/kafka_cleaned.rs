@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kafka_samples::check::check_segment;
 use kafka_samples::{copy, files_ending, listing, name, samples};
-use stratalog::format::{BatchHeader, BatchView, Scratch};
+use stratalog::format::{BatchHeader, BatchView, ControlRecord, Scratch};
 use stratalog::{
     Cleanup, Codec, CompactMode, FetchOptions, Isolation, Log, ManualClock, Partition, Timestamp, TopicConfig,
 };
@@ -25,6 +25,7 @@ struct Batch {
     header: BatchHeader,
     bytes: Vec<u8>,
     records: Vec<Record>,
+    control: Option<ControlRecord>,
 }
 
 fn batch(view: &BatchView<'_>) -> Batch {
@@ -43,7 +44,8 @@ fn batch(view: &BatchView<'_>) -> Batch {
             })
             .collect(),
     };
-    Batch { header: *view.header(), bytes: owned(view.as_bytes()), records }
+    let control = view.control(&mut scratch).unwrap();
+    Batch { header: *view.header(), bytes: owned(view.as_bytes()), records, control }
 }
 
 /// All batches, by base offset.
@@ -94,6 +96,11 @@ fn check_batch(old: &Batch, new: &Batch, what: &str) -> usize {
     }
     assert_eq!(old.header.last_offset(), new.header.last_offset(), "{what}");
     if new.header.count == 0 {
+        return 0;
+    }
+    if old.control.is_some() {
+        assert!(old.header.delete_horizon().is_none() && new.header.delete_horizon().is_some(), "{what}: no horizon");
+        assert_eq!(old.control, new.control, "{what}: a marker says the same with a horizon");
         return 0;
     }
     assert!(new.header.count < old.header.count, "{what}: a batch that keeps all its records is copied");

@@ -11,7 +11,7 @@ use crate::segment::digest::{DigestReader, DigestWriter, Expected, Tally};
 use crate::segment::scan::{Check, Scan, ScanError};
 use crate::storage::paced::Paced;
 use crate::storage::{OpenMode, Storage, files};
-use crate::transactions::{self, AbortedRange, TransactionTails};
+use crate::transactions::{self, AbortedRange, SegmentTransactions};
 
 use super::Order;
 use super::merge::Source;
@@ -43,7 +43,7 @@ pub(crate) fn build(
         storage,
         hasher: order.hasher,
         sorter: Sorter::new(order.memory.sort(), TempFiles::new(storage, &name)),
-        tails: TransactionTails::default(),
+        transactions: SegmentTransactions::default(),
         sum: HeadersSum::default(),
         tally: Tally::default(),
         scratch: Scratch::default(),
@@ -75,7 +75,7 @@ struct Builder<'a> {
     aborted: &'a [AbortedRange],
     hasher: &'a KeyHasher,
     sorter: Sorter<'a>,
-    tails: TransactionTails,
+    transactions: SegmentTransactions,
     sum: HeadersSum,
     tally: Tally,
     scratch: Scratch,
@@ -108,21 +108,21 @@ impl Builder<'_> {
         let file = self.storage.open(path, OpenMode::CreateNew).map_err(|e| Error::io(e, path))?;
         let mut writer = DigestWriter::new(file, path, subject, memory);
         self.sorter.drain(|entries| writer.push(entries))?;
-        let annex = DigestAnnex { horizons: Vec::new(), producers: self.tails.iter().collect() };
-        writer.finish(&self.tally, &annex)
+        let (markers, producers) = (self.transactions.horizons(), self.transactions.producers().collect());
+        let tally = Tally { loose_markers: self.transactions.loose(), ..self.tally };
+        writer.finish(&tally, &DigestAnnex { horizons: Vec::new(), markers, producers })
     }
 
     fn batch(&mut self, batch: &BatchView<'_>) -> std::result::Result<(), Trouble> {
         let header = batch.header();
         self.sum.update(batch.as_bytes());
-        self.tally.batches += 1;
+        self.tally.add_batch(header);
         if header.attributes.is_control() {
             let control = batch.control(&mut self.scratch)?;
-            self.tails.observe(header, control);
+            self.transactions.observe(header, control);
             return Ok(());
         }
-        self.tails.observe(header, None);
-        self.tally.records += u64::from(header.count);
+        self.transactions.observe(header, None);
         if transactions::is_aborted(self.aborted, header) {
             self.tally.record_bytes += batch.payload().len() as u64;
             return Ok(());

@@ -64,8 +64,12 @@ impl Digests {
             let file = self.storage.open(&path, OpenMode::CreateNew).map_err(|e| crate::Error::io(e, &path))?;
             let mut writer = DigestWriter::new(file, &path, subject, self.memory.digest_writer());
             sorter.drain(|entries| writer.push(entries))?;
-            let tally =
-                Tally { batches: records.div_ceil(BATCH), records, record_bytes: records * u64::from(RECORD_BYTES) };
+            let tally = Tally {
+                batches: records.div_ceil(BATCH),
+                records,
+                record_bytes: records * u64::from(RECORD_BYTES),
+                ..Tally::default()
+            };
             let footer = writer.finish(&tally, &DigestAnnex::default())?;
             sources.push(Source { path, footer });
             base = base + records;
@@ -83,6 +87,7 @@ impl Digests {
             first_append_at: Timestamp::NONE,
             counts: Some(source.footer.counts),
             horizons: Vec::new(),
+            markers: Default::default(),
         };
         self.sources.iter().map(facts).collect()
     }
@@ -130,7 +135,8 @@ impl Digests {
             self.storage.remove_file(&path).map_err(|e| crate::Error::io(e, &path))?;
             let mut writer = DigestWriter::new(file, &path, subject, self.memory.digest_writer());
             survivors.write_entries(number, group, &mut writer)?;
-            let tally = Tally { batches: 1, records: survivors.groups()[number].records, record_bytes: u64::MAX >> 3 };
+            let records = survivors.groups()[number].records;
+            let tally = Tally { batches: 1, records, record_bytes: u64::MAX >> 3, ..Tally::default() };
             writer.finish(&tally, &DigestAnnex::default())?;
         }
         Ok(kept)

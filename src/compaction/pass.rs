@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Cleanup, TopicConfig};
-use crate::counted::{Garbage, Group, SegmentFacts, Standing, eligible, idle, standing};
+use crate::counted::{Garbage, Group, MarkerFacts, SegmentFacts, Standing, eligible, idle, standing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::DigestAnnex;
 use crate::format::file_name::SegmentFileKind;
@@ -26,7 +26,7 @@ use crate::view::View;
 use super::count::count_garbage;
 use super::damage::Met;
 use super::merge::{Merge, Source};
-use super::plan::{Plan, PlanRules, could_be, plan};
+use super::plan::{MarkersDue, Plan, PlanRules, could_be, plan};
 use super::rewrite::{Input, Output, Rules, Temporaries, rewrite};
 use super::spill::TempFiles;
 use super::survivors::Survivors;
@@ -140,6 +140,7 @@ impl Pass<'_> {
     /// Finds or builds the digests, and sets the horizons of tombstones that no plan has seen.
     fn look(&mut self) -> Result<()> {
         let mut seen = false;
+        let mut transactions = TransactionFilter::default();
         for segment in self.segments {
             let built = self.report.digests_built;
             let source = match self.met.log(segment.base()) {
@@ -156,6 +157,7 @@ impl Pass<'_> {
                 segment.update_facts(|facts| facts.tombstone_horizon = at);
                 seen = true;
             }
+            let markers = self.markers(segment, source.as_ref(), &mut transactions);
             let facts = segment.facts();
             self.facts.push(SegmentFacts {
                 base: segment.base(),
@@ -165,6 +167,7 @@ impl Pass<'_> {
                 first_append_at: facts.first_append_at,
                 counts: source.as_ref().map(|(source, _)| source.footer.counts),
                 horizons: horizons_of(segment.end(), annex, facts.horizon()),
+                markers,
             });
             self.sources.push(source);
             if self.report.digests_built > built && (self.order.is_over)(Duration::ZERO) {
@@ -175,6 +178,26 @@ impl Pass<'_> {
         self.shared.lock_counted().tombstones = Some(tombstones_of(&self.sources));
         // Lost, the horizons would begin anew: that is safe, but late.
         if seen { self.shared.update_state(|_| ()).inspect_err(|e| self.shared.fail_state(e)) } else { Ok(()) }
+    }
+
+    /// What may become of the markers of the next segment.
+    fn markers(
+        &self,
+        segment: &Segment,
+        source: Option<&(Source, DigestAnnex)>,
+        transactions: &mut TransactionFilter,
+    ) -> MarkerFacts {
+        let Some((source, annex)) = source else {
+            transactions.pass_unknown_segment();
+            return MarkerFacts::default();
+        };
+        let has_leading = transactions.pass_segment(annex.producers.iter().copied());
+        if !transactions.knows_all() {
+            return MarkerFacts::default();
+        }
+        let without = has_leading || source.footer.counts.loose_markers > 0;
+        let since = || self.shared.lock_counted().markers_since(segment, self.order.now);
+        MarkerFacts { horizons: annex.markers.clone(), without_since: without.then(since) }
     }
 
     fn digest(&mut self, segment: &Segment) -> Result<(Source, DigestAnnex)> {
@@ -195,18 +218,9 @@ impl Pass<'_> {
         let now = self.order.now;
         let rest = self.shared.lock_counted().rest(&self.facts);
         if !rest.is_empty() {
-            self.report.next_deadline = self.shared.lock_counted().due();
             return self.carry_out(&rest);
         }
-        let rules = PlanRules {
-            now,
-            bound: self.bound,
-            min_cleanable_dirty_ratio: self.config.min_cleanable_dirty_ratio,
-            max_compaction_lag: self.config.max_compaction_lag,
-            segment_bytes: self.config.segment_bytes,
-            segment_index_bytes: u64::from(self.config.segment_index_bytes),
-            held_until: self.pins.holder().map(|holder| holder.holds_until),
-        };
+        let rules = self.rules();
         let (counted, due, passed) = self.counted();
         let may_estimate = self.order.mode == CompactMode::Due && counted.iter().any(Option::is_some);
         if may_estimate && !passed && due.is_none_or(|due| due > now) {
@@ -220,9 +234,23 @@ impl Pass<'_> {
         }
         let garbage = self.count()?;
         let plan = plan(&self.facts, &garbage, &rules);
-        self.remember(&garbage, &plan);
+        self.remember(&garbage, &plan, &rules);
         self.report.next_deadline = plan.next_deadline;
         if plan.groups.is_empty() { Ok(()) } else { self.carry_out(&plan.groups) }
+    }
+
+    fn rules(&self) -> PlanRules {
+        PlanRules {
+            now: self.order.now,
+            bound: self.bound,
+            min_cleanable_dirty_ratio: self.config.min_cleanable_dirty_ratio,
+            max_compaction_lag: self.config.max_compaction_lag,
+            segment_bytes: self.config.segment_bytes,
+            segment_index_bytes: u64::from(self.config.segment_index_bytes),
+            floor: self.pins.floor(),
+            delete_retention: self.config.delete_retention,
+            held_until: self.pins.holder().map(|holder| holder.holds_until),
+        }
     }
 
     /// What the last count said of each segment, when its plan has more to do, and whether a reader that kept
@@ -234,7 +262,7 @@ impl Pass<'_> {
         (garbage, counted.due(), counted.is_passed(self.pins.floor()))
     }
 
-    fn remember(&self, garbage: &[Garbage], plan: &Plan) {
+    fn remember(&self, garbage: &[Garbage], plan: &Plan, rules: &PlanRules) {
         let each = || self.facts.iter().zip(garbage);
         for (segment, (known, garbage)) in self.segments.iter().zip(each()) {
             let inside = known.counts.map_or((0, 0), |c| (c.records - c.keys, c.record_bytes - c.key_bytes));
@@ -242,7 +270,8 @@ impl Pass<'_> {
                 facts.set_dead(garbage.dead_records + inside.0, garbage.dead_bytes + inside.1);
             });
         }
-        let held_below = each().find(|(_, garbage)| garbage.held > 0).map(|(facts, _)| facts.end);
+        let is_held = |facts: &SegmentFacts, garbage: &Garbage| garbage.held > 0 || MarkersDue::of(facts, rules).held;
+        let held_below = each().find(|(facts, garbage)| is_held(facts, garbage)).map(|(facts, _)| facts.end);
         let mut counted = self.shared.lock_counted();
         counted.set_garbage(each().map(|(facts, garbage)| ((facts.base, facts.end), *garbage)).collect(), held_below);
         counted.set_plan(self.config, self.bound, true, plan.next_deadline);
@@ -282,13 +311,14 @@ impl Pass<'_> {
         let merge = Merge::new(storage, &sources, budget);
         let temp = TempFiles::new(storage, &name);
         let mut survivors = Survivors::find(merge, &facts, &ranges, &rule, &memory, temp)?;
-        let last_batches = self.shared.lock_active().producers().last_batches();
+        let last_batches = self.shared.lock_active().producers().last_batches(self.shared.durability.end());
         let rules = Rules {
             shared: self.shared,
             storage,
             hasher: self.order.hasher,
             memory: self.order.memory,
             tombstones: &rule,
+            marker_horizon: horizon(self.order.now, self.config.delete_retention),
             last_batches: &last_batches,
             temporaries: &self.temporaries,
         };
@@ -296,6 +326,7 @@ impl Pass<'_> {
         let done = self.groups(groups, &rules, &mut survivors, &mut report);
         let done = if self.shared.check_writable().is_ok() { done.and(self.record()) } else { done };
         report.unfinished |= survivors.groups().len() < groups.len();
+        report.next_deadline = self.shared.lock_counted().due();
         self.report = report;
         done
     }
@@ -318,11 +349,9 @@ impl Pass<'_> {
         for (number, group) in groups.iter().enumerate().take(survivors.groups().len()) {
             if number > 0 && (self.order.is_over)(prepared) {
                 report.unfinished = true;
-                break;
+                return Ok(());
             }
-            for at in passed..group.segments.start {
-                self.pass_over(&mut filter, at);
-            }
+            (passed..group.segments.start).for_each(|at| self.pass_over(&mut filter, at));
             passed = group.segments.end;
             let inputs = self.inputs(group)?;
             let stretches = group
@@ -343,14 +372,21 @@ impl Pass<'_> {
                 group.segments.clone().map(|at| self.facts[at].bytes).sum::<u64>().saturating_sub(output.segment.len);
             let olds = &self.segments[group.segments.clone()];
             report.lost += self.swap(olds, &output, winner, kept.highest_dropped_tombstone)?;
+            output.markers_go.into_iter().for_each(|at| self.shared.lock_counted().lower_due(at));
         }
+        (passed..self.segments.len()).for_each(|at| self.pass_over(&mut filter, at));
         Ok(())
     }
 
-    /// A segment that is not read: what its digest says of transactions counts.
+    /// A segment that is not read: what its digest says of transactions counts. It may have markers of which the
+    /// rewrite has left nothing else.
     fn pass_over(&self, filter: &mut TransactionFilter, at: usize) {
         match &self.sources[at] {
-            Some((_, annex)) => filter.pass_segment(annex.producers.iter().copied()),
+            Some((_, annex)) if filter.pass_segment(annex.producers.iter().copied()) => {
+                let (base, retention) = (self.segments[at].base(), self.config.delete_retention);
+                self.shared.lock_counted().note_markers(base, self.order.now, retention);
+            }
+            Some(_) => {}
             None => filter.pass_unknown_segment(),
         }
     }
@@ -386,11 +422,11 @@ impl Pass<'_> {
                 break;
             }
             let producers = source.as_ref().map_or(&[][..], |(_, annex)| &annex.producers);
-            for (producer, is_open) in producers {
-                match is_open {
-                    true if below => drop(open.insert(*producer)),
+            for producer in producers {
+                match producer.open {
+                    true if below => drop(open.insert(producer.id)),
                     true => {}
-                    false => drop(open.remove(producer)),
+                    false => drop(open.remove(&producer.id)),
                 }
                 relied_on = relied_on.max(Offset::new(facts.end.get() - 1));
             }

@@ -6,6 +6,8 @@
 //!   or in a later one, aborted, or without a key;
 //! - some of its garbage is older than `max_compaction_lag`, by the wall time at which newer records of the keys came;
 //! - it has tombstones that may go, or older records of the keys that these delete;
+//! - it has markers of transactions of which nothing is left, and these may go, or are to get a horizon: that waits for
+//!   `delete_retention`, in which the segment may be rewritten for another reason;
 //! - it is small beside its neighbours: segments are put together as long as none that has to be read for no other
 //!   reason makes up more than half of the result, so a record is moved a logarithmic number of times at most.
 //!
@@ -20,6 +22,9 @@ use crate::format::BATCH_HEADER_LEN;
 use crate::format::digest::{DigestCounts, DigestEntry};
 use crate::offset::{Offset, Timestamp};
 
+/// A marker becomes longer by so many bytes, at most, when it gets a horizon: its timestamp counts from that then.
+const HORIZON_MAX: u64 = 9;
+
 /// What the plan goes by.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct PlanRules {
@@ -30,8 +35,39 @@ pub(crate) struct PlanRules {
     pub(crate) max_compaction_lag: Option<Duration>,
     pub(crate) segment_bytes: u64,
     pub(crate) segment_index_bytes: u64,
+    /// Tombstones and markers from here on stay: a reader stands here, or it is the bound.
+    pub(crate) floor: Offset,
+    pub(crate) delete_retention: Duration,
     /// When readers that hold tombstones do so no longer.
     pub(crate) held_until: Option<Timestamp>,
+}
+
+/// What the markers of a segment wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct MarkersDue {
+    /// Some may go, or are to get a horizon.
+    pub(crate) now: bool,
+    /// Some could go, but for a reader that has not passed them.
+    pub(crate) held: bool,
+    /// When others may.
+    next: Option<Timestamp>,
+}
+
+impl MarkersDue {
+    pub(crate) fn of(segment: &SegmentFacts, rules: &PlanRules) -> MarkersDue {
+        let mut due = MarkersDue::default();
+        let mut note = |at: Timestamp, held: bool| match at {
+            at if at > rules.now => due.next = due.next.into_iter().chain([at]).min(),
+            _ if held => due.held = true,
+            _ => due.now = true,
+        };
+        for markers in &segment.markers.horizons {
+            note(markers.at, markers.first >= rules.floor);
+        }
+        let wait = i64::try_from(rules.delete_retention.as_millis()).unwrap_or(i64::MAX);
+        segment.markers.without_since.into_iter().for_each(|since| note(since.plus_millis(wait), false));
+        due
+    }
 }
 
 /// What is to be done.
@@ -51,11 +87,12 @@ pub(crate) fn plan(segments: &[SegmentFacts], garbage: &[Garbage], rules: &PlanR
     let mut next_deadline = None;
     for (number, (segment, garbage)) in segments.iter().zip(garbage).enumerate() {
         let Some(counts) = segment.counts.filter(|_| segment.end <= rules.bound) else { continue };
-        let reason = reason(segment, &counts, garbage, rules);
+        let markers = MarkersDue::of(segment, rules);
+        let reason = reason(segment, &counts, garbage, rules).or(markers.now.then_some(Reason::Markers));
         items.push(Item::of(number, segment, &counts, garbage, reason));
         let lag = reason.is_none().then(|| lag_deadline(segment, &counts, garbage, rules)).flatten();
-        let held = rules.held_until.filter(|_| garbage.held > 0);
-        for deadline in [lag, held, garbage.next_horizon].into_iter().flatten() {
+        let held = rules.held_until.filter(|_| garbage.held > 0 || markers.held);
+        for deadline in [lag, held, garbage.next_horizon, markers.next].into_iter().flatten() {
             next_deadline = Some(next_deadline.map_or(deadline, |earliest: Timestamp| earliest.min(deadline)));
         }
     }
@@ -187,14 +224,17 @@ fn bytes_without_garbage(bytes: u64, counts: &DigestCounts, garbage: &Garbage) -
     if dead == 0 {
         return bytes;
     }
+    // Control batches may all stay, and each get a horizon.
+    let controls = counts.control_bytes.saturating_add(counts.control_batches.saturating_mul(HORIZON_MAX)).min(bytes);
+    let data = counts.batches - counts.control_batches;
     let header = BATCH_HEADER_LEN as u64;
-    let headers = counts.batches.saturating_mul(header);
+    let headers = controls.saturating_add(data.saturating_mul(header));
     let live = u128::from(counts.record_bytes - dead) * u128::from(bytes.saturating_sub(headers))
         / u128::from(counts.record_bytes);
     let live_records = counts.keys - garbage.dead_records.min(counts.keys);
     // The last batch stays in any case.
-    let left_headers = counts.batches.min(live_records + 1).saturating_mul(header);
-    (live as u64).saturating_add(left_headers).min(bytes)
+    let left_headers = data.min(live_records + 1).saturating_mul(header);
+    (live as u64).saturating_add(left_headers).saturating_add(controls).min(bytes)
 }
 
 /// Puts neighbours together wherever the rules allow it; `None` where they allow it nowhere.

@@ -14,7 +14,7 @@ use crate::format::digest::{DigestAnnex, DigestSubject, HeadersSum, KeyHasher};
 use crate::format::file_name::{SegmentFileKind, Suffix, numbered_segment_file};
 use crate::format::{
     AbortedTxn, BatchHeader, BatchView, FilterScratch, Filtered, IndexSum, OffsetIndexEntry, TimeIndexEntry,
-    empty_batch, filter_batch_to,
+    empty_batch, filter_batch_to, stamp_batch,
 };
 use crate::offset::{Offset, Timestamp};
 use crate::producers::LastBatches;
@@ -27,11 +27,11 @@ use crate::storage::paced::Paced;
 use crate::storage::{File, OpenMode, Storage, files};
 use crate::swap::Replacement;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::transactions::{AbortedRange, MarkerFate, TransactionFilter, TransactionTails};
+use crate::transactions::{AbortedRange, MarkerFate, SegmentTransactions, TransactionFilter};
 
 use super::Memory;
 use super::survivors::Survivors;
-use super::tombstones::{TombstoneRule, Verdict, horizon_at};
+use super::tombstones::{TombstoneRule, horizon_at};
 use crate::format::digest::Horizon;
 
 /// Output is written in pieces of this size.
@@ -75,6 +75,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) memory: &'a Memory,
     pub(crate) tombstones: &'a TombstoneRule,
+    /// The horizon of markers whose transactions lose the last of what was left of them.
+    pub(crate) marker_horizon: Timestamp,
     pub(crate) last_batches: &'a LastBatches,
     pub(crate) temporaries: &'a Temporaries<'a>,
 }
@@ -94,6 +96,8 @@ pub(crate) struct Output {
     pub(crate) segment: Replacement,
     /// The highest abort marker that records were removed for.
     pub(crate) highest_abort: Option<Offset>,
+    /// From when on the first of its markers may go.
+    pub(crate) markers_go: Option<Timestamp>,
     pub(crate) bytes_read: u64,
 }
 
@@ -146,7 +150,7 @@ struct Writer {
     times: Vec<u8>,
     aborted: Vec<u8>,
     sum: HeadersSum,
-    tails: TransactionTails,
+    transactions: SegmentTransactions,
     tally: Tally,
     highest_abort: Option<Offset>,
     bytes_read: u64,
@@ -171,7 +175,7 @@ impl Writer {
             times: Vec::new(),
             aborted: Vec::new(),
             sum: HeadersSum::default(),
-            tails: TransactionTails::default(),
+            transactions: SegmentTransactions::default(),
             tally: Tally::default(),
             highest_abort: None,
             bytes_read: 0,
@@ -222,25 +226,26 @@ impl Writer {
         if filter.is_aborted(header) {
             let marker = input.aborted.iter().filter(|range| range.covers(header)).map(|range| range.last_offset).max();
             self.highest_abort = self.highest_abort.max(marker);
-            return self.emptied(rules, header);
+            return self.emptied(rules, filter, header);
         }
         let kept = survivors.of_batch(group, header.base_offset..=header.last_offset())?;
         if kept.is_empty() {
-            return self.emptied(rules, header);
+            return self.emptied(rules, filter, header);
         }
         if kept.len() as u32 == header.count {
-            return self.put(batch.as_bytes(), header);
+            return self.put(filter, batch.as_bytes());
         }
         let horizon = horizon_at(input.horizons, header.base_offset);
         let start = self.buffer.len();
         match filter_batch_to(&batch, kept, horizon, &mut self.scratch, &mut self.buffer).map_err(damaged)? {
-            Filtered::Rewritten { .. } => self.note(start),
-            Filtered::Unchanged => self.put(batch.as_bytes(), header),
-            Filtered::Empty => self.emptied(rules, header),
+            Filtered::Rewritten { .. } => self.note(filter, start),
+            Filtered::Unchanged => self.put(filter, batch.as_bytes()),
+            Filtered::Empty => self.emptied(rules, filter, header),
         }
     }
 
-    /// A control batch stays while batches of its transaction do, and then until its horizon.
+    /// A control batch stays while batches of its transaction do, and then until its horizon, which it gets when the
+    /// last of these go.
     fn marker(
         &mut self,
         rules: &Rules<'_>,
@@ -251,49 +256,57 @@ impl Writer {
         let header = batch.header();
         let control = batch.control(&mut self.scratch.scratch)?;
         let fate = filter.marker(header, control);
-        if fate == MarkerFate::Needed {
+        if fate.keeps_entry() {
             for entry in input.entries.iter().filter(|entry| entry.last_offset == header.base_offset) {
                 self.aborted.extend_from_slice(&entry.encode());
             }
         }
-        let may_go = rules.tombstones.verdict(header.base_offset, input.horizons) == Verdict::MayGo;
-        if header.count > 0 && (fate == MarkerFate::Needed || !may_go) {
-            return self.put(batch.as_bytes(), header);
+        let horizon = match (fate, header.delete_horizon()) {
+            _ if header.count == 0 => return self.emptied(rules, filter, header),
+            (MarkerFate::Superfluous, Some(at)) if rules.tombstones.lets_go(at, header.base_offset) => {
+                return self.emptied(rules, filter, header);
+            }
+            // One that another hand gave it does not count.
+            (MarkerFate::Needed, _) => None,
+            (MarkerFate::Parting | MarkerFate::Superfluous, None) => Some(rules.marker_horizon),
+            (_, at) => at,
+        };
+        if horizon == header.delete_horizon() {
+            return self.put(filter, batch.as_bytes());
         }
-        self.emptied(rules, header)
+        let start = self.buffer.len();
+        stamp_batch(batch, horizon, &mut self.scratch, &mut self.buffer)?;
+        self.note(filter, start)
     }
 
     /// Nothing is left of a batch: it stays, empty, where it is the last of its producer or of the group.
-    fn emptied(&mut self, rules: &Rules<'_>, header: &BatchHeader) -> Result<()> {
+    fn emptied(&mut self, rules: &Rules<'_>, filter: &mut TransactionFilter, header: &BatchHeader) -> Result<()> {
         let of_producer = rules.last_batches.contains(header);
         if !of_producer && header.next_offset() != self.end {
             return Ok(());
         }
         let start = self.buffer.len();
         empty_batch(header, of_producer, &mut self.buffer);
-        self.note(start)
+        self.note(filter, start)
     }
 
     /// Copies a whole batch.
-    fn put(&mut self, bytes: &[u8], header: &BatchHeader) -> Result<()> {
-        debug_assert_eq!(bytes.len(), header.size);
+    fn put(&mut self, filter: &mut TransactionFilter, bytes: &[u8]) -> Result<()> {
         let start = self.buffer.len();
         self.buffer.extend_from_slice(bytes);
-        self.note(start)
+        self.note(filter, start)
     }
 
     /// Takes note of the batch at the end of the buffer, and writes that when it is full.
-    fn note(&mut self, start: usize) -> Result<()> {
+    fn note(&mut self, filter: &mut TransactionFilter, start: usize) -> Result<()> {
         let bytes = self.buffer.get(start..).unwrap_or_default();
         let batch = BatchView::parse(bytes).expect("what was written is a batch");
         let header = *batch.header();
         let control = batch.control(&mut self.scratch.scratch).ok().flatten();
         self.sum.update(bytes);
-        self.tails.observe(&header, control);
-        self.tally.batches += 1;
-        if !header.attributes.is_control() {
-            self.tally.records += u64::from(header.count);
-        }
+        self.transactions.observe(&header, control);
+        self.tally.add_batch(&header);
+        filter.stays(&header);
         let position = self.written + start as u64;
         if position + header.size as u64 > LEN_MAX {
             return Err(ErrorKind::BatchTooLarge { size: header.size, max: LEN_MAX as usize }.into());
@@ -373,7 +386,8 @@ impl Writer {
             ..Facts::new(info.id)
         };
         let segment = Replacement { base: self.base, end: self.end, len: self.written, facts, sums, files };
-        Ok(Output { segment, highest_abort: self.highest_abort, bytes_read: self.bytes_read })
+        let markers_go = self.transactions.horizons().first().map(|markers| markers.at);
+        Ok(Output { segment, highest_abort: self.highest_abort, markers_go, bytes_read: self.bytes_read })
     }
 
     fn write_digest(
@@ -394,8 +408,10 @@ impl Writer {
         let file = rules.storage.open(path, OpenMode::CreateNew).map_err(|e| Error::io(e, path))?;
         let mut digest = DigestWriter::new(file, path, subject, rules.memory.digest_writer());
         survivors.write_entries(group, &(self.base..self.end), &mut digest)?;
-        let tally = Tally { record_bytes: digest.key_bytes(), ..self.tally };
-        digest.finish(&tally, &DigestAnnex { horizons, producers: self.tails.iter().collect() })?;
+        let loose_markers = self.transactions.loose();
+        let tally = Tally { record_bytes: digest.key_bytes(), loose_markers, ..self.tally };
+        let (markers, producers) = (self.transactions.horizons(), self.transactions.producers().collect());
+        digest.finish(&tally, &DigestAnnex { horizons, markers, producers })?;
         Ok(())
     }
 }

@@ -72,7 +72,7 @@ impl Segments {
         let mut writer = DigestWriter::new(Arc::clone(&file), &path, subject, 0);
         writer.push(&self.entries(&records, base)).unwrap();
         let record_bytes = records.iter().map(|record| u64::from(record.bytes)).sum();
-        let tally = Tally { batches: 0, records: records.len() as u64, record_bytes };
+        let tally = Tally { records: records.len() as u64, record_bytes, ..Tally::default() };
         let footer = writer.finish(&tally, &DigestAnnex::default()).unwrap();
         file.sync().unwrap();
         self.facts.push(SegmentFacts {
@@ -83,6 +83,7 @@ impl Segments {
             first_append_at: Timestamp::from_millis(base.as_i64()),
             counts: Some(footer.counts),
             horizons: Vec::new(),
+            markers: Default::default(),
         });
         self.sources.push(Source { path, footer });
         self.records.push(records);
@@ -138,5 +139,6 @@ impl Segments {
 
 /// What a digest counts of a segment where nothing is garbage.
 pub(super) fn clean(records: u64, bytes: u64) -> DigestCounts {
-    DigestCounts { batches: records, records, record_bytes: bytes, keys: records, key_bytes: bytes, tombstones: 0 }
+    let all = DigestCounts { batches: records, records, record_bytes: bytes, ..DigestCounts::default() };
+    DigestCounts { keys: records, key_bytes: bytes, ..all }
 }

@@ -105,6 +105,12 @@ pub(crate) enum Verdict {
 }
 
 impl TombstoneRule {
+    /// Whether a marker at `offset` goes that is superfluous and has this horizon: nobody who is waited for has yet to
+    /// come to it.
+    pub(crate) fn lets_go(&self, at: Timestamp, offset: Offset) -> bool {
+        at <= self.now && offset < self.floor
+    }
+
     /// What is to become of the tombstone at `offset`, in a segment with these horizons.
     pub(crate) fn verdict(&self, offset: Offset, horizons: &[Horizon]) -> Verdict {
         match horizon_at(horizons, offset) {

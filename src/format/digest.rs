@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! blocks   up to 170 entries of 24 bytes, and their CRC-32; all but the last block are full
-//! annex    the horizons (end offset i64, time i64), the producers (id i64, u8)
+//! annex    the horizons (end offset i64, time i64), those of markers (first offset i64, time i64), the producers (id
+//!          i64, flags u8)
 //! footer   fixed: see `DigestFooter::encode`
 //! ```
 //!
@@ -24,13 +25,16 @@ use byteorder::{BigEndian, ByteOrder};
 use super::FormatError;
 use super::fields::Fields;
 use super::siphash::SipHasher;
-use crate::offset::{Offset, Timestamp};
+use crate::offset::Offset;
+
+mod annex;
+
+pub use annex::{DigestAnnex, Horizon, MarkerHorizon, SegmentProducer};
+use annex::{HORIZON_LEN, PRODUCER_LEN};
 
 const MAGIC: [u8; 4] = *b"STLD";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const CRC_LEN: usize = 4;
-const HORIZON_LEN: usize = 16;
-const PRODUCER_LEN: usize = 9;
 /// Of a batch header, what a [`HeadersSum`] takes in: offset, length, epoch, magic, and the checksum of all the rest.
 const SUMMED_LEN: usize = 21;
 
@@ -277,73 +281,6 @@ impl DigestBlocks {
     }
 }
 
-/// From when on the tombstones may go that lie below an offset, and not below that of the horizon before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Horizon {
-    /// One past the last offset that it is for.
-    pub end: Offset,
-    /// From then on they may go.
-    pub at: Timestamp,
-}
-
-/// What a digest says beside its entries.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct DigestAnnex {
-    /// For a segment that compaction has put together: until when the tombstones in its parts were promised to stay.
-    /// In offset order, none twice.
-    pub horizons: Vec<Horizon>,
-    /// The producers that have batches of transactions in the segment or ended one there; `true` when their last batch
-    /// in it is one of a transaction, and not the marker that ends it.
-    pub producers: Vec<(i64, bool)>,
-}
-
-impl DigestAnnex {
-    /// The bytes as on disk.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.horizons.len() * HORIZON_LEN + self.producers.len() * PRODUCER_LEN);
-        for horizon in &self.horizons {
-            out.extend_from_slice(&horizon.end.as_i64().to_be_bytes());
-            out.extend_from_slice(&horizon.at.as_millis().to_be_bytes());
-        }
-        for (id, open) in &self.producers {
-            out.extend_from_slice(&id.to_be_bytes());
-            out.push((*open).into());
-        }
-        out
-    }
-
-    /// Reads the annex that `footer` tells of.
-    pub fn decode(footer: &DigestFooter, bytes: &[u8]) -> Result<DigestAnnex, FormatError> {
-        let computed = crc32fast::hash(bytes);
-        if computed != footer.annex_crc {
-            return Err(FormatError::BadCrc { stored: footer.annex_crc, computed });
-        }
-        if bytes.len() as u64 != footer.annex_len() {
-            return Err(FormatError::BadLength);
-        }
-        let mut fields = Fields(bytes);
-        let mut annex = DigestAnnex::default();
-        for _ in 0..footer.horizons {
-            let horizon = Horizon { end: fields.offset()?, at: fields.timestamp()? };
-            if annex.horizons.last().is_some_and(|last| last.end >= horizon.end) {
-                return Err(FormatError::BadOffset);
-            }
-            annex.horizons.push(horizon);
-        }
-        for _ in 0..footer.producers {
-            let id = fields.u64()? as i64;
-            let open = match fields.u8()? {
-                0 => false,
-                1 => true,
-                _ => return Err(FormatError::Malformed("producer of a digest")),
-            };
-            annex.producers.push((id, open));
-        }
-        fields.end()?;
-        Ok(annex)
-    }
-}
-
 /// What can be told of a segment without reading its entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DigestCounts {
@@ -359,6 +296,13 @@ pub struct DigestCounts {
     pub key_bytes: u64,
     /// How many of them are tombstones.
     pub tombstones: u64,
+    /// Control batches that have a record.
+    pub control_batches: u64,
+    /// Their bytes as stored, with the headers.
+    pub control_bytes: u64,
+    /// Those of them that are markers without a horizon and come right behind another marker of their producer: nothing
+    /// is left of their transactions.
+    pub loose_markers: u64,
 }
 
 /// The end of a digest.
@@ -369,19 +313,21 @@ pub struct DigestFooter {
     /// What is in it.
     pub counts: DigestCounts,
     horizons: u32,
+    markers: u32,
     producers: u32,
     annex_crc: u32,
 }
 
 impl DigestFooter {
     /// Bytes of a footer.
-    pub const LEN: usize = DigestSubject::LEN + 6 * 8 + 3 * 4 + CRC_LEN + 2 + 4;
+    pub const LEN: usize = DigestSubject::LEN + 9 * 8 + 4 * 4 + CRC_LEN + 2 + 4;
 
     /// The footer of a digest with this annex, whose encoded bytes are given too.
     pub fn new(subject: DigestSubject, counts: DigestCounts, annex: &DigestAnnex, annex_bytes: &[u8]) -> DigestFooter {
         let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
-        let (horizons, producers) = (count(annex.horizons.len()), count(annex.producers.len()));
-        let footer = DigestFooter { subject, counts, horizons, producers, annex_crc: crc32fast::hash(annex_bytes) };
+        let (horizons, markers) = (count(annex.horizons.len()), count(annex.markers.len()));
+        let (producers, annex_crc) = (count(annex.producers.len()), crc32fast::hash(annex_bytes));
+        let footer = DigestFooter { subject, counts, horizons, markers, producers, annex_crc };
         assert_eq!(footer.annex_len(), annex_bytes.len() as u64, "the annex is encoded as it is");
         assert_eq!(footer.check(), Ok(()), "a digest is possible");
         footer
@@ -389,7 +335,7 @@ impl DigestFooter {
 
     /// Bytes of the annex.
     pub const fn annex_len(&self) -> u64 {
-        self.horizons as u64 * HORIZON_LEN as u64 + self.producers as u64 * PRODUCER_LEN as u64
+        (self.horizons as u64 + self.markers as u64) * HORIZON_LEN as u64 + self.producers as u64 * PRODUCER_LEN as u64
     }
 
     /// Where the annex begins.
@@ -402,16 +348,20 @@ impl DigestFooter {
         self.annex_position() + self.annex_len() + DigestFooter::LEN as u64
     }
 
-    /// The footer as on disk: subject, counts, horizons (u32), producers (u32), the CRC-32 of the annex, that of all so
-    /// far and the version, the version (u16), and the magic at the very end.
+    /// The footer as on disk: subject, counts, horizons (u32), those of markers (u32), producers (u32), the CRC-32 of
+    /// the annex, that of all so far and the version, the version (u16), and the magic at the very end.
     pub fn encode(&self) -> [u8; DigestFooter::LEN] {
         let mut out = Vec::with_capacity(DigestFooter::LEN);
         out.extend_from_slice(&self.subject.encode());
-        let DigestCounts { batches, records, record_bytes, keys, key_bytes, tombstones } = self.counts;
+        let DigestCounts { batches, records, record_bytes, keys, key_bytes, tombstones, .. } = self.counts;
+        let DigestCounts { control_batches, control_bytes, loose_markers, .. } = self.counts;
         for count in [batches, records, record_bytes, keys, key_bytes, tombstones] {
             out.extend_from_slice(&count.to_be_bytes());
         }
-        for field in [self.horizons, self.producers, self.annex_crc] {
+        for count in [control_batches, control_bytes, loose_markers] {
+            out.extend_from_slice(&count.to_be_bytes());
+        }
+        for field in [self.horizons, self.markers, self.producers, self.annex_crc] {
             out.extend_from_slice(&field.to_be_bytes());
         }
         let crc = footer_crc(&out, VERSION);
@@ -450,8 +400,12 @@ impl DigestFooter {
                 keys: fields.u64()?,
                 key_bytes: fields.u64()?,
                 tombstones: fields.u64()?,
+                control_batches: fields.u64()?,
+                control_bytes: fields.u64()?,
+                loose_markers: fields.u64()?,
             },
             horizons: fields.u32()?,
+            markers: fields.u32()?,
             producers: fields.u32()?,
             annex_crc: fields.u32()?,
         };
@@ -468,7 +422,11 @@ impl DigestFooter {
         }
         let ordered = counts.tombstones <= counts.keys && counts.keys <= counts.records && counts.records <= span;
         let bytes_fit = counts.key_bytes <= counts.record_bytes && counts.record_bytes < 1 << 62;
-        if ordered && bytes_fit && counts.batches <= span { Ok(()) } else { Err(FormatError::BadCount) }
+        let batches_fit = counts.loose_markers <= counts.control_batches
+            && counts.control_batches <= counts.batches
+            && counts.batches <= span
+            && counts.control_bytes <= subject.log_len;
+        if ordered && bytes_fit && batches_fit { Ok(()) } else { Err(FormatError::BadCount) }
     }
 }
 
@@ -482,6 +440,7 @@ fn footer_crc(body: &[u8], version: u16) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::offset::Timestamp;
 
     fn subject() -> DigestSubject {
         DigestSubject { key_id: 7, base: Offset::new(100), end: Offset::new(900), log_len: 4096, headers_sum: 9 }
@@ -493,12 +452,28 @@ mod tests {
                 Horizon { end: Offset::new(300), at: Timestamp::from_millis(5) },
                 Horizon { end: Offset::new(900), at: Timestamp::from_millis(-3) },
             ],
-            producers: vec![(-1, false), (i64::MAX, true)],
+            markers: [(-3, 130), (9, 101)]
+                .map(|(at, first)| MarkerHorizon { at: Timestamp::from_millis(at), first: Offset::new(first) })
+                .to_vec(),
+            producers: vec![
+                SegmentProducer { id: -1, open: false, leads: true },
+                SegmentProducer { id: i64::MAX, open: true, leads: false },
+            ],
         }
     }
 
     fn counts() -> DigestCounts {
-        DigestCounts { batches: 3, records: 500, record_bytes: 50_000, keys: 400, key_bytes: 40_000, tombstones: 20 }
+        DigestCounts {
+            batches: 30,
+            records: 500,
+            record_bytes: 50_000,
+            keys: 400,
+            key_bytes: 40_000,
+            tombstones: 20,
+            control_batches: 9,
+            control_bytes: 700,
+            loose_markers: 4,
+        }
     }
 
     fn footer() -> DigestFooter {
@@ -544,7 +519,7 @@ mod tests {
         let decoded = DigestFooter::decode(&footer().encode()).unwrap();
         assert_eq!(decoded, footer());
         assert_eq!(DigestAnnex::decode(&decoded, &annex().encode()), Ok(annex()));
-        assert_eq!(decoded.file_len(), 400 * 24 + 3 * 4 + 2 * 16 + 2 * 9 + DigestFooter::LEN as u64);
+        assert_eq!(decoded.file_len(), 400 * 24 + 3 * 4 + 4 * 16 + 2 * 9 + DigestFooter::LEN as u64);
     }
 
     #[test]
@@ -586,10 +561,10 @@ mod tests {
     fn a_newer_version_is_named() {
         let mut bytes = footer().encode();
         let version = DigestFooter::LEN - 6;
-        bytes[version + 1] = 2;
-        let crc = footer_crc(&bytes[..version - CRC_LEN], 2);
+        bytes[version + 1] = 3;
+        let crc = footer_crc(&bytes[..version - CRC_LEN], 3);
         bytes[version - CRC_LEN..version].copy_from_slice(&crc.to_be_bytes());
-        assert_eq!(DigestFooter::decode(&bytes), Err(FormatError::BadVersion { found: 2, supported: 1 }));
+        assert_eq!(DigestFooter::decode(&bytes), Err(FormatError::BadVersion { found: 3, supported: 2 }));
     }
 
     #[test]
@@ -606,6 +581,9 @@ mod tests {
         assert_eq!(with(|f| f.counts.tombstones = 401), Err(FormatError::BadCount));
         assert_eq!(with(|f| f.counts.key_bytes = 50_001), Err(FormatError::BadCount));
         assert_eq!(with(|f| f.counts.batches = 801), Err(FormatError::BadCount));
+        assert_eq!(with(|f| f.counts.control_batches = 31), Err(FormatError::BadCount));
+        assert_eq!(with(|f| f.counts.control_bytes = 4097), Err(FormatError::BadCount));
+        assert_eq!(with(|f| f.counts.loose_markers = 10), Err(FormatError::BadCount));
         assert_eq!(with(|f| f.subject.end = Offset::new(99)), Err(FormatError::BadOffset));
         assert_eq!(with(|f| f.subject.end = Offset::new(100 + (1 << 31) + 1)), Err(FormatError::BadOffset));
     }

@@ -88,8 +88,6 @@ fn rewrite(
     scratch: &mut FilterScratch,
     out: &mut Vec<u8>,
 ) -> Result<Filtered, FormatError> {
-    let FilterScratch { scratch, compressor, runs, records: encoded } = scratch;
-    let codec = batch.header().attributes.codec()?;
     if kept.count == 0 {
         return Ok(Filtered::Empty);
     }
@@ -97,24 +95,50 @@ fn rewrite(
         return Ok(Filtered::Unchanged);
     }
     let header = rewritten_header(batch.header(), kept, horizon);
+    write(batch, &header, scratch, out)?;
+    Ok(Filtered::Rewritten { records: kept.count })
+}
+
+/// Appends a batch with another delete horizon, or without one; all else of it stays. After an error `out` is as before.
+pub(crate) fn stamp_batch(
+    batch: &BatchView<'_>,
+    horizon: Option<Timestamp>,
+    scratch: &mut FilterScratch,
+    out: &mut Vec<u8>,
+) -> Result<(), FormatError> {
+    choose(batch, &mut |_| true, scratch)?;
+    let old = batch.header();
+    let attributes = old.attributes.with_delete_horizon(horizon.is_some());
+    let header = BatchHeader { attributes, base_timestamp: horizon.unwrap_or(old.max_timestamp), ..*old };
+    write(batch, &header, scratch, out)
+}
+
+/// Appends a batch with this header and the records of the runs that were noted.
+fn write(
+    batch: &BatchView<'_>,
+    header: &BatchHeader,
+    scratch: &mut FilterScratch,
+    out: &mut Vec<u8>,
+) -> Result<(), FormatError> {
+    let FilterScratch { scratch, compressor, runs, records: encoded } = scratch;
+    let codec = batch.header().attributes.codec()?;
     let start = out.len();
     let written = (|| {
         let plain = if codec == Codec::None { batch.payload() } else { scratch.decompressed() };
         out.resize(start + BATCH_HEADER_LEN, 0);
         if codec == Codec::None {
-            copy_runs(plain, runs, batch.header(), &header, out)?;
+            copy_runs(plain, runs, batch.header(), header, out)?;
         } else {
             encoded.clear();
-            copy_runs(plain, runs, batch.header(), &header, encoded)?;
+            copy_runs(plain, runs, batch.header(), header, encoded)?;
             compressor.compress(codec, None, encoded, out)?;
         }
         header.seal(out.get_mut(start..).unwrap_or_default())
     })();
-    if let Err(error) = written {
+    if written.is_err() {
         out.truncate(start);
-        return Err(error);
     }
-    Ok(Filtered::Rewritten { records: kept.count })
+    written
 }
 
 /// Appends what is left of a batch that lost all its records: a header without records, which covers the same offsets.
@@ -252,6 +276,7 @@ mod tests {
 
     use super::super::{Record, RecordBatch};
     use super::*;
+    use crate::format::{Marker, end_marker};
 
     fn batch_of(sizes: &[u8], codec: Codec) -> RecordBatch {
         let values: Vec<_> = sizes.iter().map(|size| vec![*size; usize::from(*size)]).collect();
@@ -296,6 +321,26 @@ mod tests {
                 filtered_alike(&BatchView::parse(&bytes).unwrap(), keeps(masks[1]));
             }
         }
+    }
+
+    #[test]
+    fn a_marker_says_the_same_with_a_horizon_and_without() {
+        let marker = end_marker(Marker::Abort, 7, 2, 5, Timestamp::from_millis(90_000)).unwrap();
+        let mut scratch = FilterScratch::default();
+        let control = |bytes: &[u8]| {
+            let batch = BatchView::parse(bytes).unwrap();
+            batch.check_crc().unwrap();
+            (batch.control(&mut Scratch::default()).unwrap(), batch.header().delete_horizon())
+        };
+        let mut bytes = marker.as_bytes().to_vec();
+        for horizon in [Some(5), Some(i64::MAX), None] {
+            let horizon = horizon.map(Timestamp::from_millis);
+            let mut stamped = vec![1];
+            stamp_batch(&BatchView::parse(&bytes).unwrap(), horizon, &mut scratch, &mut stamped).unwrap();
+            bytes = stamped.split_off(1);
+            assert_eq!(control(&bytes), (control(marker.as_bytes()).0, horizon));
+        }
+        assert_eq!(&bytes[..], &marker.as_bytes()[..]);
     }
 
     #[test]

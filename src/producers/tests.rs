@@ -268,18 +268,34 @@ fn only_idle_producers_expire_and_none_leave_nothing_behind() {
 }
 
 #[test]
-fn the_last_batches_are_the_last_data_or_the_markers_of_the_epoch() {
+fn the_last_batches_are_the_last_data_or_the_last_marker_of_the_epoch() {
     let mut log = Log::new();
     log.data(DATA, 1, 0, 4);
     log.data(DATA, 1, 0, 2);
     log.marker(Marker::Abort, 2, 3);
-    let last = log.producers.last_batches();
+    log.marker(Marker::Abort, 2, 3);
+    let last = log.producers.last_batches(Offset::MAX);
     assert!(last.contains(&batch(DATA, 1, 0, 4, 2)));
     assert!(!last.contains(&batch(DATA, 1, 0, 0, 4)));
-    assert!(last.contains(&batch(CONTROL, 2, 3, 6, 1)));
-    assert!(!last.contains(&batch(CONTROL, 2, 2, 6, 1)), "an older epoch");
-    assert!(!last.contains(&batch(DATA, 2, 3, 6, 1)));
+    assert!(last.contains(&batch(CONTROL, 2, 3, 7, 1)));
+    assert!(!last.contains(&batch(CONTROL, 2, 3, 6, 1)), "one before");
+    assert!(!last.contains(&batch(DATA, 2, 3, 7, 1)));
     assert!(!last.contains(&batch(DATA, 9, 0, 5, 1)), "an unknown producer");
+}
+
+#[test]
+fn where_the_last_marker_is_not_known_or_not_durable_any_of_the_epoch_stays() {
+    let mut log = Log::new();
+    log.data(DATA, 1, 0, 4);
+    log.marker(Marker::Abort, 2, 3);
+    log.marker(Marker::Abort, 2, 3);
+    let snapshot = crate::format::snapshot::decode(&log.producers.to_snapshot()).unwrap();
+    let restored = Producers::from_snapshot(&snapshot);
+    for last in [log.producers.last_batches(Offset::new(5)), restored.last_batches(Offset::MAX)] {
+        assert!(last.contains(&batch(CONTROL, 2, 3, 5, 1)));
+        assert!(last.contains(&batch(CONTROL, 2, 3, 4, 1)));
+        assert!(!last.contains(&batch(CONTROL, 2, 2, 4, 1)), "an older epoch");
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::FormatError;
 use crate::format::digest::{
     DigestAnnex, DigestBlocks, DigestCounts, DigestEntry, DigestFooter, DigestSubject, KeyHash,
 };
 use crate::format::file_name::{SegmentFileKind, Suffix};
+use crate::format::{BatchHeader, FormatError};
 use crate::offset::Offset;
 use crate::storage::{File, OpenMode, Storage, files};
 
@@ -26,6 +26,23 @@ pub(crate) struct Tally {
     pub(crate) records: u64,
     /// Their bytes, uncompressed; of aborted ones as stored.
     pub(crate) record_bytes: u64,
+    /// Control batches that have a record, and their bytes.
+    pub(crate) control: (u64, u64),
+    /// See [`DigestCounts::loose_markers`].
+    pub(crate) loose_markers: u64,
+}
+
+impl Tally {
+    /// Counts a batch, and its records but for their bytes.
+    pub(crate) fn add_batch(&mut self, header: &BatchHeader) {
+        self.batches += 1;
+        if !header.attributes.is_control() {
+            self.records += u64::from(header.count);
+        } else if header.count > 0 {
+            self.control.0 += 1;
+            self.control.1 += header.size as u64;
+        }
+    }
 }
 
 /// Writes a digest, entry by entry in the order of their hashes.
@@ -104,8 +121,9 @@ impl DigestWriter {
         if self.buffer.len() > self.block_start {
             self.end_block()?;
         }
-        let Tally { batches, records, record_bytes } = *tally;
-        let counts = DigestCounts { batches, records, record_bytes, ..self.counts };
+        let Tally { batches, records, record_bytes, control: (control_batches, control_bytes), loose_markers } = *tally;
+        let controls = DigestCounts { control_batches, control_bytes, loose_markers, ..self.counts };
+        let counts = DigestCounts { batches, records, record_bytes, ..controls };
         let annex_bytes = annex.encode();
         let footer = DigestFooter::new(self.subject, counts, annex, &annex_bytes);
         self.buffer.extend_from_slice(&annex_bytes);
@@ -231,10 +249,10 @@ pub(crate) fn remove_undecided(place: &Place, bases: &[Offset], mut ended: BTree
     for base in bases.iter().rev() {
         let path = place.segment_path(*base, SegmentFileKind::Digest, Suffix::None);
         let Some(annex) = stored_annex(&*place.storage, &path)? else { continue };
-        if annex.producers.iter().any(|(producer, open)| *open && !ended.contains(producer)) {
+        if annex.producers.iter().any(|producer| producer.open && !ended.contains(&producer.id)) {
             files::remove(&*place.storage, &path)?;
         }
-        ended.extend(annex.producers.iter().filter(|(_, open)| !open).map(|(producer, _)| *producer));
+        ended.extend(annex.producers.iter().filter(|producer| !producer.open).map(|producer| producer.id));
     }
     Ok(())
 }

@@ -61,10 +61,25 @@ fn fate(filter: &mut TransactionFilter, batch: &Batch) -> MarkerFate {
     filter.marker(&batch.header, batch.control)
 }
 
-fn tails(batches: &[Batch]) -> TransactionTails {
-    let mut tails = TransactionTails::default();
-    batches.iter().for_each(|batch| tails.observe(&batch.header, batch.control));
-    tails
+fn observed(batches: &[Batch]) -> SegmentTransactions {
+    let mut observed = SegmentTransactions::default();
+    batches.iter().for_each(|batch| observed.observe(&batch.header, batch.control));
+    observed
+}
+
+/// A data batch that is read; whether it stays.
+fn take(filter: &mut TransactionFilter, batch: &Batch, stays: bool) {
+    filter.is_aborted(&batch.header);
+    if stays {
+        filter.stays(&batch.header);
+    }
+}
+
+/// The same marker with a horizon.
+fn stamped(marker: Batch, at: i64) -> Batch {
+    let attributes = marker.header.attributes.with_delete_horizon(true);
+    let header = BatchHeader { attributes, base_timestamp: Timestamp::from_millis(at), ..marker.header };
+    Batch { header, ..marker }
 }
 
 #[test]
@@ -128,7 +143,7 @@ fn the_aborted_batches_of_a_log_that_kafka_wrote_are_found() {
         }
     }
     assert_eq!(aborted, [(3, 4), (7, 7), (11, 11)]);
-    assert_eq!(needed, [6, 8, 10, 12].map(|marker| (marker, MarkerFate::Needed)));
+    assert_eq!(needed, [6, 8, 10, 12].map(|marker| (marker, MarkerFate::Parting)), "none of the batches stays");
 }
 
 #[test]
@@ -136,14 +151,20 @@ fn a_marker_is_needed_while_a_batch_of_its_transaction_is_there() {
     use MarkerFate::*;
     let mut filter = TransactionFilter::default();
     assert_eq!(fate(&mut filter, &marker(Marker::Commit, 1, 0)), Superfluous);
-    assert!(!filter.is_aborted(&data(1, 1).header));
+    take(&mut filter, &data(1, 1), true);
     assert_eq!(fate(&mut filter, &marker(Marker::Abort, 2, 3)), Superfluous, "another producer's");
     assert_eq!(fate(&mut filter, &marker(Marker::Commit, 1, 4)), Needed);
     assert_eq!(fate(&mut filter, &marker(Marker::Commit, 1, 5)), Superfluous);
-    filter.is_aborted(&batch(PLAIN, 1, 6, None).header);
+    take(&mut filter, &batch(PLAIN, 1, 6, None), true);
     assert_eq!(fate(&mut filter, &marker(Marker::Commit, 1, 8)), Superfluous, "no transaction's batch");
     assert_eq!(fate(&mut filter, &marker(Marker::Other(5), 1, 9)), Needed);
     assert_eq!(fate(&mut filter, &batch(CONTROL, 1, 10, None)), Superfluous, "it has lost its record");
+    take(&mut filter, &data(1, 11), true);
+    take(&mut filter, &data(1, 13), false);
+    take(&mut filter, &data(2, 15), false);
+    assert_eq!(fate(&mut filter, &marker(Marker::Commit, 1, 17)), Needed, "one of two batches stays");
+    assert_eq!(fate(&mut filter, &marker(Marker::Commit, 2, 18)), Parting, "its only batch goes with this walk");
+    assert_eq!(fate(&mut filter, &marker(Marker::Commit, 2, 19)), Superfluous);
 }
 
 #[test]
@@ -151,21 +172,77 @@ fn segments_that_are_not_read_count_by_what_is_known_of_them() {
     use MarkerFate::*;
     let known = [data(1, 0), data(2, 2), marker(Marker::Commit, 2, 4), marker(Marker::Abort, 3, 5)];
     let mut filter = TransactionFilter::default();
-    filter.pass_segment(tails(&known).iter());
-    filter.pass_segment(tails(&[data(4, 6)]).iter());
+    assert!(filter.pass_segment(observed(&known).producers()), "nothing is left of the transaction of 3");
+    assert!(!filter.pass_segment(observed(&[data(4, 6)]).producers()));
     for (producer, expected) in [(1, Needed), (2, Superfluous), (3, Superfluous), (4, Needed), (5, Superfluous)] {
         assert_eq!(fate(&mut filter, &marker(Marker::Commit, producer, 10)), expected, "{producer}");
     }
 }
 
 #[test]
+fn a_segment_that_is_not_read_tells_of_a_marker_whose_transaction_the_walk_has_emptied() {
+    let upper = [marker(Marker::Commit, 1, 10), data(2, 11), marker(Marker::Commit, 2, 13)];
+    for (stays, expected) in [(true, false), (false, true)] {
+        let mut filter = TransactionFilter::default();
+        take(&mut filter, &data(1, 0), stays);
+        assert_eq!(filter.pass_segment(observed(&upper).producers()), expected);
+    }
+    let mut filter = TransactionFilter::default();
+    take(&mut filter, &data(1, 0), false);
+    let has_horizon = [stamped(upper[0], 5), upper[1], upper[2]];
+    assert!(!filter.pass_segment(observed(&has_horizon).producers()), "it has a horizon already");
+    let mut filter = TransactionFilter::default();
+    filter.pass_unknown_segment();
+    assert!(!filter.pass_segment(observed(&upper).producers()), "what is not known may hold its batches");
+}
+
+#[test]
+fn a_segment_tells_which_markers_have_lost_their_transactions_and_from_when_on_they_may_go() {
+    let observed = observed(&[
+        marker(Marker::Commit, 1, 0),
+        marker(Marker::Commit, 1, 1),
+        data(1, 2),
+        marker(Marker::Abort, 1, 4),
+        stamped(marker(Marker::Abort, 1, 5), 70),
+        stamped(marker(Marker::Commit, 2, 6), 50),
+        marker(Marker::Commit, 2, 7),
+        stamped(marker(Marker::Commit, 1, 8), 50),
+        data(3, 9),
+        stamped(marker(Marker::Commit, 3, 11), 10),
+        data(3, 12),
+    ]);
+    let horizon = |at, first| MarkerHorizon { at: Timestamp::from_millis(at), first: Offset::new(first) };
+    assert_eq!(observed.horizons(), [horizon(50, 6), horizon(70, 5)], "not of one with batches");
+    assert_eq!(observed.loose(), 2, "those at 1 and 7");
+    let producers: Vec<_> = observed.producers().map(|producer| (producer.id, producer.open, producer.leads)).collect();
+    assert_eq!(producers, [(1, false, true), (2, false, false), (3, true, false)]);
+}
+
+#[test]
+fn of_many_horizons_the_latest_are_one_that_is_none_too_early() {
+    let mut observed = SegmentTransactions::default();
+    for n in 0..200 {
+        let marker = stamped(marker(Marker::Commit, 1, 1000 - n), n as i64);
+        observed.observe(&marker.header, marker.control);
+    }
+    let horizons = observed.horizons();
+    assert_eq!(horizons.len(), HORIZONS_MAX);
+    assert!(horizons.is_sorted());
+    let last = horizons[HORIZONS_MAX - 1];
+    assert_eq!((last.at.as_millis(), last.first.get()), (199, 801));
+}
+
+#[test]
 fn behind_an_unknown_segment_each_producers_next_marker_is_needed() {
     use MarkerFate::*;
     let mut filter = TransactionFilter::default();
-    filter.pass_segment([(1, false), (2, true)]);
+    let producer = |id, open| SegmentProducer { id, open, leads: false };
+    filter.pass_segment([producer(1, false), producer(2, true)]);
+    assert!(filter.knows_all());
     filter.pass_unknown_segment();
-    for producer in [1, 2, 3] {
-        assert_eq!(fate(&mut filter, &marker(Marker::Commit, producer, 10)), Needed, "{producer}");
+    assert!(!filter.knows_all());
+    for (producer, expected) in [(1, Unknown), (2, Needed), (3, Unknown)] {
+        assert_eq!(fate(&mut filter, &marker(Marker::Commit, producer, 10)), expected, "{producer}");
         assert_eq!(fate(&mut filter, &marker(Marker::Commit, producer, 11)), Superfluous, "{producer}");
     }
 }
@@ -266,7 +343,9 @@ proptest! {
             for (i, segment) in segments.iter().enumerate() {
                 if read >> (i % 64) & 1 == 0 || segment.is_empty() {
                     match drop >> (i % 64) & 1 {
-                        0 => filter.pass_segment(tails(segment).iter()),
+                        0 => {
+                            filter.pass_segment(observed(segment).producers());
+                        }
                         _ => filter.pass_unknown_segment(),
                     }
                     output.push(segment.clone());
@@ -276,10 +355,14 @@ proptest! {
                 let kept = segment.iter().filter(|batch| {
                     let open = first_open.is_some_and(|open| batch.header.base_offset >= open);
                     let chosen = drop >> (batch.header.base_offset.get() % 64) & 1 == 1;
-                    match batch.header.attributes.is_control() {
-                        true => filter.marker(&batch.header, batch.control) == MarkerFate::Needed,
-                        false => !filter.is_aborted(&batch.header) && (open || !chosen),
+                    if batch.header.attributes.is_control() {
+                        return filter.marker(&batch.header, batch.control) != MarkerFate::Superfluous;
                     }
+                    let stays = !filter.is_aborted(&batch.header) && (open || !chosen);
+                    if stays {
+                        filter.stays(&batch.header);
+                    }
+                    stays
                 });
                 output.push(kept.copied().collect());
             }

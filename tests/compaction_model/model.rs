@@ -70,6 +70,11 @@ pub struct Model {
     /// producers when what followed them was cut: these may have gone before.
     pub shown: BTreeSet<u64>,
     pub excused: BTreeSet<u64>,
+    /// Markers that the log showed last, those that were there before and have gone since, and those of transactions of
+    /// which nothing was left, with the time when that was seen first.
+    pub markers: BTreeSet<u64>,
+    pub gone_markers: Vec<u64>,
+    pub parted: BTreeMap<u64, i64>,
 }
 
 impl Model {
@@ -88,6 +93,8 @@ impl Model {
             self.entries.clear();
         }
         self.entries.retain(|entry| entry.next <= end);
+        self.markers.retain(|marker| *marker < end);
+        self.parted.retain(|marker, _| *marker < end);
         self.present = self.present.range(..end).copied().collect();
         self.end = end;
         self.high_watermark = self.high_watermark.map(|mark| mark.min(end));
@@ -199,6 +206,10 @@ impl Model {
             }
         }
         self.check_producers(&shown)?;
+        let is_marker = |base: &u64| self.entries.iter().any(|entry| entry.base == *base && entry.marker.is_some());
+        let markers = shown.iter().filter(|(base, (count, _))| *count > 0 && is_marker(base)).map(|(base, _)| *base);
+        let before = std::mem::replace(&mut self.markers, markers.collect());
+        self.gone_markers.extend(before.difference(&self.markers).filter(|marker| **marker >= self.start));
         self.shown = shown.into_iter().filter(|(_, (_, producer))| *producer >= 0).map(|(base, _)| base).collect();
         Ok(present)
     }
@@ -219,6 +230,31 @@ impl Model {
                 prop_assert!(there, "the marker at {} of what is left at {}", marker, entry.base);
             }
         }
+        Ok(())
+    }
+
+    /// That each marker which has gone since was one of a transaction of which nothing has been left for so long.
+    pub fn check_markers(&mut self, now: i64, delete_retention: i64) -> Checked<usize> {
+        let gone = std::mem::take(&mut self.gone_markers);
+        for marker in &gone {
+            let since = self.parted.get(marker);
+            let rightly = since.is_some_and(|since| since + delete_retention <= now);
+            prop_assert!(rightly, "the marker at {} went at {}, parted since {:?}", marker, now, since);
+        }
+        let mut open: BTreeMap<i64, bool> = BTreeMap::new();
+        for entry in self.entries.iter().filter(|entry| entry.transactional) {
+            match entry.marker {
+                None => *open.entry(entry.producer).or_default() |= self.shown.contains(&entry.base),
+                Some(_) if open.insert(entry.producer, false) == Some(true) => {}
+                Some(_) => drop(self.parted.entry(entry.base).or_insert(now)),
+            }
+        }
+        Ok(gone.len())
+    }
+
+    /// That no marker goes but by a compaction.
+    pub fn check_no_marker_gone(&self) -> Checked {
+        prop_assert!(self.gone_markers.is_empty(), "markers at {:?} are gone", self.gone_markers);
         Ok(())
     }
 
@@ -271,7 +307,9 @@ impl Entry {
             prop_assert!(producer == kept || producer == (-1, -1, -1), "the producer at {}", self.base);
             return Ok(());
         }
-        prop_assert!(self.marker.is_none(), "a marker has changed at {}", self.base);
+        if self.marker.is_some() {
+            return self.check_stamped(view);
+        }
         prop_assert!(header.count < old.count, "nothing went at {}, yet it has changed", self.base);
         prop_assert_eq!(
             (header.producer_id, header.producer_epoch, header.base_sequence, header.leader_epoch),
@@ -285,6 +323,21 @@ impl Entry {
             prop_assert_eq!(Some(&record), known, "a record of the batch at {}", self.base);
             present.insert(record.offset);
         }
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// A marker says the same with a horizon.
+    fn check_stamped(&self, view: &BatchView<'_>) -> Checked {
+        let (old, mut scratch) = (BatchView::parse(&self.bytes).unwrap(), Scratch::default());
+        let (header, before) = (view.header(), old.header());
+        prop_assert!(header.delete_horizon().is_some(), "the marker at {} has changed", self.base);
+        prop_assert_eq!(view.control(&mut scratch).unwrap(), old.control(&mut scratch).unwrap());
+        prop_assert_eq!(
+            (header.producer_id, header.producer_epoch, header.max_timestamp, header.leader_epoch, header.count),
+            (before.producer_id, before.producer_epoch, before.max_timestamp, before.leader_epoch, before.count)
+        );
         Ok(())
     }
 }

@@ -411,6 +411,8 @@ impl Run {
         };
         let present = self.present()?;
         self.model.check_removed(&present, &pass)?;
+        let markers_gone = self.model.check_markers(now, i64::from(self.setup.delete_retention))?;
+        self.count("removed markers", markers_gone as u64);
         let gone: Vec<u64> =
             self.model.present.difference(&present).copied().filter(|at| *at >= self.model.start).collect();
         prop_assert!(gone.iter().all(|at| *at < pinned), "{:?} went above the pin", gone);
@@ -583,6 +585,7 @@ impl Run {
         let known: BTreeSet<u64> = self.model.present.range(self.model.start..).copied().collect();
         let present: BTreeSet<u64> = present.range(self.model.start..).copied().collect();
         prop_assert_eq!(present, known, "what is there changes by compaction only");
+        self.model.check_no_marker_gone()?;
         let mut reader = self.reader_from_start()?;
         let mut latest = Latest::new();
         while let Some(record) = reader.next_record().map_err(failed("read"))? {

@@ -162,7 +162,7 @@ pub fn digest(data: &[u8]) {
     let mut footer = *footer;
     let at = DigestFooter::LEN - 10;
     footer[at - 4..at].copy_from_slice(&crc32fast::hash(annex).to_be_bytes());
-    footer[at + 4..].copy_from_slice(b"\0\x01STLD");
+    footer[at + 4..].copy_from_slice(b"\0\x02STLD");
     let mut checked = crc32fast::Hasher::new();
     checked.update(&footer[..at]);
     checked.update(&footer[at + 4..at + 6]);

@@ -96,7 +96,7 @@ fn add_digest(segments: &mut Segments, base: u64, entries: &[DigestEntry]) {
         blocks.seal(number as u64, &mut bytes, start);
     }
     let (keys, key_bytes) = (entries.len() as u64, entries.iter().map(|entry| u64::from(entry.record_bytes())).sum());
-    let counts = DigestCounts { batches: 0, records: keys, record_bytes: key_bytes, keys, key_bytes, tombstones: 0 };
+    let counts = DigestCounts { records: keys, record_bytes: key_bytes, keys, key_bytes, ..DigestCounts::default() };
     let footer = DigestFooter::new(subject, counts, &DigestAnnex::default(), &[]);
     bytes.extend_from_slice(&footer.encode());
     let path = segments.path();

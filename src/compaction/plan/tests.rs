@@ -1,5 +1,7 @@
 use super::*;
 use crate::compaction::testing::clean;
+use crate::counted::MarkerFacts;
+use crate::format::digest::MarkerHorizon;
 
 const MIB: u64 = 1 << 20;
 
@@ -13,6 +15,7 @@ fn segments(bytes: &[u64]) -> Vec<SegmentFacts> {
         first_append_at: at(number as i64 * 1000),
         counts: Some(clean(100, *bytes / 2)),
         horizons: Vec::new(),
+        markers: Default::default(),
     };
     bytes.iter().enumerate().map(segment).collect()
 }
@@ -29,6 +32,8 @@ fn rules() -> PlanRules {
         max_compaction_lag: None,
         segment_bytes: MIB,
         segment_index_bytes: MIB,
+        floor: Offset::MAX,
+        delete_retention: Duration::from_secs(60),
         held_until: None,
     }
 }
@@ -120,7 +125,31 @@ fn a_segment_is_expected_to_keep_its_live_bytes_and_the_headers_of_their_batches
     assert_eq!(left(whole, dead(50, 500, 0)), 500 + headers(10));
     assert_eq!(left(whole, dead(98, 980, 0)), 20 + headers(3), "two records, and the last batch");
     assert_eq!(left(500 + headers(10), dead(50, 500, 0)), 250 + headers(10), "compressed to a half");
+    let counts_with = DigestCounts { batches: 110, control_batches: 100, control_bytes: 7800, ..counts };
+    let left_with = |garbage| bytes_without_garbage(whole + 8700, &counts_with, &garbage);
+    assert_eq!(left_with(dead(98, 980, 0)), 20 + headers(3) + 8700, "markers may all stay, with a horizon");
     let segment = SegmentFacts { index_bytes: 800, ..segments(&[whole]).remove(0) };
     let item = Item::of(0, &segment, &counts, &dead(50, 500, 0), None);
     assert_eq!(item.index_bytes, 800 * (500 + headers(10)) / whole);
+}
+
+#[test]
+fn markers_that_may_go_or_are_to_get_a_horizon_are_chosen_and_the_others_wait() {
+    let horizon = |millis, first| MarkerHorizon { at: at(millis), first: Offset::new(first) };
+    let markers = [
+        MarkerFacts { horizons: vec![horizon(100_000, 5), horizon(900_000, 6)], without_since: None },
+        MarkerFacts { horizons: vec![horizon(100_001, 101)], without_since: None },
+        MarkerFacts { horizons: Vec::new(), without_since: Some(at(40_000)) },
+        MarkerFacts { horizons: Vec::new(), without_since: Some(at(70_000)) },
+        MarkerFacts { horizons: vec![horizon(90_000, 450)], without_since: None },
+    ];
+    let mut all = segments(&[MIB; 5]);
+    all.iter_mut().zip(markers).for_each(|(segment, markers)| segment.markers = markers);
+    let mut rules = PlanRules { floor: Offset::new(450), held_until: Some(at(110_000)), ..rules() };
+    let first = plan(&all, &[Garbage::default(); 5], &rules);
+    assert_eq!(chosen(&first), [(0..1, vec![Reason::Markers]), (2..3, vec![Reason::Markers])]);
+    assert_eq!(first.next_deadline, Some(at(100_001)));
+    rules.floor = Offset::new(451);
+    let passed = plan(&all, &[Garbage::default(); 5], &rules);
+    assert_eq!(chosen(&passed)[2], (4..5, vec![Reason::Markers]));
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::format::digest::{Horizon, KeyHasher};
+use crate::format::digest::{Horizon, KeyHasher, MarkerHorizon, SegmentProducer};
 use crate::offset::Timestamp;
 use crate::storage::sim::SimStorage;
 
@@ -21,7 +21,9 @@ fn expected(span: u64) -> Expected {
 
 fn annex() -> DigestAnnex {
     let horizons = vec![Horizon { end: Offset::new(1001), at: Timestamp::from_millis(9) }];
-    DigestAnnex { horizons, producers: vec![(4, true), (5, false)] }
+    let markers = vec![MarkerHorizon { at: Timestamp::from_millis(4), first: Offset::new(1000) }];
+    let producer = |id, open, leads| SegmentProducer { id, open, leads };
+    DigestAnnex { horizons, markers, producers: vec![producer(4, true, true), producer(5, false, false)] }
 }
 
 /// The entries of keys 0 to `keys`, sorted.
@@ -39,7 +41,7 @@ fn write(storage: &SimStorage, entries: &[DigestEntry], memory: usize) -> Digest
     let span = entries.len() as u64 + 1;
     let mut writer = DigestWriter::new(file, path, subject(span), memory);
     entries.chunks(100).for_each(|entries| writer.push(entries).unwrap());
-    let tally = Tally { batches: 1, records: span, record_bytes: span * 1_000_000 };
+    let tally = Tally { batches: 1, records: span, record_bytes: span * 1_000_000, ..Tally::default() };
     writer.finish(&tally, &annex()).unwrap()
 }
 

@@ -121,12 +121,16 @@ impl Dump<'_> {
         let horizons: Vec<Value> =
             digest.annex.horizons.iter().map(|h| json!({ "end": h.end.get(), "atMs": h.at.as_millis() })).collect();
         let producers: Vec<Value> =
-            digest.annex.producers.iter().map(|(id, open)| json!({ "id": id, "open": open })).collect();
+            digest.annex.producers.iter().map(|p| json!({ "id": p.id, "open": p.open, "leads": p.leads })).collect();
+        let markers = digest.annex.markers.iter();
+        let markers: Vec<Value> =
+            markers.map(|m| json!({ "first": m.first.get(), "atMs": m.at.as_millis() })).collect();
         let fields = json!({
             "base": subject.base.get(), "end": subject.end.get(), "logBytes": subject.log_len,
             "batches": counts.batches, "records": counts.records, "recordBytes": counts.record_bytes,
             "keys": counts.keys, "keyBytes": counts.key_bytes, "tombstones": counts.tombstones,
-            "horizons": horizons, "producers": producers,
+            "controlBatches": counts.control_batches, "controlBytes": counts.control_bytes,
+            "looseMarkers": counts.loose_markers, "horizons": horizons, "markers": markers, "producers": producers,
         });
         self.show(place, "digest", fields)?;
         if self.args.batches {
