@@ -410,7 +410,7 @@ fn fault(draw: &mut Draw) -> (Op, Op) {
         Call::Create,
         Call::SetLen,
         Call::Map,
-        Call::WriteOut,
+        Call::Reserve,
     ];
     let injection = Injection {
         calls: Calls::Only(calls[draw.below(calls.len() as u64) as usize]),

@@ -30,13 +30,15 @@ pub enum Call {
     Look,
     /// A file mapped. Reserved space that cannot be mapped is there all the same.
     Map,
+    /// Zeros of reserved space written. A failed one may leave any part of itself; the append does without the space.
+    Reserve,
     /// Written bytes handed to the medium before the sync that makes them durable.
     WriteOut,
 }
 
 impl Call {
     /// All kinds.
-    pub const ALL: [Call; 13] = [
+    pub const ALL: [Call; 14] = [
         Call::Write,
         Call::SetLen,
         Call::Sync,
@@ -50,6 +52,7 @@ impl Call {
         Call::Look,
         Call::Map,
         Call::WriteOut,
+        Call::Reserve,
     ];
 
     /// Whether it changes something, on the disk or in what the disk will keep.

@@ -312,7 +312,8 @@ impl SimFile {
 
     fn write_by(&self, bytes: &[u8], position: u64, by: By) -> io::Result<()> {
         let mut disk = self.storage.change_disk();
-        let failed = disk.begin(Call::Write, || format!("{} at {position}, {} bytes", self.name, bytes.len()))?;
+        let call = if let By::Zeros(_) = by { Call::Reserve } else { Call::Write };
+        let failed = disk.begin(call, || format!("{} at {position}, {} bytes", self.name, bytes.len()))?;
         let Some(failed) = failed else {
             return disk.change(self.id, Change::Write { position, bytes: bytes.into() }, by);
         };
