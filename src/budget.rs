@@ -82,14 +82,19 @@ impl Unsynced {
         let deadline = Instant::now().checked_add(timeout);
         let mut waiting = self.lock();
         *waiting += 1;
-        let mut left = Duration::MAX;
-        while self.is_full(size) && !left.is_zero() {
-            left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+        let admitted = loop {
+            let bytes = self.bytes();
+            if !self.exceeds(bytes, size) {
+                break Ok(());
+            }
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break Err(full(bytes));
+            }
             waiting = self.freed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        };
         *waiting -= 1;
-        let bytes = self.bytes();
-        if self.exceeds(bytes, size) { Err(full(bytes)) } else { Ok(()) }
+        admitted
     }
 
     /// Counts accepted bytes; returns how many there were before, ever.
