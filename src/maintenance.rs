@@ -8,7 +8,7 @@ pub(crate) mod schedule;
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::compaction::Memory;
 use crate::compaction::{CompactMode, Order, pass};
@@ -19,6 +19,7 @@ use crate::offset::Timestamp;
 use crate::retention::{self, Retained};
 use crate::shared::Shared;
 use crate::stats::{CompactionReport, CompactionStats, FailedPass, LastPass};
+use crate::sync::Instant;
 
 use schedule::TURN;
 

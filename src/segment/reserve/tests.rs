@@ -44,8 +44,8 @@ mod simulated {
         How(Option<Reserve>),
         Trim,
         LetGo,
-        /// The next reservation or write fails.
-        Fail,
+        /// The next reservation, or write, fails.
+        Fail(Call),
     }
 
     impl Appended {
@@ -88,9 +88,9 @@ mod simulated {
                     assert_eq!(self.there().len(), self.model.len());
                 }
                 Step::LetGo => self.space.halt(),
-                Step::Fail => {
+                Step::Fail(call) => {
                     let failure =
-                        Fault { call: Some(Call::Write), after: 0, error: io::ErrorKind::StorageFull, forever: false };
+                        Fault { call: Some(call), after: 0, error: io::ErrorKind::StorageFull, forever: false };
                     self.storage.set_fault(Some(failure));
                 }
             }
@@ -118,7 +118,7 @@ mod simulated {
             1 => how.prop_map(Step::How),
             1 => Just(Step::Trim),
             1 => Just(Step::LetGo),
-            1 => Just(Step::Fail),
+            1 => prop_oneof![Just(Call::Write), Just(Call::Reserve)].prop_map(Step::Fail),
         ];
         prop::collection::vec(step, 1..60)
     }
@@ -162,8 +162,10 @@ mod simulated {
         while file.preallocator.run_one() {}
         file.storage.set_fault(None);
         (0..4).for_each(|_| file.step(Step::Append(40)));
-        let calls = file.storage.calls(crate::storage::sim::Calls::Only(Call::Write));
-        assert_eq!(calls, 0, "they were copied");
+        for call in [Call::Write, Call::Reserve] {
+            let calls = file.storage.calls(crate::storage::sim::Calls::Only(call));
+            assert_eq!(calls, 0, "{call:?}: they were copied");
+        }
     }
 }
 
