@@ -104,7 +104,7 @@ fn write_given(
 fn admit(shared: &Shared, size: u64) -> Result<()> {
     shared.check_writable()?;
     // Whoever's bytes they are that take the room: all are synced now.
-    shared.budgets.unsynced.admit(size, || shared.budgets.sync_queue.hurry())?;
+    shared.budgets.unsynced.admit(size, &shared.budgets.sync_queue)?;
     shared.budgets.space.admit()
 }
 

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::Backpressure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Free space is looked at again after this many appended bytes.
 const SPACE_CHECK_BYTES: u64 = 1 << 20;
@@ -57,33 +57,44 @@ impl Unsynced {
     /// Whether `size` more bytes are over the bound. One append is always let in when nothing waits to be synced.
     #[inline]
     pub(crate) fn is_full(&self, size: u64) -> bool {
-        let bytes = self.bytes();
+        self.exceeds(self.bytes(), size)
+    }
+
+    #[inline]
+    fn exceeds(&self, bytes: u64, size: u64) -> bool {
         bytes > 0 && bytes.saturating_add(size) > self.limit
     }
 
     /// Waits until `size` more bytes are within the bound, or fails, as configured. Called before any lock is taken.
+    /// Those who sync hurry by `queue` meanwhile.
     #[inline]
-    pub(crate) fn admit(&self, size: u64, nudge: impl FnOnce()) -> Result<()> {
-        if self.is_full(size) { self.wait(size, nudge) } else { Ok(()) }
+    pub(crate) fn admit(&self, size: u64, queue: &SyncQueue) -> Result<()> {
+        if self.is_full(size) { self.wait(size, queue) } else { Ok(()) }
     }
 
     #[cold]
-    fn wait(&self, size: u64, nudge: impl FnOnce()) -> Result<()> {
+    fn wait(&self, size: u64, queue: &SyncQueue) -> Result<()> {
         self.waits.fetch_add(1, Ordering::Relaxed);
-        nudge();
-        let full = || Error::new(ErrorKind::Backpressure { unsynced: self.bytes(), limit: self.limit });
-        let Backpressure::Wait(timeout) = self.policy else { return Err(full()) };
+        let _hurried = queue.hurry();
+        let full = |unsynced| Error::new(ErrorKind::Backpressure { unsynced, limit: self.limit });
+        let Backpressure::Wait(timeout) = self.policy else { return Err(full(self.bytes())) };
         // A time that the clock cannot tell never comes.
         let deadline = Instant::now().checked_add(timeout);
         let mut waiting = self.lock();
         *waiting += 1;
-        let mut left = Duration::MAX;
-        while self.is_full(size) && !left.is_zero() {
-            left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+        let admitted = loop {
+            let bytes = self.bytes();
+            if !self.exceeds(bytes, size) {
+                break Ok(());
+            }
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break Err(full(bytes));
+            }
             waiting = self.freed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        };
         *waiting -= 1;
-        if self.is_full(size) { Err(full()) } else { Ok(()) }
+        admitted
     }
 
     /// Counts accepted bytes; returns how many there were before, ever.
@@ -166,7 +177,19 @@ struct Due {
     /// Where each is, by its address: nobody else has that while it is here.
     places: BTreeMap<usize, Place>,
     last_number: u64,
+    /// How many have all partitions synced as soon as a thread is free, those that come meanwhile included.
+    hurrying: usize,
     closed: bool,
+}
+
+/// All partitions that are in the queue, or come while this lives, are synced as soon as a thread is free.
+#[must_use = "who comes later waits again once it is dropped"]
+pub(crate) struct Hurried<'q>(&'q SyncQueue);
+
+impl Drop for Hurried<'_> {
+    fn drop(&mut self) {
+        self.0.lock().hurrying -= 1;
+    }
 }
 
 /// A time, and a number that tells apart those who have the same one.
@@ -181,6 +204,21 @@ enum Place {
 impl SyncQueue {
     /// Syncs `target` after `delay` at the latest.
     pub(crate) fn push(&self, target: Weak<dyn SyncTarget>, delay: Duration) {
+        let mut due = self.lock();
+        let is_next = if due.hurrying > 0 {
+            due.push_urgent(target);
+            true
+        } else {
+            due.push(target, Instant::now() + delay)
+        };
+        drop(due);
+        if is_next {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Looks at `target` again after `delay`, whoever is hurrying: before that it would be in vain.
+    pub(crate) fn push_rested(&self, target: Weak<dyn SyncTarget>, delay: Duration) {
         if self.lock().push(target, Instant::now() + delay) {
             self.changed.notify_one();
         }
@@ -192,14 +230,18 @@ impl SyncQueue {
         self.changed.notify_one();
     }
 
-    /// All partitions in the queue are to be synced as soon as a thread is free.
-    pub(crate) fn hurry(&self) {
+    /// All partitions in the queue are to be synced as soon as a thread is free, and those that come while what this
+    /// returns is held: bytes may be counted before their partition is in the queue.
+    pub(crate) fn hurry(&self) -> Hurried<'_> {
         let mut due = self.lock();
+        due.hurrying += 1;
         for (_, target) in std::mem::take(&mut due.later) {
             due.places.remove(&address(&target));
             due.push_urgent(target);
         }
+        drop(due);
         self.changed.notify_all();
+        Hurried(self)
     }
 
     /// The next partition whose time has come; does not wait.
@@ -334,11 +376,25 @@ mod tests {
         assert!(queue.take_due().is_none());
         for _ in 0..3 {
             queue.push(Arc::downgrade(&other), HOUR);
-            queue.hurry();
+            drop(queue.hurry());
         }
         assert!(queue.take_due().is_some_and(|taken| Arc::ptr_eq(&taken, &one)));
         assert!(queue.take_due().is_some_and(|taken| Arc::ptr_eq(&taken, &other)));
         assert!(take(9).is_none() && queue.lock().places.is_empty());
+    }
+
+    #[test]
+    fn while_somebody_hurries_whoever_comes_is_synced_at_once_but_who_rests() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let (queue, [one, other]) = (SyncQueue::default(), targets());
+        let hurried = queue.hurry();
+        queue.push(Arc::downgrade(&one), HOUR);
+        queue.push_rested(Arc::downgrade(&other), HOUR);
+        assert!(queue.take_due().is_some_and(|taken| Arc::ptr_eq(&taken, &one)));
+        assert!(queue.take_due().is_none());
+        drop(hurried);
+        queue.push(Arc::downgrade(&one), HOUR);
+        assert!(queue.take_due().is_none());
     }
 
     #[test]

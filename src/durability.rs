@@ -4,7 +4,7 @@
 //! them, then `state`, then the acknowledgement. A sync runs outside of every lock that an append or a read needs, and
 //! never takes the appender's lock: what a checkpoint needs of the appender is handed over by it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::State;
@@ -13,7 +13,8 @@ use crate::segment::Segment;
 use crate::segment::index::Entries;
 use crate::shared::Shared;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, yield_now};
+use crate::sync::thread::yield_now;
+use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard, PoisonError};
 
 /// So many turns of others may pass without one who comes, then who syncs for a group waits for it no more.
 const PATIENCE: usize = 32;
@@ -196,6 +197,15 @@ impl Durability {
         shared.budgets.unsynced.free(accepted.saturating_sub(before));
     }
 
+    /// Where all that was appended is durable its bytes need not be waited for any more. They are counted after they
+    /// can be read, so a sync may cover some that it does not know of.
+    fn settle_durable(&self, shared: &Shared) {
+        let accepted = self.accepted.load(Ordering::Acquire);
+        if self.settled.load(Ordering::Relaxed) < accepted && self.end() >= shared.end() {
+            self.settle(shared, accepted);
+        }
+    }
+
     /// Waits until nobody syncs.
     fn quiet(&self) -> MutexGuard<'_, Work> {
         let mut work = self.lock();
@@ -264,6 +274,8 @@ impl Durability {
         let mut work = self.lock();
         loop {
             if self.end() >= target && work.roll.is_none() {
+                drop(work);
+                self.settle_durable(shared);
                 return Ok(None);
             }
             shared.health.check_syncable()?;

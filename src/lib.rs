@@ -98,6 +98,9 @@ pub use route::partition_for_key;
 pub use stats::{CompactionReport, CompactionStats, FailedPass, LastPass, LogStats, PartitionStats, PinnedBy};
 #[cfg(any(test, feature = "sim"))]
 pub use storage::sim;
+#[cfg(shuttle)]
+#[doc(hidden)]
+pub use sync::time as schedules;
 pub use tail::WaitOutcome;
 pub use topic::Topic;
 pub use transactions::AbortedRange;

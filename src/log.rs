@@ -5,8 +5,7 @@ mod topics;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::budget::{SpaceWatch, SyncQueue, Unsynced};
 use crate::catalog::Catalog;
@@ -26,7 +25,8 @@ use crate::storage::handles::Handles;
 use crate::storage::paced::Throttle;
 use crate::storage::{FileSystem, LockGuard, Storage, open_files_limit};
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Arc, Instant, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use crate::tail::{self, Registration, Wakes};
 use crate::topic::Topic;
 

@@ -7,7 +7,7 @@
 pub(crate) mod schedule;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::compaction::Memory;
 use crate::compaction::{CompactMode, Order, pass};
@@ -18,6 +18,7 @@ use crate::offset::Timestamp;
 use crate::retention::{self, Retained};
 use crate::shared::Shared;
 use crate::stats::{CompactionReport, CompactionStats, FailedPass, LastPass};
+use crate::sync::Instant;
 
 /// After a compaction that failed the next one waits for so long; each further failure doubles it.
 const RETRY_FIRST: Duration = Duration::from_secs(1);

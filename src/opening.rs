@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
-use std::thread;
 
 use crate::catalog::{Catalog, TopicEntry};
 use crate::config::{LogConfig, TopicConfig};
@@ -18,7 +17,7 @@ use crate::shared::{Budgets, Shared};
 use crate::state::StateStore;
 use crate::storage::{FileKind, OpenMode, Storage, files};
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Arc, Mutex, PoisonError};
+use crate::sync::{Arc, Mutex, PoisonError, thread};
 
 /// Threads for each processor: after a kill they wait for the disk most of the time.
 const OPENERS: usize = 4;
@@ -411,7 +410,7 @@ type OpenResult = Result<(Arc<Shared>, PartitionReport)>;
 fn open_partitions(requests: Vec<Request>, config: &LogConfig) -> Result<(Vec<Arc<Shared>>, RecoveryReport)> {
     let several = || match requests.len() {
         0 | 1 => 1,
-        _ => thread::available_parallelism().map_or(1, |processors| OPENERS * usize::from(processors)),
+        _ => std::thread::available_parallelism().map_or(1, |processors| OPENERS * usize::from(processors)),
     };
     let threads = config.open_threads.unwrap_or_else(several);
     let names: Vec<(String, u32)> = requests.iter().map(|request| (request.topic.to_string(), request.id)).collect();

@@ -1,10 +1,11 @@
 //! Counters and what is told of them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::isolation::Offsets;
 use crate::offset::{Offset, Timestamp};
+use crate::sync::Instant;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter that only grows.

@@ -1,13 +1,14 @@
-//! The locks and atomics of the engine: those of the standard library, or of a scheduler that tries the orders in which
-//! threads may come (`tests/schedules.rs`). In builds with debug assertions each thread counts the locks that it holds.
+//! Locks, atomics, threads and the passing of time: those of the standard library, or of a scheduler that tries the orders
+//! in which threads may come (`tests/schedules.rs`). In builds with debug assertions each thread counts the locks that it
+//! holds.
 
-pub(crate) use std::sync::{Arc, OnceLock, PoisonError, TryLockError, Weak};
+pub(crate) use std::sync::{Arc, PoisonError, TryLockError, Weak};
 
 #[cfg(not(shuttle))]
-pub(crate) use std::thread::yield_now;
+pub(crate) use std::{sync::OnceLock, time::Instant};
 
 #[cfg(shuttle)]
-pub(crate) use shuttle::thread::yield_now;
+pub(crate) use scheduled::{Instant, OnceLock};
 
 #[cfg(any(debug_assertions, shuttle))]
 pub(crate) use held::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, assert_no_lock_is_held};
@@ -17,10 +18,16 @@ pub(crate) use base::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLoc
 
 #[cfg(any(debug_assertions, shuttle))]
 mod held;
+#[cfg(shuttle)]
+mod scheduled;
+#[cfg(shuttle)]
+pub mod time;
 
 mod base {
     #[cfg(shuttle)]
-    pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+    pub(super) use super::scheduled::Condvar;
+    #[cfg(shuttle)]
+    pub(super) use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
     #[cfg(not(shuttle))]
     pub(super) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 }
@@ -35,6 +42,15 @@ pub(crate) mod atomic {
     pub(crate) use shuttle::sync::atomic::{
         AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
+}
+
+pub(crate) mod thread {
+    #[cfg(shuttle)]
+    pub(crate) use super::scheduled::{Thread, current, park, park_timeout, sleep};
+    #[cfg(shuttle)]
+    pub(crate) use shuttle::thread::{Builder, JoinHandle, scope, yield_now};
+    #[cfg(not(shuttle))]
+    pub(crate) use std::thread::{Builder, JoinHandle, Thread, current, park, park_timeout, scope, sleep, yield_now};
 }
 
 /// Foreign code is about to be called, which may come back and take any lock.

@@ -18,12 +18,11 @@ use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::offset::Offset;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, OnceLock, PoisonError, assert_no_lock_is_held};
+use crate::sync::{Arc, Instant, OnceLock, PoisonError, assert_no_lock_is_held};
 
 use sync::{AtomicU64, Mutex, MutexGuard, Thread, fence};
 
@@ -35,15 +34,12 @@ mod sync {
         sync::{Mutex, MutexGuard},
         thread::{Thread, current, park},
     };
-    #[cfg(shuttle)]
-    pub(super) use shuttle::thread::{Thread, current, park, park_timeout};
-    #[cfg(not(any(loom, shuttle)))]
-    pub(super) use std::thread::{Thread, current, park, park_timeout};
 
     #[cfg(not(loom))]
     pub(super) use crate::sync::{
         Mutex, MutexGuard,
         atomic::{AtomicU64, fence},
+        thread::{Thread, current, park, park_timeout},
     };
 
     /// Models have no time.

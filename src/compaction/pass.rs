@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::{Cleanup, TopicConfig};
 use crate::counted::{Garbage, Group, SegmentFacts, Standing, eligible, idle, standing};
@@ -20,6 +20,7 @@ use crate::shared::Shared;
 use crate::stats::CompactionReport;
 use crate::storage::paced::Paced;
 use crate::swap;
+use crate::sync::Instant;
 use crate::transactions::TransactionFilter;
 use crate::view::View;
 

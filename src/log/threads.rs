@@ -1,9 +1,9 @@
 //! The threads of a log, and what tells them to go on or to end.
 
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::maintenance;
+use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::LogInner;

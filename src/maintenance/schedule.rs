@@ -4,13 +4,13 @@
 //! turns. A turn ends when its compaction does; or, where others wait, at the first stop after its time is over. Then
 //! it is at the end of the line, overdue or not: so a large partition cannot starve the others.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::offset::Timestamp;
 use crate::shared::Shared;
 use crate::stats::CompactionReport;
-use crate::sync::{Arc, Mutex, PoisonError};
+use crate::sync::{Arc, Instant, Mutex, PoisonError};
 
 use super::{Outcome, PassReport, due, turn};
 

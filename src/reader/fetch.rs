@@ -137,9 +137,9 @@ pub(super) fn fetch_from(
 /// What a read looks at.
 struct Seen {
     view: Arc<View>,
-    /// The ends when all that lay below them was in segments of the view: a read that finds nothing tells these, so who
-    /// waits for more misses nothing.
-    before: Offsets,
+    /// The ends below which the view surely has everything, and a read surely looks: it tells these when it finds
+    /// nothing, so who waits for more misses nothing. A high watermark may have been set back meanwhile.
+    sure: Offsets,
     /// The ends when the view had nothing that was not below them: a compaction may have left, of all that is below
     /// those before, only what came later. What the view does not have any more lies below this log start.
     offsets: Offsets,
@@ -148,7 +148,17 @@ struct Seen {
 fn seen(shared: &Shared, load: impl FnOnce() -> Result<Arc<View>>) -> Result<Seen> {
     let before = offsets(shared);
     let view = load()?;
-    Ok(Seen { view, before, offsets: offsets(shared) })
+    let offsets = offsets(shared);
+    let start = offsets.start;
+    let lower = |one: Offset, other: Offset| one.min(other).max(start);
+    let sure = Offsets {
+        start,
+        end: lower(before.end, offsets.end),
+        durable: lower(before.durable, offsets.durable),
+        high_watermark: lower(before.high_watermark, offsets.high_watermark),
+        last_stable: lower(before.last_stable, offsets.last_stable),
+    };
+    Ok(Seen { view, sure, offsets })
 }
 
 /// Reads again what a truncation has come in between of: it may have shown bytes that are gone, or shown them as
@@ -167,7 +177,7 @@ fn undisturbed<T>(shared: &Shared, mut read: impl FnMut() -> Result<T>) -> Resul
 }
 
 fn fetch_seen(shared: &Shared, seen: &Seen, from: Offset, options: FetchOptions, with_region: bool) -> Result<Fetch> {
-    let Seen { view, before, offsets } = seen;
+    let Seen { view, sure, offsets } = seen;
     let offsets = *offsets;
     check_range(shared, from, &offsets)?;
     let mut limit = offsets.visible(options.isolation);
@@ -217,7 +227,7 @@ fn fetch_seen(shared: &Shared, seen: &Seen, from: Offset, options: FetchOptions,
         }
     }
     if fetch.is_empty() && fetch.next_offset == from {
-        fetch.offsets = Offsets { end: before.end.max(from), ..*before };
+        fetch.offsets = *sure;
     }
     if options.isolation == Isolation::Committed && !fetch.is_empty() {
         fetch.aborted = aborted_in(shared, view, from, fetch.next_offset)?;

@@ -9,7 +9,7 @@ mod tail;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::active::Active;
 use crate::config::{RecoveryMode, TopicConfig};
@@ -24,6 +24,7 @@ use crate::shared::{Budgets, Parts, Shared, store_whole_index};
 use crate::state::{Found as FoundState, StateStore};
 use crate::storage::{OpenMode, files};
 use crate::survey::{self, Ends, Files, LogFile, look};
+use crate::sync::Instant;
 use crate::sync::atomic::Ordering;
 use crate::view::{View, ViewCell};
 

@@ -1,11 +1,12 @@
 //! The offsets of a partition, and who waits for them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::Isolation;
 use crate::offset::Offset;
+use crate::sync::Instant;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::tail::{Reached, Tail, WaitOutcome, Wakes};
 

@@ -416,7 +416,7 @@ impl SyncTarget for Shared {
         // Who synced before, or failed, may have been in no place to call wakers.
         self.tell();
         if !rests.is_zero() {
-            self.budgets.sync_queue.push(self.me.clone(), rests);
+            self.budgets.sync_queue.push_rested(self.me.clone(), rests);
         }
     }
 }

@@ -4,14 +4,13 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::{DirEntry, File, FileInfo, LockGuard, OpenMode, Reserve, Reserved, Storage};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, PoisonError};
+use crate::sync::{Arc, Instant, Mutex, PoisonError, thread};
 
 /// What was not used of the rate is kept for so long, so that one large read or write after another goes on evenly.
 const KEPT: Duration = Duration::from_millis(100);

@@ -10,7 +10,9 @@ use std::time::Duration;
 use super::base;
 
 #[cfg(shuttle)]
-use shuttle::{sync::WaitTimeoutResult, thread_local};
+use super::scheduled::WaitTimeoutResult;
+#[cfg(shuttle)]
+use shuttle::thread_local;
 #[cfg(not(shuttle))]
 use std::sync::WaitTimeoutResult;
 

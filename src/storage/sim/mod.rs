@@ -15,7 +15,8 @@ mod seam;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::crash::{Breadth, Crash, Image, Kept, Order};
 use self::disk::{Disk, Node, ROOT, hash};
