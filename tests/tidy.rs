@@ -208,6 +208,33 @@ fn one_file_goes_to_the_disk() {
     report(violations);
 }
 
+/// What is not the scheduler's to order: a hash that is worked out once, between two points where threads change.
+const UNSCHEDULED: &[(&str, &str)] = &[("storage/sim/disk.rs", "OnceLock")];
+
+#[test]
+fn locks_threads_and_time_come_from_where_a_scheduler_replaces_them() {
+    const OF_THE_STANDARD_LIBRARY: &[(&str, &[&str])] = &[
+        ("std::sync", &["Mutex", "RwLock", "Condvar", "OnceLock", "LazyLock", "Once", "Barrier", "mpsc", "atomic"]),
+        ("std::time", &["Instant"]),
+        ("std::thread", &["spawn", "scope", "sleep", "park", "park_timeout", "yield_now", "current", "Builder"]),
+    ];
+    let mut violations = Vec::new();
+    let own = |source: &&Source| source.module() != "sync" && !source.is_tests();
+    for source in sources().iter().filter(own) {
+        for (at, line) in source.code.iter().enumerate() {
+            let found = OF_THE_STANDARD_LIBRARY.iter().filter(|(module, _)| line.contains(module));
+            let found = found.flat_map(|(_, names)| names.iter()).find(|name| is_word(line, name));
+            let whole = ["use std::thread;", "use std::sync;"].into_iter().find(|import| line.contains(import));
+            if let Some(name) = found.copied().or(whole)
+                && !UNSCHEDULED.contains(&(source.path.as_str(), name))
+            {
+                violations.push(format!("{}:{}: {name}", source.path, at + 1));
+            }
+        }
+    }
+    report(violations);
+}
+
 #[test]
 fn one_file_knows_the_names_of_files() {
     const EXTENSIONS: &[&str] = &["log", "index", "timeindex", "txnindex", "snapshot", "digest"];

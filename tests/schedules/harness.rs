@@ -8,6 +8,7 @@ use std::time::Duration;
 use shuttle::thread::{self, JoinHandle};
 use stratalog::schedules;
 use stratalog::sim::{Crash, Order, SimStorage};
+use stratalog::storage::Sizes;
 use stratalog::{
     Cleanup, Durability, ErrorKind, Log, LogConfig, ManualClock, Offset, Partition, Record, RecordBatch, Timestamp,
     TopicConfig,
@@ -41,8 +42,22 @@ pub fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
+/// Small enough for a few records to come to windows, to zeros, to spaces that are ordered ahead, and to mappings.
+const SIZES: Sizes = Sizes {
+    window_min: 512,
+    window_max: 512,
+    mapped_write_max: 600,
+    zeroed_write_max: 2500,
+    zeroed_piece: 256,
+    ahead_write_max: 1200,
+    windows_ahead: 2,
+    writes_before_window: 1,
+    map_growth_min: 300,
+};
+
 /// The configuration by default, over a storage.
 pub fn config(storage: &SimStorage) -> LogConfig {
+    storage.set_sizes(SIZES);
     let config = LogConfig::new().storage(Arc::new(storage.clone())).min_free_bytes(0).open_threads(Some(1));
     config.clock(Arc::new(ManualClock::new(NOW)))
 }

@@ -10,4 +10,5 @@ mod durable;
 mod failing;
 mod harness;
 mod lifecycle;
+mod reserving;
 mod waiting;
