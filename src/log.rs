@@ -108,7 +108,8 @@ pub(crate) struct LogInner {
 }
 
 impl Log {
-    /// Opens the log in a directory, which is made when it is absent. A directory that Kafka wrote is taken over.
+    /// Opens the log in a directory, which is made when it is absent. A directory that Kafka wrote is taken over, and so
+    /// is one that Kafka had since it was closed here, or in which its broker was killed: configurations stay.
     ///
     /// Damage in a partition is no error here: that partition takes no writes, can be read up to the damage, and
     /// [`recovery_report`](Self::recovery_report) tells of it.

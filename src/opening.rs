@@ -79,9 +79,9 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, budgets: &Arc<Budgets>, r
         let hasher = budgets.hasher.set(KeyHasher::new(&meta.hash_secret));
         assert!(hasher.is_ok(), "a log is opened once");
     }
-    let removed = match last {
-        Last::Ours => Vec::new(),
-        Last::Kafka { .. } => kafka_dir::follow(storage, dir, &signs, &mut catalog, &names)?,
+    let removed = match adopt && !foreign {
+        true => kafka_dir::follow(storage, dir, &signs, &mut catalog, &names)?,
+        false => Vec::new(),
     };
     let found = settle_catalog(storage, dir, config, &mut catalog, found, read_only)?;
     let configs = catalog.topics.iter().map(|(topic, entry)| (topic.as_str(), Arc::new(entry.config.clone())));

@@ -33,6 +33,8 @@ use crate::storage::{FileInfo, FileKind, OpenMode, Storage, files};
 const CHECKPOINT_MAX: u64 = 256 << 20;
 /// A larger `state` is none of ours.
 pub(crate) const STATE_MAX: u64 = 1 << 30;
+/// So often the files are looked at whose owner keeps changing them.
+const LOOKS: u32 = 1000;
 /// What we write into the marker of a clean shutdown. Kafka goes by its presence alone; we, by this, know that nobody
 /// opened the directory since.
 pub(crate) const OUR_SHUTDOWN: &[u8] = b"{\"version\":0,\"brokerEpoch\":-1,\"closedBy\":\"stratalog\"}";
@@ -84,7 +86,24 @@ pub(crate) enum Last {
 impl Signs {
     /// Reads the files. Damaged checkpoint files count as empty, as in Kafka: that costs a scan, never data.
     pub(crate) fn load(storage: &dyn Storage, dir: &Path) -> Result<Signs> {
-        // The marker first: an owner that begins meanwhile says that it has opened the log before it takes it away.
+        let usage = || files::read(storage, &dir.join(USE), CHECKPOINT_MAX);
+        let mut before = usage()?;
+        let mut looks = 1;
+        loop {
+            let signs = Signs::look(storage, dir)?;
+            let after = usage()?;
+            // An owner that opens or closes the log meanwhile says so there: what was read may be of either time.
+            if after == before || looks == LOOKS {
+                let has_usage = after.is_some();
+                let usage = after.and_then(|bytes| Usage::decode(&bytes).ok());
+                return Ok(Signs { usage, has_usage, ..signs });
+            }
+            (before, looks) = (after, looks + 1);
+        }
+    }
+
+    /// All but what our own file says.
+    fn look(storage: &dyn Storage, dir: &Path) -> Result<Signs> {
         let marker = files::read(storage, &dir.join(CLEAN_SHUTDOWN), CHECKPOINT_MAX)?;
         let mut signs = Signs {
             shutdown: match marker {
@@ -112,9 +131,6 @@ impl Signs {
             *into = by_partition(entries.unwrap_or_default());
         }
         signs.checkpoints_crc = all.map(|all| crc32fast::hash(&all));
-        let usage = files::read(storage, &dir.join(USE), CHECKPOINT_MAX)?;
-        signs.has_usage = usage.is_some();
-        signs.usage = usage.and_then(|bytes| Usage::decode(&bytes).ok());
         Ok(signs)
     }
 

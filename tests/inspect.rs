@@ -251,6 +251,7 @@ fn a_path_is_known_for_what_it_leads_to() {
         ("orders-0/partition.metadata", Some(Content::PartitionMetadata)),
         ("stratalog.meta", Some(Content::Meta)),
         ("stratalog.topics", Some(Content::Topics)),
+        ("stratalog.use", Some(Content::Usage)),
         ("log-start-offset-checkpoint", Some(Content::OffsetCheckpoint)),
         (".lock", None),
     ] {

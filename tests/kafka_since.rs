@@ -327,6 +327,49 @@ fn a_segment_that_is_missing_behind_one_that_kafka_left_alone_is_no_gap_of_its_c
 }
 
 #[test]
+fn a_repair_of_what_kafka_had_since_does_what_its_plan_says() {
+    for damage in ["a segment is missing", "a batch is damaged", "the end is missing"] {
+        let dir = ours();
+        fs::remove_file(dir.path().join(MARKER)).unwrap();
+        append_as_kafka(dir.path(), "t", Offset::new(40));
+        write_checkpoint(dir.path(), "recovery-point-offset-checkpoint", "t", 41);
+        let files = logs(dir.path(), "t");
+        let last = fs::read(files.last().unwrap()).unwrap();
+        match damage {
+            "a segment is missing" => fs::remove_file(&files[1]).unwrap(),
+            "a batch is damaged" => {
+                let mut bytes = fs::read(&files[1]).unwrap();
+                bytes[16] = 7;
+                fs::write(&files[1], bytes).unwrap();
+            }
+            _ => fs::write(files.last().unwrap(), &last[..last.len() - batch(Offset::ZERO).as_bytes().len()]).unwrap(),
+        }
+        let records = |dir: &Path| -> u64 {
+            let files = inspect::files(&FileSystem::new(), &dir.join("t-0")).unwrap();
+            files.iter().filter(|file| file.name.contains(".log")).map(|file| file.len).sum()
+        };
+        let before = records(dir.path());
+        let plan = repair::plan(dir.path(), &Options::default()).unwrap();
+        assert!(!plan.is_empty(), "{damage}");
+        assert!(
+            Log::open_read_only_with(dir.path(), config()).unwrap().partition("t", 0).unwrap().stats().error.is_some()
+        );
+        let end = plan.steps.iter().find_map(|step| match step {
+            repair::Step::LowerEnd { offsets, .. } => Some(offsets.start),
+            _ => None,
+        });
+        let report = repair::run(&plan, config()).unwrap();
+        let found = report.partitions.iter().find(|found| found.topic == "t").unwrap();
+        assert_eq!((found.error.is_none(), Some(found.end)), (true, end), "{damage}: {plan}");
+        assert!(records(dir.path()) >= before, "no byte is deleted");
+        let left = repair::plan(dir.path(), &Options::default()).unwrap();
+        assert!(left.is_empty(), "{damage}: {left}");
+        let log = Log::open(dir.path(), config()).unwrap();
+        assert_eq!(append(&log, "t"), end.unwrap());
+    }
+}
+
+#[test]
 fn nothing_durable_is_cut_of_a_log_that_kafka_had() {
     for (durable, by_us) in [(40, true), (43, false)] {
         let dir = ours();
@@ -427,6 +470,24 @@ fn open_is_durable_before_the_marker_goes_and_closed_comes_after_it() {
 }
 
 #[test]
+fn an_owner_that_closes_the_log_meanwhile_is_not_taken_for_kafka() {
+    let dir = ours();
+    let owner = Log::open(dir.path(), config()).unwrap();
+    append(&owner, "t");
+    let owner = Mutex::new(Some(owner));
+    let storage = Watched::new(move |call, path| {
+        // Some of the files are read before it, and some after it.
+        if call == Call::Read && watched::name(path) == "recovery-point-offset-checkpoint" {
+            owner.lock().unwrap().take().into_iter().for_each(|log| log.close().unwrap());
+        }
+        Ok(())
+    });
+    let seen = Log::open_read_only_with(dir.path(), config().storage(storage)).unwrap();
+    assert!(!seen.recovery_report().taken_over);
+    assert_eq!(seen.partition("t", 0).unwrap().offsets().end, Offset::new(41));
+}
+
+#[test]
 fn a_durable_position_that_is_no_end_of_a_batch_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), config()).unwrap();
@@ -461,4 +522,66 @@ fn a_larger_collection_is_read_as_kafka_reads_it() {
     let log = Log::open(dir.path(), config()).unwrap();
     let expected = listing(&collection.join("expected.jsonl"));
     assert_same(&dump(&log.partition("w-cleantx", 0).unwrap(), Offset::ZERO, 1 << 20).0, &expected, "collection");
+}
+
+/// A power cut, or the end of the process, at any operation of taking over again and of the appends and the close after
+/// it: the next open has all that Kafka had.
+#[cfg(feature = "sim")]
+#[test]
+fn taking_over_again_can_be_interrupted_at_any_operation() {
+    use std::collections::BTreeMap;
+
+    use stratalog::sim::{Crash, Order, SimStorage};
+    use stratalog::storage::{OpenMode, Storage};
+
+    fn load(storage: &SimStorage, from: &Path, to: &Path) {
+        storage.create_dir(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let target = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                load(storage, &entry.path(), &target);
+            } else {
+                let file = storage.open(&target, OpenMode::CreateNew).unwrap();
+                file.write_at(&fs::read(entry.path()).unwrap(), 0).unwrap();
+                file.sync().unwrap();
+            }
+        }
+        storage.sync_dir(to).unwrap();
+    }
+
+    let on = |storage: &SimStorage| config().storage(Arc::new(storage.clone())).sync_threads(0).open_threads(Some(1));
+    let show = |log: &Log| -> BTreeMap<String, Vec<String>> {
+        assert!(log.recovery_report().failed.is_empty(), "{:?}", log.recovery_report().failed);
+        let show = |topic: stratalog::Topic| {
+            let partition = topic.partition(0).unwrap();
+            assert!(partition.stats().error.is_none(), "{}: {:?}", topic.name(), partition.stats().error);
+            (topic.name().to_owned(), if topic.name().starts_with('_') { Vec::new() } else { shown(&partition) })
+        };
+        log.topics().into_iter().map(show).collect()
+    };
+    for name in ["killed", "crashed-then-killed", "cleaned"] {
+        let storage = SimStorage::new();
+        storage.sync_dir(Path::new("/")).unwrap();
+        load(&storage, &sample(name), Path::new("/log"));
+        storage.sync_dir(Path::new("/")).unwrap();
+        let states: Arc<Mutex<Vec<SimStorage>>> = Arc::default();
+        let kept = Arc::clone(&states);
+        let log = Log::open("/log", on(&storage.observed(move |state| kept.lock().unwrap().push(state)))).unwrap();
+        let whole = show(&log);
+        let topic = if name == "cleaned" { "w-cleantx" } else { "plain" };
+        append(&log, topic);
+        log.close().unwrap();
+        let states = std::mem::take(&mut *states.lock().unwrap());
+        assert!(states.len() > 40, "{}", states.len());
+        for (at, state) in states.iter().enumerate() {
+            let crash = |order| state.crash(&Crash { order, seed: at as u64 });
+            for image in [state.kill(), crash(Order::Strict), crash(Order::Journaled)] {
+                let mut found = show(&Log::open("/log", on(&image)).unwrap());
+                let appended = found.get_mut(topic).unwrap();
+                appended.truncate(whole[topic].len());
+                assert!(found == whole, "{name}, before operation {at}: {found:?}");
+            }
+        }
+    }
 }

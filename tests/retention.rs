@@ -96,6 +96,27 @@ fn the_head_goes_while_enough_is_left_without_it() {
 }
 
 #[test]
+fn a_segment_goes_where_exactly_the_limit_is_left_without_it() {
+    let config = small().segment_bytes(1 << 20);
+    with(config.clone(), |log, partition, _, pass| {
+        (0..3).for_each(|_| {
+            append(partition, 5);
+            partition.roll().unwrap();
+        });
+        partition.flush().unwrap();
+        let bytes = partition.stats().bytes;
+        let first = std::fs::metadata(log.dir().join("t-0/00000000000000000000.log")).unwrap().len();
+        let limit = |bytes| log.topic("t").unwrap().set_config(config.clone().retention_bytes(Some(bytes))).unwrap();
+        limit(bytes - first + 1);
+        pass();
+        assert_eq!(partition.offsets().start, Offset::ZERO);
+        limit(bytes - first);
+        pass();
+        assert_eq!(partition.offsets().start, Offset::new(5));
+    });
+}
+
+#[test]
 fn a_compacted_topic_gives_up_nothing_for_its_age_or_size() {
     let config = small().cleanup(Cleanup::Compact).retention_age(Some(HOUR)).retention_bytes(Some(1));
     with(config, |_, partition, clock, pass| {

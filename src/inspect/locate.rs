@@ -56,6 +56,8 @@ pub enum Content {
     Meta,
     /// The topics of a log.
     Topics,
+    /// Whether a log is open.
+    Usage,
 }
 
 /// Finds out what a path leads to. Of a file only the name and the length are looked at.
@@ -87,6 +89,7 @@ pub(super) fn content(name: &str) -> Option<Content> {
         file_name::PARTITION_METADATA => Some(Content::PartitionMetadata),
         file_name::META => Some(Content::Meta),
         file_name::TOPICS => Some(Content::Topics),
+        file_name::USE => Some(Content::Usage),
         name if file_name::OFFSET_CHECKPOINTS.contains(&name) => Some(Content::OffsetCheckpoint),
         _ => None,
     }

@@ -46,7 +46,7 @@ use crate::error::{Error, Result};
 use crate::format::file_name::{self, ParsedDir, ParsedName, SegmentFileKind, Suffix};
 use crate::format::state::decode_slot;
 use crate::format::{
-    EpochCheckpoint, FormatError, Meta, OffsetCheckpoint, ProducerSnapshotEntry, State, TopicId, checkpoint,
+    EpochCheckpoint, FormatError, Meta, OffsetCheckpoint, ProducerSnapshotEntry, State, TopicId, Usage, checkpoint,
     partition_metadata, snapshot as snapshot_format,
 };
 use crate::offset::Offset;
@@ -356,6 +356,11 @@ pub fn metadata(storage: &dyn Storage, path: &Path) -> Result<TopicId> {
 /// The identity in a meta file of any name.
 pub fn meta(storage: &dyn Storage, path: &Path) -> Result<Meta> {
     read_named(storage, path, Meta::decode)
+}
+
+/// Whether a log is open, by a file of any name.
+pub fn usage(storage: &dyn Storage, path: &Path) -> Result<Usage> {
+    read_named(storage, path, Usage::decode)
 }
 
 /// The slots of a `state` file of any name.

@@ -88,7 +88,7 @@ impl Looked<'_> {
         let read = index.read_at(&mut bytes, first * entry_len).ok()?;
         let entries = bytes.get(..read)?.chunks_exact(OffsetIndexEntry::LEN).filter_map(OffsetIndexEntry::decode);
         let below = |entry: &OffsetIndexEntry| (1..limit).contains(&u64::from(entry.position));
-        let entry = entries.filter(below).last()?;
+        let entry = entries.rev().find(below)?;
         let position = u64::from(entry.position);
         let mut scan = Scan::new(self.file, position, self.len, Check::Crc);
         let offset = self.base + u64::from(entry.offset);

@@ -196,7 +196,9 @@ impl Segment {
 
     /// Takes note of when the file was changed last: nobody writes it any more. What is not known costs a walk.
     pub(crate) fn note_modified(&self) {
-        if let Ok(info) = self.open().and_then(|data| data.file.info().map_err(|e| Error::io(e, &self.path()))) {
+        let data = self.lock_slot().data.clone();
+        let info = data.map_or_else(|| self.place.storage.info(&self.path()), |data| data.file.info());
+        if let Ok(info) = info {
             self.update_facts(|facts| facts.modified = info.modified);
         }
     }

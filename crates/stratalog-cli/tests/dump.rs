@@ -102,6 +102,7 @@ fn every_file_of_a_log_can_be_dumped_by_its_path() {
         "digest",
         "digestEntry",
         "meta",
+        "usage",
         "topic",
     ] {
         assert!(kinds.contains(kind), "{kind} of {kinds:?}");

@@ -9,7 +9,7 @@ use stratalog::{Budget, Log, LogConfig, ManualClock, Offset, Record, Timestamp, 
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 /// Files that are damaged; the first byte of the input chooses.
-const FILES: [&str; 14] = [
+const FILES: [&str; 16] = [
     "t-0/00000000000000000000.log",
     "t-0/00000000000000000000.index",
     "t-0/00000000000000000000.timeindex",
@@ -24,6 +24,8 @@ const FILES: [&str; 14] = [
     "stratalog.meta",
     ".kafka_cleanshutdown",
     "log-start-offset-checkpoint",
+    "stratalog.use",
+    "recovery-point-offset-checkpoint",
 ];
 
 fn config(storage: &SimStorage) -> LogConfig {

@@ -325,6 +325,11 @@ mod interleavings {
     }
 
     #[test]
+    fn reserve_more_while_a_space_is_under_way() {
+        model(&[2, 4, 2, 2], false);
+    }
+
+    #[test]
     fn reserve_and_a_cut() {
         model(&[2, 4, 2], true);
     }

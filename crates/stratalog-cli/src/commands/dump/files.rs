@@ -4,8 +4,8 @@ use std::io::Write;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use stratalog::format::State;
 use stratalog::format::file_name::SegmentFileKind;
+use stratalog::format::{Phase, State};
 use stratalog::inspect::{self, Content};
 use stratalog::{Offset, Timestamp};
 
@@ -51,6 +51,16 @@ impl Dump<'_> {
                 let id = inspect::meta(&self.storage, path)?.log_id;
                 let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
                 self.show(place, "meta", json!({ "logId": id }))?;
+            }
+            Content::Usage => {
+                let usage = inspect::usage(&self.storage, path)?;
+                let phase = match usage.phase {
+                    Phase::Open => "open",
+                    Phase::Closed => "closed",
+                    Phase::Closing => "closing",
+                };
+                let checkpoints = usage.checkpoints.map(|crc| format!("{crc:08x}"));
+                self.show(place, "usage", json!({ "log": phase, "checkpointsCrc": checkpoints }))?;
             }
             Content::Topics => {
                 for topic in inspect::topics(&self.storage, path)? {
