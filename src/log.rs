@@ -1,5 +1,6 @@
 //! The log: one data directory, owned by one process. Lock, topics, budgets, threads.
 
+mod limits;
 mod threads;
 mod topics;
 
@@ -7,7 +8,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::budget::{SpaceWatch, SyncQueue, Unsynced};
 use crate::catalog::Catalog;
 use crate::config::{LogConfig, TopicConfig};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,15 +21,14 @@ use crate::partition::Partition;
 use crate::recovery::PartitionReport;
 use crate::shared::{Budgets, Shared};
 use crate::stats::LogStats;
-use crate::storage::handles::Handles;
-use crate::storage::paced::Throttle;
-use crate::storage::{FileSystem, LockGuard, Storage, open_files_limit};
+use crate::storage::{FileSystem, LockGuard, Storage};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::JoinHandle;
-use crate::sync::{Arc, Instant, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use crate::sync::{Arc, Instant, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use crate::tail::{self, Registration, Wakes};
 use crate::topic::Topic;
 
+use self::limits::budgets;
 use self::threads::Stop;
 use self::topics::{Creation, check_count};
 
@@ -304,23 +303,6 @@ impl Log {
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Log").field("dir", &self.inner.dir).finish_non_exhaustive()
-    }
-}
-
-fn budgets(config: &LogConfig, storage: &Arc<dyn Storage>, dir: &Path) -> Budgets {
-    let open_max = config.max_open_files.unwrap_or_else(|| (open_files_limit() / 2).clamp(8, 1024) as usize);
-    Budgets {
-        storage: Arc::clone(storage),
-        handles: Handles::new(open_max, config.max_mapped_bytes),
-        preallocator: Arc::default(),
-        unsynced: Unsynced::new(config.max_unsynced_bytes, config.backpressure),
-        space: SpaceWatch::new(Arc::clone(storage), dir.to_path_buf(), config.min_free_bytes),
-        sync_queue: SyncQueue::default(),
-        checkpoint_bytes: config.checkpoint_bytes,
-        compaction_memory: config.compaction_memory,
-        compaction_files: open_max / 4 + 1,
-        throttle: Arc::new(Throttle::new(config.compaction_bytes_per_second)),
-        hasher: OnceLock::new(),
     }
 }
 

@@ -159,7 +159,7 @@ fn damaged(sample: &Sample, batch: &Batch, how: &str) -> SimStorage {
     let path = log_path(batch.segment);
     let mut bytes = storage.contents(&path).unwrap();
     damage(&mut bytes, batch, how);
-    storage.overwrite(&path, &bytes).unwrap();
+    storage.rot(&path, &bytes).unwrap();
     storage
 }
 

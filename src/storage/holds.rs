@@ -16,7 +16,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::io;
 use std::ops::Range;
-use std::sync::{LazyLock, Mutex as PlainMutex};
+use std::sync::LazyLock;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -25,7 +25,7 @@ use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 const PRUNED_AT: usize = 64;
 
 /// The accounts of the files that somebody has, by their identity.
-pub(super) struct Registry<K>(LazyLock<PlainMutex<Accounts<K>>>);
+pub(super) struct Registry<K>(LazyLock<Mutex<Accounts<K>>>);
 
 struct Accounts<K> {
     files: HashMap<K, Weak<Holds>>,
@@ -34,7 +34,7 @@ struct Accounts<K> {
 
 impl<K: Eq + Hash> Registry<K> {
     pub(super) const fn new() -> Registry<K> {
-        Registry(LazyLock::new(|| PlainMutex::new(Accounts { files: HashMap::new(), pruned_at: PRUNED_AT })))
+        Registry(LazyLock::new(|| Mutex::new(Accounts { files: HashMap::new(), pruned_at: PRUNED_AT })))
     }
 
     /// The account of a file. An identity is not used again while somebody has the file: its account is gone before.

@@ -163,6 +163,20 @@ impl SimStorage {
         Ok(())
     }
 
+    /// Replaces all bytes of a file as a medium that fails does: its time of the last change stays.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn rot(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut disk = self.lock_disk();
+        let id = disk.file(path)?;
+        let inode = disk.inode(id);
+        bytes.clone_into(inode.cached.edit());
+        inode.durable = inode.cached.clone();
+        inode.pending.clear();
+        Ok(())
+    }
+
     /// What a power cut leaves, as a file system of its own: nobody has it open, and all of it is durable.
     pub fn crash(&self, crash: &Crash) -> SimStorage {
         self.image(&Image::drawn(crash))

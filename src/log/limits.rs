@@ -1,0 +1,29 @@
+//! What all partitions of a log share, as its configuration has it.
+
+use std::path::Path;
+
+use crate::budget::{SpaceWatch, SyncQueue, Unsynced};
+use crate::config::LogConfig;
+use crate::shared::Budgets;
+use crate::storage::handles::Handles;
+use crate::storage::paced::Throttle;
+use crate::storage::{Storage, open_files_limit};
+use crate::sync::{Arc, OnceLock};
+
+/// The budgets of a log in this directory.
+pub(super) fn budgets(config: &LogConfig, storage: &Arc<dyn Storage>, dir: &Path) -> Budgets {
+    let open_max = config.max_open_files.unwrap_or_else(|| (open_files_limit() / 2).clamp(8, 1024) as usize);
+    Budgets {
+        storage: Arc::clone(storage),
+        handles: Handles::new(open_max, config.max_mapped_bytes),
+        preallocator: Arc::default(),
+        unsynced: Unsynced::new(config.max_unsynced_bytes, config.backpressure),
+        space: SpaceWatch::new(Arc::clone(storage), dir.to_path_buf(), config.min_free_bytes),
+        sync_queue: SyncQueue::default(),
+        checkpoint_bytes: config.checkpoint_bytes,
+        compaction_memory: config.compaction_memory,
+        compaction_files: open_max / 4 + 1,
+        throttle: Arc::new(Throttle::new(config.compaction_bytes_per_second)),
+        hasher: OnceLock::new(),
+    }
+}
