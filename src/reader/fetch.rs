@@ -54,10 +54,11 @@ pub struct Fetch {
 /// file is neither cut below them nor removed.
 #[derive(Clone)]
 pub struct FileRegion {
+    /// Before the file: once that is removed and closed, another file may get its identity.
+    _hold: Arc<Hold>,
     data: Arc<OpenData>,
     /// A segment that compaction or retention took out stays on disk while somebody has it.
     _segment: Arc<Segment>,
-    _hold: Arc<Hold>,
     position: u64,
     len: u64,
 }

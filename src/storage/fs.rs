@@ -143,10 +143,11 @@ struct FsFile {
     holds: Arc<Holds>,
 }
 
-/// A mapping that is read: its file is held.
+/// A mapping that is read: its file is held. The hold goes first: once nothing of a file that was removed is mapped or
+/// open, another file may get its identity.
 struct Mapping {
-    map: Mmap,
     _hold: Hold,
+    map: Mmap,
 }
 
 impl AsRef<[u8]> for Mapping {
@@ -246,7 +247,7 @@ impl File for FsFile {
         // process from changing the bytes below `len` and from cutting the file there (the invariant of `holds`). Other
         // processes are kept away by the log's lock; one that ignores it is outside of what Rust can promise.
         let map = unsafe { MmapOptions::new().len(len as usize).map(&self.file)? };
-        Ok(Some(Bytes::from_owner(Mapping { map, _hold: hold })))
+        Ok(Some(Bytes::from_owner(Mapping { _hold: hold, map })))
     }
 
     fn hold(&self, len: u64) -> io::Result<Hold> {

@@ -17,8 +17,9 @@ const FETCHED_AHEAD: usize = 1 << 10;
 pub struct Window {
     /// The position of the first mapped byte in the file: of a real mapping, the start of a page.
     start: u64,
-    bytes: Bytes,
+    /// Before the bytes: once nothing of a file that was removed is mapped or open, another file may get its identity.
     hold: WindowHold,
+    bytes: Bytes,
 }
 
 enum Bytes {

@@ -34,7 +34,7 @@ struct Copied {
     id: u64,
     number: u64,
     bytes: Bytes,
-    _hold: Hold,
+    hold: Option<Hold>,
 }
 
 /// A simulated window: what is written to it lies in the page cache.
@@ -72,7 +72,9 @@ impl Storage for SimStorage {
         };
         self.lock_disk().in_use.open(id);
         let name = path.display().to_string();
-        Ok(Arc::new(SimFile { storage: self.clone(), id, name, holds: self.shared.held.of(id) }))
+        let number = self.lock_disk().number(id);
+        let holds = self.shared.held.of(number);
+        Ok(Arc::new(SimFile { storage: self.clone(), id, name, holds }))
     }
 
     fn info(&self, path: &Path) -> io::Result<FileInfo> {
@@ -370,7 +372,7 @@ impl SimFile {
         let there = disk.content(self.id);
         let bytes = Bytes::copy_from_slice(&there[..there.len().min(len as usize)]);
         let number = disk.in_use.copy(self.id, bytes.clone());
-        Ok(Copied { storage: self.storage.clone(), id: self.id, number, bytes, _hold: hold })
+        Ok(Copied { storage: self.storage.clone(), id: self.id, number, bytes, hold: Some(hold) })
     }
 
     /// The engine asks for nothing that must be refused: that is a violation, and told as one.
@@ -402,6 +404,8 @@ impl AsRef<[u8]> for Copied {
 
 impl Drop for Copied {
     fn drop(&mut self) {
+        // First: once nobody has the file, another one may get its number.
+        self.hold = None;
         self.storage.lock_disk().in_use.drop_copy(self.id, self.number);
     }
 }
