@@ -156,6 +156,32 @@ fn a_file_refuses_to_change_what_is_mapped() {
     file.set_len(0).unwrap();
 }
 
+/// The file system gives the inode of a file that is gone to the next one.
+#[test]
+fn what_was_held_of_a_file_that_is_gone_is_not_held_of_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = FileSystem::new();
+    let path = dir.path().join("file");
+    for round in 0..200u64 {
+        let file = storage.open(&path, OpenMode::CreateNew).unwrap();
+        file.write_at(&round.to_be_bytes(), 0).unwrap();
+        let hold = file.hold(8).unwrap();
+        let map = file.map(8).unwrap();
+        drop(file);
+        storage.remove_file(&path).unwrap();
+        if round % 2 == 0 {
+            drop(map);
+        }
+        // Whatever its inode is, nobody has anything of it.
+        let next = storage.open(&path, OpenMode::CreateNew).unwrap();
+        assert_eq!(next.held(), 0, "round {round}");
+        next.write_at(b"other", 0).unwrap();
+        next.set_len(0).unwrap();
+        storage.remove_file(&path).unwrap();
+        drop(hold);
+    }
+}
+
 #[test]
 fn a_file_is_not_cut_below_a_window_and_a_window_does_not_change_what_is_mapped() {
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();

@@ -86,7 +86,7 @@ impl Storage for FileSystem {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let holds = HELD.of((metadata.dev(), metadata.ino()));
-        Ok(Arc::new(FsFile { file, map: self.map, holds }))
+        Ok(Arc::new(FsFile { file: Arc::new(file), map: self.map, holds }))
     }
 
     fn info(&self, path: &Path) -> io::Result<FileInfo> {
@@ -138,7 +138,7 @@ impl Storage for FileSystem {
 }
 
 struct FsFile {
-    file: fs::File,
+    file: Arc<fs::File>,
     map: bool,
     holds: Arc<Holds>,
 }
@@ -246,12 +246,13 @@ impl File for FsFile {
         // SAFETY: the mapping is read-only, and the hold that lives as long as it keeps every handle of the file in this
         // process from changing the bytes below `len` and from cutting the file there (the invariant of `holds`). Other
         // processes are kept away by the log's lock; one that ignores it is outside of what Rust can promise.
-        let map = unsafe { MmapOptions::new().len(len as usize).map(&self.file)? };
+        let map = unsafe { MmapOptions::new().len(len as usize).map(&*self.file)? };
         Ok(Some(Bytes::from_owner(Mapping { _hold: hold, map })))
     }
 
     fn hold(&self, len: u64) -> io::Result<Hold> {
-        self.holds.hold(len)
+        // The open file keeps its identity from being used again. It goes after the hold.
+        Ok(Hold::new((self.holds.hold(len)?, Arc::clone(&self.file))))
     }
 
     fn held(&self) -> u64 {
@@ -289,7 +290,7 @@ impl FsFile {
         // it from being cut below that while the window lives. The window writes only at and above what it has filled,
         // and nobody can hold bytes there (the invariant of `holds`): no reference to them exists.
         let map =
-            unsafe { MmapOptions::new().offset(start).len((position + len - start) as usize).map_mut(&self.file)? };
+            unsafe { MmapOptions::new().offset(start).len((position + len - start) as usize).map_mut(&*self.file)? };
         // Pages that cannot be had are found out here, not by a signal later.
         Ok(map.advise(memmap2::Advice::PopulateWrite).is_ok().then(|| Window::mapped(start, map, hold)))
     }
