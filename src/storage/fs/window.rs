@@ -23,12 +23,14 @@ pub struct Window {
 }
 
 enum Bytes {
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux maps for writing"))]
     Mapped(MmapMut),
     #[cfg(any(test, feature = "sim"))]
     Simulated(crate::storage::sim::SimWindow),
 }
 
 impl Window {
+    #[cfg(target_os = "linux")]
     pub(super) fn mapped(start: u64, map: MmapMut, hold: WindowHold) -> Window {
         Window { start, bytes: Bytes::Mapped(map), hold }
     }
