@@ -44,7 +44,6 @@ impl InUse {
 
     /// The engine asked for what must be refused.
     pub(super) fn refused(&mut self, what: String) {
-        eprintln!("{what} {}", std::backtrace::Backtrace::force_capture());
         self.violations.push(what);
     }
 
