@@ -87,6 +87,11 @@ pub(crate) fn follow(
 /// from now on is one of ours. The caller syncs the directory.
 pub(crate) fn begin(storage: &dyn Storage, dir: &Path, signs: &Signs) -> Result<()> {
     let open = Usage { phase: Phase::Open, checkpoints: signs.checkpoints_crc };
+    let is_known = |usage: Usage| usage.phase != Phase::Closing && usage.checkpoints == open.checkpoints;
+    if !signs.usage.is_some_and(is_known) {
+        // What a process that was killed has renamed may go with a power cut: the files before it would be another's.
+        storage.sync_dir(dir).map_err(|e| Error::io(e, dir))?;
+    }
     match signs.usage {
         Some(usage) if usage.checkpoints == open.checkpoints => overwrite_usage(storage, dir, &open)?,
         known => match replace_usage(storage, dir, &open) {

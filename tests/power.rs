@@ -1,7 +1,7 @@
 //! Kills and power cuts that once went wrong, each by itself. `crash.rs` explores all of them.
 #![cfg(feature = "sim")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stratalog::sim::{Call, Calls, Crash, Failure, Injection, Order, SimStorage};
@@ -325,6 +325,43 @@ fn a_deleted_partition_is_whole_or_gone_and_gone_for_good_once_that_was_acknowle
         }
         if deleted {
             return;
+        }
+    }
+}
+
+/// What the killed process had renamed is in the page cache, and a power cut takes it back: the checkpoint files of the
+/// close before are ours as well.
+#[test]
+fn a_close_that_was_killed_and_an_open_that_lost_power_are_no_sign_of_kafkas() {
+    let storage = SimStorage::new();
+    let log = Log::open("/log", config(&storage)).unwrap();
+    let partition = log.create_topic("t", 1, TopicConfig::new()).unwrap().partition(0).unwrap();
+    for _ in 0..3 {
+        partition.append_records([Record::new("key", "value")]).unwrap();
+    }
+    drop(partition);
+    log.close().unwrap();
+
+    let observe = |storage: &SimStorage, act: &dyn Fn(SimStorage)| -> Vec<SimStorage> {
+        let states: Arc<Mutex<Vec<SimStorage>>> = Arc::default();
+        let kept = Arc::clone(&states);
+        act(storage.observed(move |state| kept.lock().unwrap().push(state)));
+        std::mem::take(&mut *states.lock().unwrap())
+    };
+    let closing = observe(&storage, &|storage| {
+        let log = Log::open("/log", config(&storage)).unwrap();
+        log.topic("t").unwrap().append(Record::new("key", "value")).unwrap();
+        log.close().unwrap();
+    });
+    assert!(closing.len() > 40, "{}", closing.len());
+    for (at, killed) in closing.iter().enumerate() {
+        let killed = killed.kill();
+        let opening = observe(&killed, &|storage| drop(Log::open("/log", config(&storage)).unwrap()));
+        for (then, state) in opening.iter().enumerate() {
+            let log = Log::open("/log", config(&state.crash(&NOTHING))).unwrap();
+            assert!(!log.recovery_report().taken_over, "killed before operation {at}, no power before {then}");
+            let partition = log.partition("t", 0).unwrap();
+            assert!(partition.stats().error.is_none() && partition.offsets().end >= Offset::new(3));
         }
     }
 }
