@@ -355,3 +355,30 @@ fn a_salvage_keeps_the_segments_behind_one_that_holds_nothing() {
     assert_eq!((partition.offsets().start, report.end), (Offset::new(3), Offset::new(9)));
     assert_eq!(read(&partition, 3), expected(3..9));
 }
+
+/// A kill between a roll and the files that belong to it: the open that seals the segment leaves the producers' snapshot,
+/// as the roll would have. Without it a damaged segment could be passed over in the search for producers.
+#[test]
+fn a_segment_that_an_open_seals_has_the_snapshot_of_its_producers() {
+    let storage = SimStorage::new();
+    let log = Log::open("/log", config(&storage)).unwrap();
+    let partition = log.create_topic("t", 1, TopicConfig::new()).unwrap().partition(0).unwrap();
+    let mut batch = RecordBatch::builder().producer(7, 0, 0);
+    batch.push(&Record::new("k", "v"), NOW).unwrap();
+    partition.append(&batch.build().unwrap()).unwrap();
+    partition.roll().unwrap();
+    append(&partition, 1);
+    let names = |storage: &SimStorage| {
+        let names = storage.files().into_iter().map(|(path, _)| path.file_name().unwrap().to_owned());
+        names.filter(|name| name.to_string_lossy().ends_with(".snapshot")).collect::<Vec<_>>()
+    };
+    let killed = storage.kill();
+    assert_eq!(names(&killed), Vec::<std::ffi::OsString>::new(), "the kill came before the snapshot");
+    let (log, ..) = open(&killed);
+    let sealed = "00000000000000000001.snapshot";
+    assert!(names(&killed).iter().any(|name| name == sealed), "{:?}", names(&killed));
+    drop(log);
+    // Nor does a power cut take it.
+    let cut = killed.crash(&NOTHING);
+    assert!(names(&cut).iter().any(|name| name == sealed), "{:?}", names(&cut));
+}

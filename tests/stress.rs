@@ -6,8 +6,8 @@
 //! compares the log with all that was acknowledged to the child before it. The seed decides everything that is drawn;
 //! the order of threads is left to the machine.
 //!
-//! `STRATALOG_STRESS_SECONDS` says how long, 3 s if it does not; `STRATALOG_STRESS_IN` in which directory, else in turn
-//! in memory and on the disk of temporary files; `STRATALOG_STRESS_SEED` repeats the drawing of a run.
+//! `STRATALOG_STRESS_SECONDS` says how long, 3 s if it does not; `STRATALOG_STRESS_IN` in which directories in
+//! turn, separated by colons, else in memory and on the disk of temporary files; `STRATALOG_STRESS_SEED` repeats the drawing of a run.
 //! `STRATALOG_STRESS_ROUNDS` says how often the smaller program runs in each place, 10 times if it does not.
 #![cfg(target_os = "linux")]
 
@@ -80,7 +80,7 @@ fn number(name: &str) -> Option<u64> {
 /// Where logs are to be, in turn.
 fn places() -> Vec<PathBuf> {
     if let Some(above) = std::env::var_os(ABOVE) {
-        return vec![above.into()];
+        return std::env::split_paths(&above).collect();
     }
     let shm = Some(PathBuf::from("/dev/shm")).filter(|shm| shm.is_dir());
     shm.into_iter().chain([std::env::temp_dir()]).collect()

@@ -160,6 +160,9 @@ impl Tail {
         }
         self.settle(opening, rewriter, &mut log, position..walk.position, goes_on)?;
         let sealed = goes_on;
+        if sealed && !opening.request.read_only {
+            self.keep_producers(&place, walk.end)?;
+        }
         // The active one too: who goes on only knows the largest timestamp, not which batch has it.
         times.extend(indexer.finish());
         let log = LogFile { end: walk.end, valid: walk.position, ..log };
@@ -175,6 +178,21 @@ impl Tail {
         opening.stamp(&made);
         self.segments.push(made);
         Ok(goes_on)
+    }
+
+    /// Leaves the snapshot that the roll to `base` would have left: whoever made it was killed before it was written, or
+    /// before its name was durable, and one that is there may be of a tail that was lost. Opening needs no room: where
+    /// the disk is full, an older snapshot and the batches since tell the same.
+    fn keep_producers(&self, place: &Place, base: Offset) -> Result<()> {
+        let producers = &self.replay.producers;
+        if producers.is_empty() {
+            return Ok(());
+        }
+        let path = place.segment_path(base, SegmentFileKind::Snapshot, Suffix::None);
+        match files::write_new(&*place.storage, &path, &producers.to_snapshot()) {
+            Err(error) if *error.kind() == ErrorKind::DiskFull => Ok(()),
+            written => written,
+        }
     }
 
     /// Makes what was scanned of a segment durable, and only that; where somebody in this process still has bytes of what
