@@ -7,7 +7,8 @@
 //! the order of threads is left to the machine.
 //!
 //! `STRATALOG_STRESS_SECONDS` says how long, 3 s if it does not; `STRATALOG_STRESS_IN` in which directories in
-//! turn, separated by colons, else in memory and on the disk of temporary files; `STRATALOG_STRESS_SEED` repeats the drawing of a run.
+//! turn, separated by colons, else in memory and on the disk of temporary files; `STRATALOG_STRESS_SEED` repeats the
+//! drawing of a run.
 //! `STRATALOG_STRESS_ROUNDS` says how often the smaller program runs in each place, 10 times if it does not.
 #![cfg(target_os = "linux")]
 
