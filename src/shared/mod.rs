@@ -26,6 +26,7 @@ use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLock
 use crate::tail::Wakes;
 use crate::view::ViewCell;
 
+mod cuts;
 mod ends;
 mod hot;
 mod stored;
@@ -34,6 +35,7 @@ mod upkeep;
 pub(crate) use ends::{Ends, Tails};
 pub(crate) use stored::store_whole_index;
 
+use cuts::Cuts;
 use hot::Hot;
 
 /// What found no room on a full disk is tried again by the syncing threads after this time, and not before, whoever has
@@ -90,11 +92,12 @@ pub(crate) struct Shared {
     pub(crate) is_kafkas: bool,
     /// A whole pass, truncation, deletion. Waiting for it is told by `cancel`, which passes look at now and then.
     pub(crate) maintenance: Mutex<()>,
+    /// How many wait for `maintenance`, as a hint to a pass that it is to end soon.
     cancel: Arc<AtomicU64>,
+    /// How many keep maintenance away. What must not begin asks under a lock that [`pause`](Self::pause) takes as well.
     pauses: AtomicUsize,
     upkeep: Mutex<Upkeep>,
-    /// Counts truncations: before a file is cut and after. A read that saw it change is done again.
-    cuts: AtomicU64,
+    pub(crate) cuts: Cuts,
     config: RwLock<Arc<TopicConfig>>,
     hot: Hot,
     active: Mutex<Active>,
@@ -154,7 +157,7 @@ impl Shared {
             cancel: Arc::default(),
             pauses: AtomicUsize::new(0),
             upkeep: Mutex::new(Upkeep::default()),
-            cuts: AtomicU64::new(0),
+            cuts: Cuts::new(),
             hot: Hot::new(&parts.config),
             config: RwLock::new(parts.config),
             active: Mutex::new(parts.active),
@@ -284,34 +287,9 @@ impl Shared {
         }
     }
 
-    /// A file is cut, or replaced, from now on: a read that is under way is done again.
-    pub(crate) fn begin_cut(&self) {
-        self.cuts.fetch_add(1, Ordering::AcqRel);
-        // Whoever holds bytes after this sees the count changed (fetch).
-        fence(Ordering::SeqCst);
-    }
-
-    /// Waits until no file is being cut: a read that begins and ends meanwhile would not see the count change. Returns
-    /// the count.
-    pub(crate) fn wait_for_cut(&self) -> u64 {
-        loop {
-            let cuts = self.cuts.load(Ordering::Acquire);
-            if cuts.is_multiple_of(2) {
-                return cuts;
-            }
-            // Who cuts has the appender all the while.
-            drop(self.lock_active());
-        }
-    }
-
-    /// How often files were cut: odd while one is.
-    pub(crate) fn cuts(&self) -> u64 {
-        self.cuts.load(Ordering::Acquire)
-    }
-
-    /// What was cut is cut.
-    pub(crate) fn end_cut(&self) {
-        self.cuts.fetch_add(1, Ordering::AcqRel);
+    /// Waits for the thread that cuts files, which has the appender all the while.
+    pub(crate) fn wait_for_cut(&self) {
+        drop(self.lock_active());
     }
 
     /// Who stands for this partition without keeping it.
