@@ -21,7 +21,7 @@ use crate::storage::Storage;
 use crate::storage::handles::Handles;
 use crate::storage::paced::Throttle;
 use crate::storage::preallocator::Preallocator;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
 use crate::tail::Wakes;
 use crate::view::ViewCell;
@@ -205,7 +205,7 @@ impl Shared {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&config);
         active.set_config(config);
         drop(active);
-        if self.durability.unsynced() > 0 {
+        if self.durability.account.unsynced() > 0 {
             // What waits may be in no queue yet, or wait for too long by the new configuration.
             self.sync_soon();
         }
@@ -231,8 +231,7 @@ impl Shared {
     pub(crate) fn poison(&self, cause: &Error) {
         let error = Error::poisoned_by(cause);
         self.health.fail(error.clone());
-        // An append that does not see this yet has added its bytes before: see `accepted`.
-        fence(Ordering::SeqCst);
+        // After the failure is told: an append that does not see that yet has its bytes given up here.
         self.durability.give_up(self);
         // Wakers are foreign code: they are called without the locks held here, by a syncing thread if by nobody else.
         self.tails.shut(&error);
@@ -262,13 +261,12 @@ impl Shared {
     pub(crate) fn accepted(&self, bytes: u64, config: &TopicConfig) {
         let before = self.budgets.unsynced.add(bytes);
         self.budgets.space.appended(before, bytes);
-        let unsynced = self.durability.accept(bytes);
-        // Orders the bytes and the new end before the looks at the queue, at the partition's health, at the waiters.
-        fence(Ordering::SeqCst);
+        // Ends with a full fence, for the looks below and for the one at the waiters.
+        let unsynced = self.durability.account.accept(bytes);
         if let DurabilityConfig::Buffered { interval, bytes: bound } = config.durability {
             if unsynced >= bound && unsynced - bytes < bound {
                 self.sync_soon();
-            } else if self.durability.enqueue() {
+            } else if self.durability.account.enqueue() {
                 let me: Weak<dyn SyncTarget> = self.me.clone();
                 self.budgets.sync_queue.push(me, interval);
             }
@@ -281,7 +279,7 @@ impl Shared {
 
     /// Has a syncing thread sync this partition next.
     pub(crate) fn sync_soon(&self) {
-        if self.durability.enqueue_urgent() {
+        if self.durability.account.enqueue_urgent() {
             let me: Weak<dyn SyncTarget> = self.me.clone();
             self.budgets.sync_queue.push_urgent(me);
         }
@@ -391,7 +389,7 @@ impl Shared {
 
 impl SyncTarget for Shared {
     fn sync_now(&self) {
-        self.durability.unqueue();
+        self.durability.account.unqueue();
         let mut rests = self.durability.rests();
         if rests.is_zero() {
             let synced = self.durability.sync_to(self, self.end());
