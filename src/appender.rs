@@ -10,7 +10,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, BATCH_HEADER_LEN, BatchHeader, BatchView, Batches, FormatError, Scratch, TimestampType};
 use crate::offset::{Offset, Timestamp};
 use crate::shared::Shared;
-use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard, OnceLock};
 
 /// Batches up to this size are combined into one write.
@@ -105,7 +104,7 @@ fn append_locked(
     active.make_room(shared, input.header, end, now)?;
     let appended = write_one(shared, active, input, end, now)?;
     shared.accepted(input.header.size as u64, active.config());
-    if shared.combiner.waiting.load(Ordering::Relaxed) > 0 {
+    if shared.combiner.has_waiting() {
         drain(shared, active);
     }
     Ok(appended)
@@ -133,28 +132,16 @@ fn write_one(shared: &Shared, active: &mut Active, input: Input<'_>, at: Offset,
 
 /// Queues an append behind the thread that holds the appender, and waits for that thread or for its turn.
 fn append_combined(shared: &Shared, input: Input<'_>, now: Timestamp) -> Result<Appended> {
-    let combiner = &shared.combiner;
-    let queued = Arc::new(Queued {
-        bytes: Bytes::copy_from_slice(input.bytes),
-        header: *input.header,
-        now,
-        result: OnceLock::new(),
-    });
-    combiner.lock().push(Arc::clone(&queued));
-    combiner.waiting.fetch_add(1, Ordering::Relaxed);
-    let mut active = shared.lock_active();
-    if queued.result.get().is_none() {
-        drain(shared, &mut active);
-    }
-    drop(active);
+    let bytes = Bytes::copy_from_slice(input.bytes);
+    let queued = Queued { bytes, header: *input.header, now, result: OnceLock::new() };
+    let appended = shared.combiner.combine(queued, || shared.lock_active(), |active| drain(shared, active));
     shared.announce();
-    queued.result.get().cloned().expect("who drains the queue answers everyone in it")
+    appended
 }
 
 /// Appends everything queued, as few writes as possible.
 fn drain(shared: &Shared, active: &mut Active) {
-    let batch = std::mem::take(&mut *shared.combiner.lock());
-    shared.combiner.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
+    let batch = shared.combiner.take();
     let mut rest = batch.as_slice();
     while !rest.is_empty() {
         let count = drain_run(shared, active, rest);

@@ -8,13 +8,18 @@ use std::time::Duration;
 use crate::config::Backpressure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard, PoisonError, Weak};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::explored::{AtomicU64, Condvar, Mutex, MutexGuard};
+use crate::sync::{Arc, Instant, PoisonError, Weak};
 
 /// Free space is looked at again after this many appended bytes.
 const SPACE_CHECK_BYTES: u64 = 1 << 20;
 
 /// The bound on bytes accepted but not yet durable, over all partitions of a log.
+///
+/// An append that has no room waits under the lock, and looks at the counts after it has said under it that it waits; who
+/// settles bytes counts them before it looks under the lock whether somebody waits. So the one sees the count, or is
+/// woken by the other.
 #[derive(Debug)]
 pub(crate) struct Unsynced {
     /// Bytes accepted, ever.
@@ -23,6 +28,7 @@ pub(crate) struct Unsynced {
     settled: AtomicU64,
     limit: u64,
     policy: Backpressure,
+    /// A statistic.
     waits: AtomicU64,
     /// How many appends wait: a wake-up that nobody waits for is a system call all the same.
     waiting: Mutex<usize>,
@@ -122,7 +128,7 @@ pub(crate) struct SpaceWatch {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     min_free: u64,
-    /// The next append looks: space is low, or much was appended since the last look.
+    /// The next append looks: space is low, or much was appended since the last look. A hint: one append later will do.
     look: AtomicBool,
 }
 

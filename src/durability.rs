@@ -4,6 +4,7 @@
 //! them, then `state`, then the acknowledgement. A sync runs outside of every lock that an append or a read needs, and
 //! never takes the appender's lock: what a checkpoint needs of the appender is handed over by it.
 
+mod account;
 mod health;
 
 use std::time::Duration;
@@ -14,10 +15,11 @@ use crate::offset::{Offset, Timestamp};
 use crate::segment::Segment;
 use crate::segment::index::Entries;
 use crate::shared::Shared;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::thread::yield_now;
 use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard, PoisonError};
 
+use self::account::Account;
 pub(crate) use self::health::Health;
 
 /// So many turns of others may pass without one who comes, then who syncs for a group waits for it no more.
@@ -26,15 +28,9 @@ const PATIENCE: usize = 32;
 /// The durable end of a partition and the syncs that move it.
 #[derive(Debug)]
 pub(crate) struct Durability {
+    /// Stored (Release) after the sync that it tells of.
     durable_end: AtomicU64,
-    /// Bytes accepted, ever. Only who has the appender's lock adds to it.
-    accepted: AtomicU64,
-    /// Those of them that a sync has covered, or that were given up.
-    settled: AtomicU64,
-    /// Whether this partition is in the queue of the log's syncing threads, to be synced in time.
-    queued: AtomicBool,
-    /// Whether it is among those to be synced next.
-    urgent: AtomicBool,
+    pub(crate) account: Account,
     /// Syncs of the active segment: what group commit saves is counted by it.
     syncs: AtomicU64,
     work: Mutex<Work>,
@@ -97,10 +93,7 @@ impl Durability {
     pub(crate) fn new(end: Offset) -> Durability {
         Durability {
             durable_end: AtomicU64::new(end.get()),
-            accepted: AtomicU64::new(0),
-            settled: AtomicU64::new(0),
-            queued: AtomicBool::new(false),
-            urgent: AtomicBool::new(false),
+            account: Account::new(),
             syncs: AtomicU64::new(0),
             work: Mutex::new(Work::default()),
             done: Condvar::new(),
@@ -113,42 +106,9 @@ impl Durability {
         Offset::new(self.durable_end.load(Ordering::Acquire))
     }
 
-    /// Bytes accepted that no sync has covered.
-    pub(crate) fn unsynced(&self) -> u64 {
-        let settled = self.settled.load(Ordering::Relaxed);
-        self.accepted.load(Ordering::Relaxed).saturating_sub(settled)
-    }
-
     /// How many syncs of the active segment there were.
     pub(crate) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
-    }
-
-    /// Counts accepted bytes; the caller has the appender's lock. Returns how many wait now.
-    #[inline]
-    pub(crate) fn accept(&self, bytes: u64) -> u64 {
-        let accepted = self.accepted.load(Ordering::Relaxed) + bytes;
-        self.accepted.store(accepted, Ordering::Release);
-        accepted.saturating_sub(self.settled.load(Ordering::Relaxed))
-    }
-
-    /// Whether the syncing threads must be told of this partition: they are told once.
-    #[inline]
-    pub(crate) fn enqueue(&self) -> bool {
-        !self.queued.load(Ordering::Relaxed) && !self.queued.swap(true, Ordering::Relaxed)
-    }
-
-    /// The same, to be synced next.
-    pub(crate) fn enqueue_urgent(&self) -> bool {
-        !self.urgent.swap(true, Ordering::Relaxed)
-    }
-
-    /// A syncing thread has taken this partition from the queue, and looks at its end after this.
-    pub(crate) fn unqueue(&self) {
-        self.queued.store(false, Ordering::Relaxed);
-        self.urgent.store(false, Ordering::Relaxed);
-        // Who does not see this has stored its end before: see `accepted`.
-        fence(Ordering::SeqCst);
     }
 
     /// For how long the syncing threads leave it alone.
@@ -200,22 +160,7 @@ impl Durability {
 
     /// Stops counting bytes that will never be durable: others must not wait for them.
     pub(crate) fn give_up(&self, shared: &Shared) {
-        self.settle(shared, self.accepted.load(Ordering::Relaxed));
-    }
-
-    /// The first `accepted` bytes need not be waited for any more, here and in the log's account.
-    fn settle(&self, shared: &Shared, accepted: u64) {
-        let before = self.settled.fetch_max(accepted, Ordering::Relaxed);
-        shared.budgets.unsynced.free(accepted.saturating_sub(before));
-    }
-
-    /// Where all that was appended is durable its bytes need not be waited for any more. They are counted after they
-    /// can be read, so a sync may cover some that it does not know of.
-    fn settle_durable(&self, shared: &Shared) {
-        let accepted = self.accepted.load(Ordering::Acquire);
-        if self.settled.load(Ordering::Relaxed) < accepted && self.end() >= shared.end() {
-            self.settle(shared, accepted);
-        }
+        self.account.give_up(&shared.budgets.unsynced);
     }
 
     /// Waits until nobody syncs.
@@ -297,7 +242,7 @@ impl Durability {
         loop {
             if self.end() >= target && work.roll.is_none() {
                 drop(work);
-                self.settle_durable(shared);
+                self.account.settle_if(&shared.budgets.unsynced, || self.end() >= shared.end());
                 return Ok(None);
             }
             shared.health.check_syncable()?;
@@ -331,7 +276,7 @@ impl Durability {
         let roll = work.roll.take();
         // Looked at together: a roll that begins from here on is not done by this sync, so its new segment, whose bytes
         // follow unsynced ones, is not for this sync either.
-        let covered = self.accepted.load(Ordering::Acquire);
+        let covered = self.account.covered();
         let active = Arc::clone(shared.view.load().active());
         drop(work);
 
@@ -369,7 +314,7 @@ impl Durability {
         self.sync_segment(shared, active)?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
-        self.settle(shared, covered);
+        self.account.settle(&shared.budgets.unsynced, covered);
         self.checkpoint(shared, end)?;
         Ok(end)
     }

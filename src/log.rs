@@ -94,6 +94,7 @@ pub(crate) struct LogInner {
     config: LogConfig,
     budgets: Arc<Budgets>,
     read_only: bool,
+    /// What changes the catalog asks this under the lock of that, which a close takes after it has said so.
     closed: AtomicBool,
     report: RecoveryReport,
     /// Taken before a partition's locks: creating, deleting, configuring go one at a time.

@@ -427,6 +427,7 @@ fn open_partitions(requests: Vec<Request>, config: &LogConfig) -> Result<(Vec<Ar
     let names: Vec<(String, u32)> = requests.iter().map(|request| (request.topic.to_string(), request.id)).collect();
     let requests: Vec<Mutex<Option<Request>>> = requests.into_iter().map(|request| Mutex::new(Some(request))).collect();
     let results: Vec<Mutex<Option<OpenResult>>> = requests.iter().map(|_| Mutex::new(None)).collect();
+    // Each number goes to one thread; requests and results have locks.
     let next = AtomicUsize::new(0);
     let work = || {
         loop {

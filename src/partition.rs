@@ -376,7 +376,7 @@ impl Partition {
             offsets: self.offsets(),
             segments: view.segments().len(),
             bytes: view.bytes(),
-            unsynced_bytes: shared.durability.unsynced(),
+            unsynced_bytes: shared.durability.account.unsynced(),
             syncs: shared.durability.syncs(),
             rolls: shared.counters.rolls.get(),
             segments_removed: shared.counters.segments_removed.get(),

@@ -38,8 +38,9 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::offset::{Offset, Timestamp};
-use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::atomic::Ordering;
+use crate::sync::explored::{AtomicU64, Mutex, MutexGuard};
+use crate::sync::{Arc, PoisonError};
 
 /// How many positions a partition may have.
 const MAX_POSITIONS: usize = 10_000;
@@ -82,7 +83,7 @@ struct Standing {
 /// Where a reader stands. Moving on takes no lock.
 #[derive(Debug)]
 struct Place {
-    /// The offset that is read next.
+    /// The offset that is read next. A compaction that sees an older place keeps, or marks, more than it has to.
     next: AtomicU64,
     /// Where it stood when it lost a tombstone.
     lost_from: AtomicU64,
@@ -418,5 +419,7 @@ fn lock(registry: &Mutex<Registry>) -> MutexGuard<'_, Registry> {
     registry.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(all(test, loom))]
+mod model_tests;
 #[cfg(test)]
 mod tests;

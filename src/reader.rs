@@ -139,11 +139,11 @@ impl Reader {
     /// cut off; the reason for which nothing more comes.
     pub fn wait(&self, timeout: Duration) -> Result<WaitOutcome> {
         let (shared, next) = (&self.shared, self.next);
-        let cuts = shared.cuts();
+        let cuts = shared.cuts.count();
         let empty_to = if cuts == self.empty_at_cuts { self.empty_to.max(next) } else { next };
         // Asked once it is among those whom a truncation ends: this tells of those before.
         let check = || {
-            let rest_is_gone = empty_to > next && shared.cuts() != cuts;
+            let rest_is_gone = empty_to > next && shared.cuts.count() != cuts;
             if rest_is_gone || next > shared.end() { Err(ErrorKind::Truncated.into()) } else { Ok(()) }
         };
         shared.wait_where(self.options.isolation, empty_to + 1, Some(timeout), check)
@@ -226,7 +226,7 @@ impl Reader {
     /// Fetches from where it stands.
     fn fetch(&mut self, options: FetchOptions) -> Result<bool> {
         let Reader { shared, pin, next, .. } = self;
-        let cuts = shared.cuts();
+        let cuts = shared.cuts.count();
         let load = || pin.view_at(*next, || shared.view.load());
         let fetched = fetch_from(shared, load, *next, options)?;
         if fetched.is_empty() && fetched.next_offset <= self.next {

@@ -33,7 +33,7 @@ fn murmur2(data: &[u8]) -> u32 {
     hash ^ (hash >> 15)
 }
 
-/// Hands out partitions in turn, for records without key.
+/// Hands out partitions in turn, for records without key. The number says nothing of anything else.
 #[derive(Debug, Default)]
 pub(crate) struct RoundRobin(AtomicU32);
 

@@ -38,7 +38,8 @@ pub(crate) enum Found {
 pub(crate) struct StateStore {
     place: Arc<Place>,
     inner: Mutex<Inner>,
-    /// That of `inner`'s state, for those who do not wait for a write of it.
+    /// That of `inner`'s state, for those who do not wait for a write of it. An older one keeps more than it has to; only
+    /// a truncation lowers it, with the maintenance lock, which those who remove and replace segments have.
     active_base: AtomicU64,
 }
 

@@ -8,7 +8,7 @@ use crate::offset::{Offset, Timestamp};
 use crate::sync::Instant;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// A counter that only grows.
+/// A counter that only grows. It is a statistic: nothing else is read because of its value.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 

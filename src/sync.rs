@@ -53,6 +53,23 @@ pub(crate) mod thread {
     pub(crate) use std::thread::{Builder, JoinHandle, Thread, current, park, park_timeout, scope, sleep, yield_now};
 }
 
+/// The types of the small protocols whose every interleaving loom explores; it takes their place there.
+pub(crate) mod explored {
+    #[cfg(not(loom))]
+    pub(crate) use super::{
+        Condvar, Mutex, MutexGuard, RwLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, fence},
+    };
+    #[cfg(loom)]
+    pub(crate) use loom::sync::{
+        Condvar, Mutex, MutexGuard, RwLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, fence},
+    };
+}
+
+#[cfg(all(test, loom))]
+pub(crate) mod tests;
+
 /// Foreign code is about to be called, which may come back and take any lock.
 #[cfg(not(any(debug_assertions, shuttle)))]
 #[inline]

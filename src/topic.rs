@@ -22,7 +22,7 @@ pub(crate) struct TopicInner {
     name: Arc<str>,
     log: Weak<LogInner>,
     partitions: RwLock<BTreeMap<u32, Partition>>,
-    /// 0 while nobody has said it.
+    /// 0 while nobody has said it. Stored (Release) after its partitions are there.
     declared: AtomicU32,
     turn: RoundRobin,
 }

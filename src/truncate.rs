@@ -66,13 +66,13 @@ fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool
     // torn tail: `state` says so.
     shared.durability.make_durable(shared, to)?;
     let held = shared.durability.hold();
-    shared.begin_cut();
+    shared.cuts.begin();
     let done = prepare_cut(shared, active, &view, to).map(|holders| {
         let done = cut_back(shared, active, &held, to, producers, holders);
         // Half done; opening anew completes it.
         done.inspect_err(|error| shared.poison(error))
     });
-    shared.end_cut();
+    shared.cuts.end();
     done.flatten().map(|()| (to, shared.tails.truncated(to)))
 }
 
@@ -189,7 +189,7 @@ fn reset_locked(shared: &Shared, active: &mut Active, to: Offset) -> Result<Wake
 
 fn start_over(shared: &Shared, active: &mut Active, to: Offset) -> Result<Wakes> {
     let held = shared.durability.hold();
-    shared.begin_cut();
+    shared.cuts.begin();
     let done = (|| {
         shared.update_state(|state| state.pending = Pending::Reset(to))?;
         for segment in shared.view.load().segments() {
@@ -208,7 +208,7 @@ fn start_over(shared: &Shared, active: &mut Active, to: Offset) -> Result<Wakes>
         shared.ends.set_high_watermark(to);
         Ok(())
     })();
-    shared.end_cut();
+    shared.cuts.end();
     if let Err(error) = &done {
         shared.poison(error);
     }

@@ -105,7 +105,7 @@ struct Check<'a> {
 /// When the directory cannot be listed, and [`ErrorKind::Truncated`] when the partition was cut meanwhile.
 pub(crate) fn verify(shared: &Shared) -> Result<VerifyReport> {
     shared.check_open()?;
-    let cuts = shared.wait_for_cut();
+    let cuts = shared.cuts.settled(|| shared.wait_for_cut());
     let place = &shared.place;
     let as_it_lies = shared.read_only || shared.health.reason().is_some();
     // A read-only open has found its reason for every gap, or the partition would be degraded.
@@ -155,7 +155,7 @@ pub(crate) fn verify(shared: &Shared) -> Result<VerifyReport> {
         check.report = known;
         check.other_files(&inspect::files(&*place.storage, &place.dir)?, is_witness);
     }
-    if cuts != shared.cuts() {
+    if !shared.cuts.is_still(cuts) {
         return Err(ErrorKind::Truncated.into());
     }
     Ok(check.report)
@@ -165,7 +165,7 @@ pub(crate) fn verify(shared: &Shared) -> Result<VerifyReport> {
 fn published(shared: &Shared) -> Result<Vec<Subject>> {
     let view = shared.view.load();
     let subject = |segment: &Arc<Segment>| {
-        // The end is stored after the length: read before it, it lies at or below.
+        // Asked first: of a sealed one neither the end nor the length changes any more.
         let sealed = segment.is_sealed();
         let (end, len) = (segment.end(), segment.len());
         Ok(Subject {

@@ -2,7 +2,8 @@
 
 use crate::offset::Offset;
 use crate::segment::Segment;
-use crate::sync::{Arc, PoisonError, RwLock};
+use crate::sync::explored::RwLock;
+use crate::sync::{Arc, PoisonError};
 
 /// The segments at one moment, in order; the last one is the active one.
 #[derive(Debug)]

@@ -45,6 +45,7 @@ const LEN_MAX: u64 = i32::MAX as u64;
 /// Hands out names of temporary files that this process has not used before.
 pub(crate) struct Temporaries<'a> {
     place: &'a Place,
+    /// Each number is given once, and says nothing of anything else.
     counter: &'a AtomicU64,
 }
 

@@ -1,8 +1,9 @@
 //! Whether a partition takes writes, and why it does not.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Mutex, PoisonError};
+use crate::sync::PoisonError;
+use crate::sync::atomic::Ordering;
+use crate::sync::explored::{AtomicBool, Mutex};
 
 /// Why a partition takes no writes, or no reads past a point.
 #[derive(Debug, Default)]

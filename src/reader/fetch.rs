@@ -12,7 +12,6 @@ use crate::offset::{Offset, Timestamp};
 use crate::segment::{OpenData, Segment};
 use crate::shared::Shared;
 use crate::storage::Hold;
-use crate::sync::atomic::{Ordering, fence};
 use crate::transactions::AbortedRange;
 use crate::view::View;
 
@@ -167,17 +166,10 @@ fn seen(shared: &Shared, load: impl FnOnce() -> Result<Arc<View>>) -> Result<See
 
 /// Reads again what a truncation has come in between of: it may have shown bytes that are gone, or shown them as
 /// damage.
-fn undisturbed<T>(shared: &Shared, mut read: impl FnMut() -> Result<T>) -> Result<T> {
-    loop {
-        let cuts = shared.wait_for_cut();
-        let done = read();
-        // Who cuts looks at what is held after it has changed the count (begin_cut).
-        fence(Ordering::SeqCst);
-        if shared.cuts() == cuts {
-            // The files may be gone, or another's, once the log is closed or the topic deleted.
-            return shared.check_open().and(done).map_err(|error| shared.blame(error));
-        }
-    }
+fn undisturbed<T>(shared: &Shared, read: impl FnMut() -> Result<T>) -> Result<T> {
+    let done = shared.cuts.undisturbed(|| shared.wait_for_cut(), read);
+    // The files may be gone, or another's, once the log is closed or the topic deleted.
+    shared.check_open().and(done).map_err(|error| shared.blame(error))
 }
 
 fn fetch_seen(shared: &Shared, seen: &Seen, from: Offset, options: FetchOptions, with_region: bool) -> Result<Fetch> {

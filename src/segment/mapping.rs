@@ -25,7 +25,7 @@ pub(super) struct Mapping {
 
 struct Mapped {
     bytes: Bytes,
-    /// One bit for each piece that has been read in.
+    /// One bit for each piece that has been read in. The kernel has the pages; two that read one in at once do no harm.
     populated: Box<[AtomicU64]>,
     _ticket: MappedTicket,
 }

@@ -26,7 +26,7 @@ use crate::offset::Offset;
 use crate::storage::handles::{Evict, MappedTicket, OpenTicket};
 use crate::storage::{File, Hold, OpenMode};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak, explored};
 
 pub(crate) use self::facts::Facts;
 use self::index::SegmentIndex;
@@ -47,20 +47,21 @@ const LARGE: u64 = INTERVAL * 3 / 2;
 pub(crate) struct Segment {
     base: Offset,
     place: Arc<Place>,
-    /// Bytes that may be read: whole batches. Stored (Release) before `end`.
-    readable: AtomicU64,
+    /// Bytes that may be read: whole batches. Stored (Release) after them, their index entries and `end`.
+    readable: explored::AtomicU64,
     /// One past the last offset.
-    end: AtomicU64,
-    sealed: AtomicBool,
-    /// It had a writer, and was not synced since it was sealed.
+    end: explored::AtomicU64,
+    /// Stored (Release) when neither of these changes any more.
+    sealed: explored::AtomicBool,
+    /// It had a writer, and was not synced since it was sealed. Stored (Release) after the sync that it tells of.
     unsynced: AtomicBool,
-    /// [`Handles::now`] of the last use.
+    /// [`Handles::now`] of the last use, as a hint.
     used: AtomicU64,
     facts: Mutex<Facts>,
     index: RwLock<SegmentIndex>,
     /// Held while index files are written or entries found again, never while a reader looks an entry up.
     index_files: Mutex<()>,
-    slot: Mutex<Slot>,
+    slot: explored::Mutex<Slot>,
     me: Weak<Segment>,
 }
 
@@ -132,15 +133,15 @@ impl Segment {
         Arc::new_cyclic(|me| Segment {
             base,
             place: Arc::clone(place),
-            readable: AtomicU64::new(extent.0),
-            end: AtomicU64::new(extent.1.get()),
-            sealed: AtomicBool::new(sealed),
+            readable: explored::AtomicU64::new(extent.0),
+            end: explored::AtomicU64::new(extent.1.get()),
+            sealed: explored::AtomicBool::new(sealed),
             unsynced: AtomicBool::new(false),
             used: AtomicU64::new(0),
             facts: Mutex::new(facts),
             index: RwLock::new(index),
             index_files: Mutex::new(()),
-            slot: Mutex::new(Slot { suffix: Suffix::None, data: None, usage: Use::Open }),
+            slot: explored::Mutex::new(Slot { suffix: Suffix::None, data: None, usage: Use::Open }),
             me: Weak::clone(me),
         })
     }
@@ -432,7 +433,7 @@ impl Segment {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_slot(&self) -> MutexGuard<'_, Slot> {
+    fn lock_slot(&self) -> explored::MutexGuard<'_, Slot> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

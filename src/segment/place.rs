@@ -19,6 +19,7 @@ pub(crate) struct Place {
     pub(crate) handles: Arc<Handles>,
     pub(crate) preallocator: Arc<Preallocator>,
     pub(crate) sizes: Sizes,
+    /// A read beside a change maps or does not.
     pub(crate) mapped_reads: AtomicBool,
     owner: OnceLock<Weak<dyn Owner>>,
 }

@@ -122,7 +122,7 @@ impl SegmentWriter {
         }
     }
 
-    /// Lets readers see what was written: the bytes first, then the offsets.
+    /// Lets readers see what was written, whose bytes and index entries are there.
     #[inline]
     pub(crate) fn publish(&mut self, end: Offset) {
         // The end first: no reader finds a batch beyond it.

@@ -7,12 +7,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::Isolation;
 use crate::offset::Offset;
 use crate::sync::Instant;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::Ordering;
+use crate::sync::explored::AtomicU64;
 use crate::tail::{Reached, Tail, WaitOutcome, Wakes};
 
 use super::Shared;
 
-/// The offsets between which a partition is read, beside the log end (the view's) and the durable end.
+/// The offsets between which a partition is read, beside the durable end.
+///
+/// What lies below an end is stored before that end (Release), and a reader loads the end first (Acquire): whoever sees
+/// an end sees bytes, index entries and segments up to it. The last stable offset is the lower one of two: a transaction
+/// is open from before the end that shows it until after the end that shows its marker.
 #[derive(Debug)]
 pub(crate) struct Ends {
     log_start: AtomicU64,
@@ -67,6 +72,21 @@ impl Ends {
 
     pub(crate) fn set_first_unstable(&self, offset: Option<Offset>) {
         self.first_unstable.store(offset.map_or(u64::MAX, Offset::get), Ordering::Release);
+    }
+
+    /// The high watermark where it is managed, or the log end.
+    #[inline]
+    fn high_watermark(&self, managed: bool) -> Offset {
+        let end = self.log_end();
+        if managed { Offset::new(self.high_watermark.load(Ordering::Acquire)).min(end) } else { end }
+    }
+
+    /// The last stable offset: no open transaction below it, and at most the high watermark.
+    #[inline]
+    fn last_stable(&self, managed: bool) -> Offset {
+        // The end first: it is stored after the transaction that it ends in.
+        let high_watermark = self.high_watermark(managed);
+        high_watermark.min(Offset::new(self.first_unstable.load(Ordering::Acquire)).max(self.log_start()))
     }
 }
 
@@ -128,16 +148,13 @@ impl Shared {
     /// What it is where it is managed, or not.
     #[inline]
     pub(crate) fn high_watermark_if(&self, managed: bool) -> Offset {
-        let end = self.end();
-        if managed { Offset::new(self.ends.high_watermark.load(Ordering::Acquire)).min(end) } else { end }
+        self.ends.high_watermark(managed)
     }
 
     /// The last stable offset: no open transaction below it, and at most the high watermark.
     #[inline]
     pub(crate) fn last_stable(&self) -> Offset {
-        // The end first: it is stored after the transaction that it ends in.
-        let high_watermark = self.high_watermark();
-        high_watermark.min(Offset::new(self.ends.first_unstable.load(Ordering::Acquire)).max(self.ends.log_start()))
+        self.ends.last_stable(self.hot.managed.load(Ordering::Acquire))
     }
 
     /// What the high watermark is once the log ends at `end`.
@@ -225,3 +242,6 @@ impl Shared {
         .get()
     }
 }
+
+#[cfg(all(test, loom))]
+mod tests;

@@ -6,10 +6,12 @@ use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use super::Shared;
 
-/// What the hot paths ask of the configuration.
+/// What the hot paths ask of the configuration. Each value stands for itself: an append beside a change sees the old or
+/// the new one, and one after it the new one.
 #[derive(Debug, Default)]
 pub(super) struct Hot {
-    /// Whether the owner manages the high watermark.
+    /// Whether the owner manages the high watermark. It moves that, so it changes between two changes of the first
+    /// unstable offset, as the mark does (Release, Acquire: see [`Ends`](super::Ends)).
     pub(super) managed: AtomicBool,
     checks_records: AtomicBool,
     syncs_appends: AtomicBool,

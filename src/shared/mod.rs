@@ -21,11 +21,12 @@ use crate::storage::Storage;
 use crate::storage::handles::Handles;
 use crate::storage::paced::Throttle;
 use crate::storage::preallocator::Preallocator;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError, Weak};
 use crate::tail::Wakes;
 use crate::view::ViewCell;
 
+mod cuts;
 mod ends;
 mod hot;
 mod stored;
@@ -34,6 +35,7 @@ mod upkeep;
 pub(crate) use ends::{Ends, Tails};
 pub(crate) use stored::store_whole_index;
 
+use cuts::Cuts;
 use hot::Hot;
 
 /// What found no room on a full disk is tried again by the syncing threads after this time, and not before, whoever has
@@ -90,11 +92,12 @@ pub(crate) struct Shared {
     pub(crate) is_kafkas: bool,
     /// A whole pass, truncation, deletion. Waiting for it is told by `cancel`, which passes look at now and then.
     pub(crate) maintenance: Mutex<()>,
+    /// How many wait for `maintenance`, as a hint to a pass that it is to end soon.
     cancel: Arc<AtomicU64>,
+    /// How many keep maintenance away. What must not begin asks under a lock that [`pause`](Self::pause) takes as well.
     pauses: AtomicUsize,
     upkeep: Mutex<Upkeep>,
-    /// Counts truncations: before a file is cut and after. A read that saw it change is done again.
-    cuts: AtomicU64,
+    pub(crate) cuts: Cuts,
     config: RwLock<Arc<TopicConfig>>,
     hot: Hot,
     active: Mutex<Active>,
@@ -154,7 +157,7 @@ impl Shared {
             cancel: Arc::default(),
             pauses: AtomicUsize::new(0),
             upkeep: Mutex::new(Upkeep::default()),
-            cuts: AtomicU64::new(0),
+            cuts: Cuts::new(),
             hot: Hot::new(&parts.config),
             config: RwLock::new(parts.config),
             active: Mutex::new(parts.active),
@@ -202,7 +205,7 @@ impl Shared {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&config);
         active.set_config(config);
         drop(active);
-        if self.durability.unsynced() > 0 {
+        if self.durability.account.unsynced() > 0 {
             // What waits may be in no queue yet, or wait for too long by the new configuration.
             self.sync_soon();
         }
@@ -228,8 +231,7 @@ impl Shared {
     pub(crate) fn poison(&self, cause: &Error) {
         let error = Error::poisoned_by(cause);
         self.health.fail(error.clone());
-        // An append that does not see this yet has added its bytes before: see `accepted`.
-        fence(Ordering::SeqCst);
+        // After the failure is told: an append that does not see that yet has its bytes given up here.
         self.durability.give_up(self);
         // Wakers are foreign code: they are called without the locks held here, by a syncing thread if by nobody else.
         self.tails.shut(&error);
@@ -259,13 +261,12 @@ impl Shared {
     pub(crate) fn accepted(&self, bytes: u64, config: &TopicConfig) {
         let before = self.budgets.unsynced.add(bytes);
         self.budgets.space.appended(before, bytes);
-        let unsynced = self.durability.accept(bytes);
-        // Orders the bytes and the new end before the looks at the queue, at the partition's health, at the waiters.
-        fence(Ordering::SeqCst);
+        // Ends with a full fence, for the looks below and for the one at the waiters.
+        let unsynced = self.durability.account.accept(bytes);
         if let DurabilityConfig::Buffered { interval, bytes: bound } = config.durability {
             if unsynced >= bound && unsynced - bytes < bound {
                 self.sync_soon();
-            } else if self.durability.enqueue() {
+            } else if self.durability.account.enqueue() {
                 let me: Weak<dyn SyncTarget> = self.me.clone();
                 self.budgets.sync_queue.push(me, interval);
             }
@@ -278,40 +279,15 @@ impl Shared {
 
     /// Has a syncing thread sync this partition next.
     pub(crate) fn sync_soon(&self) {
-        if self.durability.enqueue_urgent() {
+        if self.durability.account.enqueue_urgent() {
             let me: Weak<dyn SyncTarget> = self.me.clone();
             self.budgets.sync_queue.push_urgent(me);
         }
     }
 
-    /// A file is cut, or replaced, from now on: a read that is under way is done again.
-    pub(crate) fn begin_cut(&self) {
-        self.cuts.fetch_add(1, Ordering::AcqRel);
-        // Whoever holds bytes after this sees the count changed (fetch).
-        fence(Ordering::SeqCst);
-    }
-
-    /// Waits until no file is being cut: a read that begins and ends meanwhile would not see the count change. Returns
-    /// the count.
-    pub(crate) fn wait_for_cut(&self) -> u64 {
-        loop {
-            let cuts = self.cuts.load(Ordering::Acquire);
-            if cuts.is_multiple_of(2) {
-                return cuts;
-            }
-            // Who cuts has the appender all the while.
-            drop(self.lock_active());
-        }
-    }
-
-    /// How often files were cut: odd while one is.
-    pub(crate) fn cuts(&self) -> u64 {
-        self.cuts.load(Ordering::Acquire)
-    }
-
-    /// What was cut is cut.
-    pub(crate) fn end_cut(&self) {
-        self.cuts.fetch_add(1, Ordering::AcqRel);
+    /// Waits for the thread that cuts files, which has the appender all the while.
+    pub(crate) fn wait_for_cut(&self) {
+        drop(self.lock_active());
     }
 
     /// Who stands for this partition without keeping it.
@@ -413,7 +389,7 @@ impl Shared {
 
 impl SyncTarget for Shared {
     fn sync_now(&self) {
-        self.durability.unqueue();
+        self.durability.account.unqueue();
         let mut rests = self.durability.rests();
         if rests.is_zero() {
             let synced = self.durability.sync_to(self, self.end());

@@ -1,9 +1,11 @@
 //! The budgets of open files, of mapped bytes and of memory to read into, shared by all partitions of a log.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 
 use super::buffers::Buffers;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::explored;
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Something that holds a file open and can let go of it.
@@ -16,13 +18,14 @@ pub(crate) trait Evict: Send + Sync {
 
 /// Counts open files and mapped bytes, and closes those unused for longest when a budget is spent.
 ///
-/// The budget of files is soft: where nothing can be evicted the new file is opened all the same.
+/// The budget of files is soft: where nothing can be evicted the new file is opened all the same. The numbers here stand
+/// for themselves; what is opened or mapped is handed over by other locks.
 #[derive(Debug)]
 pub(crate) struct Handles {
     open_max: usize,
     mapped_max: u64,
     open: AtomicUsize,
-    mapped: AtomicU64,
+    mapped: explored::AtomicU64,
     /// Grows with each file opened: the measure of "used last".
     tick: AtomicU64,
     members: Mutex<Vec<Weak<dyn Evict>>>,
@@ -43,7 +46,7 @@ impl Handles {
             open_max: open_max.max(1),
             mapped_max,
             open: AtomicUsize::new(0),
-            mapped: AtomicU64::new(0),
+            mapped: explored::AtomicU64::new(0),
             tick: AtomicU64::new(0),
             members: Mutex::new(Vec::new()),
             buffers: Arc::default(),
@@ -86,15 +89,17 @@ impl Handles {
         if len > self.mapped_max {
             return None;
         }
-        let fits = || self.mapped.load(Ordering::Relaxed) + len <= self.mapped_max;
-        if !fits() {
-            self.evict_while(member, || !fits());
+        // Looked at and taken in one: of two that map at once one may find no room.
+        let room = |mapped: u64| mapped.checked_add(len).filter(|mapped| *mapped <= self.mapped_max);
+        let take = || self.mapped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
+        let taken = Cell::new(take());
+        if !taken.get() {
+            self.evict_while(member, || {
+                taken.set(take());
+                !taken.get()
+            });
         }
-        if !fits() {
-            return None;
-        }
-        self.mapped.fetch_add(len, Ordering::Relaxed);
-        Some(MappedTicket(Arc::clone(self), len))
+        taken.get().then(|| MappedTicket(Arc::clone(self), len))
     }
 
     fn join(&self, member: Weak<dyn Evict>) {
@@ -145,6 +150,9 @@ impl Drop for MappedTicket {
         self.0.mapped.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
+
+#[cfg(all(test, loom))]
+mod model_tests;
 
 #[cfg(test)]
 mod tests {

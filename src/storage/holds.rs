@@ -18,14 +18,15 @@ use std::io;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use crate::sync::atomic::Ordering;
+use crate::sync::explored::{AtomicU64, Mutex, MutexGuard};
+use crate::sync::{Arc, PoisonError, Weak};
 
 /// A registry is searched for files that nobody has any more when it has grown to this many.
 const PRUNED_AT: usize = 64;
 
 /// The accounts of the files that somebody has, by their identity.
-pub(super) struct Registry<K>(LazyLock<Mutex<Accounts<K>>>);
+pub(super) struct Registry<K>(LazyLock<crate::sync::Mutex<Accounts<K>>>);
 
 struct Accounts<K> {
     files: HashMap<K, Weak<Holds>>,
@@ -34,7 +35,7 @@ struct Accounts<K> {
 
 impl<K: Eq + Hash> Registry<K> {
     pub(super) const fn new() -> Registry<K> {
-        Registry(LazyLock::new(|| Mutex::new(Accounts { files: HashMap::new(), pruned_at: PRUNED_AT })))
+        Registry(LazyLock::new(|| crate::sync::Mutex::new(Accounts { files: HashMap::new(), pruned_at: PRUNED_AT })))
     }
 
     /// The account of a file. An identity is not used again while somebody has the file: its account is gone before.

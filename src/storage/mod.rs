@@ -10,6 +10,8 @@ pub(crate) mod paced;
 pub(crate) mod preallocator;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+#[cfg(all(test, loom))]
+pub(crate) mod tests;
 
 pub use fs::{FileSystem, Window};
 pub(crate) use fs::{fetch_for_reading, open_files_limit};

@@ -23,6 +23,7 @@ pub(crate) struct Throttle {
     bytes_per_second: Option<u64>,
     /// When everything that was asked for so far has passed at this rate.
     passed_at: Mutex<Option<Instant>>,
+    /// This and `cancel` are looked at again and again, and stand for themselves.
     stopped: AtomicBool,
 }
 
