@@ -122,11 +122,6 @@ impl Durability {
         self.lock().rests_until = Instant::now().checked_add(time);
     }
 
-    /// Whether a roll's second half is open.
-    pub(crate) fn is_rolling(&self) -> bool {
-        self.lock().roll.is_some()
-    }
-
     /// Hands over a roll, before the new segment is published: nothing in it is durable before the roll is done. The
     /// roll before this one is done.
     pub(crate) fn begin_roll(&self, roll: Roll) {
@@ -152,10 +147,9 @@ impl Durability {
         Held(self)
     }
 
-    /// Nothing more is synced: the topic is gone.
+    /// Waits until nobody syncs. Nobody begins any more: the topic is gone, and its health says so.
     pub(crate) fn stop(&self) {
-        let mut work = self.quiet();
-        (work.roll, work.capture) = (None, None);
+        drop(self.quiet());
     }
 
     /// Stops counting bytes that will never be durable: others must not wait for them.
@@ -226,16 +220,6 @@ impl Durability {
         self.turn(shared, target)?.map_or(Ok(()), |work| self.sync_now(shared, work).map(drop))
     }
 
-    /// Makes everything below `target` durable, for whoever holds the appender. No waker is called under it: a syncing
-    /// thread does that later.
-    pub(crate) fn make_durable(&self, shared: &Shared, target: Offset) -> Result<()> {
-        if self.end() < target {
-            self.sync_quietly(shared, target)?;
-            shared.sync_soon();
-        }
-        Ok(())
-    }
-
     /// Waits until everything below `target` is durable, or nobody syncs: then the caller does.
     fn turn(&self, shared: &Shared, target: Offset) -> Result<Option<MutexGuard<'_, Work>>> {
         let mut work = self.lock();
@@ -296,7 +280,7 @@ impl Durability {
     /// Finishes a roll that is open, for whoever needs to roll again.
     pub(crate) fn finish_roll(&self, shared: &Shared) -> Result<()> {
         // One that found no room is open again after its sync.
-        while self.is_rolling() || self.quiet().roll.is_some() {
+        while self.quiet().roll.is_some() {
             let synced = self.sync_quietly(shared, self.end() + 1);
             shared.sync_soon();
             synced?;

@@ -64,7 +64,7 @@ fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool
     }
     // From here on what lies below the cut is durable, so that what is missing there after a crash is damage, not a
     // torn tail: `state` says so.
-    shared.durability.make_durable(shared, to)?;
+    shared.durability.sync_quietly(shared, to)?;
     let held = shared.durability.hold();
     shared.cuts.begin();
     let done = prepare_cut(shared, active, &view, to).map(|holders| {
