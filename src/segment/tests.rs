@@ -3,7 +3,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
+use crate::offset::Timestamp;
+use crate::storage::Storage;
 use crate::{FetchOptions, Log, LogConfig, Record, TopicConfig};
+use std::path::Path;
 
 /// To make room for the file of the active segment the one before it is closed, which is not synced yet: that takes the
 /// second half of the roll, and a sync of the active segment with it.
@@ -25,4 +28,42 @@ fn a_file_that_is_opened_for_a_reader_may_be_needed_to_make_room_for_it() {
     let read = is_done.recv_timeout(Duration::from_secs(60)).expect("it does not wait for itself");
     assert!(read.unwrap() > 0);
     log.close().unwrap();
+}
+
+#[test]
+fn only_zeros_follow_up_to_the_end_of_a_file_that_is_shorter() {
+    let storage = crate::sim::SimStorage::new();
+    let file = storage.open(Path::new("/file"), OpenMode::CreateNew).unwrap();
+    file.write_at(&[1, 0, 0], 0).unwrap();
+    assert!(super::scan::zeros_follow(&*file, 1, 100).unwrap());
+    assert!(super::scan::zeros_follow(&*file, 3, 100).unwrap());
+    assert!(!super::scan::zeros_follow(&*file, 0, 100).unwrap());
+    file.write_at(&[7], 9).unwrap();
+    assert!(!super::scan::zeros_follow(&*file, 1, 100).unwrap());
+    assert!(super::scan::zeros_follow(&*file, 1, 9).unwrap());
+}
+
+#[test]
+fn of_batches_with_the_same_largest_timestamp_the_time_index_has_the_first() {
+    use crate::format::BatchHeader;
+    let batch = |offset: u64, millis: i64| {
+        let mut builder = crate::RecordBatch::builder();
+        builder.push(&Record::new("k", "v"), Timestamp::from_millis(millis)).unwrap();
+        let mut bytes = builder.build().unwrap().as_bytes().to_vec();
+        crate::format::patch_offset(&mut bytes, Offset::new(offset));
+        BatchHeader::parse(&bytes).unwrap()
+    };
+    let mut indexer = super::index::Indexer::new(Offset::ZERO, 1);
+    for (offset, millis) in [(0, 5), (1, 9), (2, 9), (3, 7)] {
+        indexer.note(&batch(offset, millis), offset * 100);
+    }
+    let last = indexer.finish();
+    assert!(last.is_none_or(|entry| entry.offset == 1), "{last:?}");
+    let mut indexer = super::index::Indexer::new(Offset::ZERO, 1 << 20);
+    for (offset, millis) in [(0, 5), (1, 9), (2, 9), (3, 7)] {
+        indexer.note(&batch(offset, millis), offset * 100);
+    }
+    let last = indexer.finish().unwrap();
+    assert_eq!((last.timestamp, last.offset), (Timestamp::from_millis(9), 1));
+    assert!(indexer.finish().is_none(), "it is there");
 }

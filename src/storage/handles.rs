@@ -234,4 +234,75 @@ mod tests {
         drop(whole);
         assert!(handles.map(1, &member).is_some());
     }
+
+    #[test]
+    fn one_that_could_not_let_go_is_asked_again() {
+        let handles = Handles::new(2, 0);
+        let late = Arc::new(Late { asked: AtomicU64::new(0), ticket: Mutex::new(None) });
+        let member: Weak<dyn Evict> = Arc::downgrade(&(Arc::clone(&late) as Arc<dyn Evict>));
+        *late.ticket.lock().unwrap() = Some(handles.open(member));
+        let others: Vec<_> = (0..3).map(|_| holder(&handles, true)).collect();
+        assert!(late.ticket.lock().unwrap().is_none(), "it was asked {:?} times", late.asked);
+        drop(others);
+    }
+
+    /// In use when it is asked first.
+    struct Late {
+        asked: AtomicU64,
+        ticket: Mutex<Option<OpenTicket>>,
+    }
+
+    impl Evict for Late {
+        fn last_used(&self) -> u64 {
+            0
+        }
+
+        fn evict(&self) -> bool {
+            self.asked.fetch_add(1, Ordering::Relaxed) > 0 && self.ticket.lock().unwrap().take().is_some()
+        }
+    }
+
+    #[test]
+    fn the_mapping_unused_for_longest_makes_room_for_the_next_one() {
+        let handles = Handles::new(8, 100);
+        let mapped = Arc::new(Mapped(Mutex::new(None)));
+        let member: Weak<dyn Evict> = Arc::downgrade(&(Arc::clone(&mapped) as Arc<dyn Evict>));
+        let _open = handles.open(member.clone());
+        *mapped.0.lock().unwrap() = handles.map(60, &member);
+        assert!(mapped.0.lock().unwrap().is_some());
+        let other = holder(&handles, false);
+        let other: Weak<dyn Evict> = Arc::downgrade(&(Arc::clone(&other) as Arc<dyn Evict>));
+        let fits = handles.map(40, &other).expect("there is room for it");
+        assert!(mapped.0.lock().unwrap().is_some(), "nobody has to go for it");
+        drop(fits);
+        let _taken = handles.map(41, &other).expect("room is made for it");
+        assert!(mapped.0.lock().unwrap().is_none());
+        assert_eq!(handles.mapped_bytes(), 41);
+    }
+
+    struct Mapped(Mutex<Option<MappedTicket>>);
+
+    impl Evict for Mapped {
+        fn last_used(&self) -> u64 {
+            0
+        }
+
+        fn evict(&self) -> bool {
+            self.0.lock().unwrap().take().is_some()
+        }
+    }
+
+    #[test]
+    fn members_that_are_gone_or_come_again_take_no_room() {
+        let handles = Handles::new(4, 0);
+        let stays = holder(&handles, false);
+        let member: Weak<dyn Evict> = Arc::downgrade(&(Arc::clone(&stays) as Arc<dyn Evict>));
+        for _ in 0..1000 {
+            handles.join(member.clone());
+            let gone = holder(&Handles::new(4, 0), false);
+            let gone: Arc<dyn Evict> = gone;
+            handles.join(Arc::downgrade(&gone));
+        }
+        assert!(handles.lock_members().len() < 50, "{} members", handles.lock_members().len());
+    }
 }

@@ -309,4 +309,15 @@ mod tests {
         drop(next);
         holds.cut(0, || Ok(())).unwrap();
     }
+
+    #[test]
+    fn the_accounts_of_files_that_nobody_has_are_let_go() {
+        let registry: Registry<u64> = Registry::new();
+        let kept = registry.of(0);
+        (1..10 * PRUNED_AT as u64).for_each(|identity| drop(registry.of(identity)));
+        let accounts = registry.0.lock().unwrap();
+        assert!(accounts.files.len() <= 2 * PRUNED_AT, "{} accounts", accounts.files.len());
+        drop(accounts);
+        assert!(Arc::ptr_eq(&kept, &registry.of(0)));
+    }
 }

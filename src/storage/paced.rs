@@ -236,4 +236,33 @@ mod tests {
         throttle.stop();
         assert_eq!(throttle.pass(0, &cancel).unwrap_err().kind(), io::ErrorKind::Interrupted);
     }
+
+    #[test]
+    fn whoever_waits_interrupts_also_where_no_rate_is_set() {
+        let (throttle, cancel) = (Throttle::new(None), AtomicU64::new(1));
+        assert_eq!(throttle.pass(1, &cancel).unwrap_err().kind(), io::ErrorKind::Interrupted);
+        cancel.store(0, Ordering::Release);
+        throttle.pass(1, &cancel).unwrap();
+        throttle.stop();
+        assert_eq!(throttle.pass(1, &cancel).unwrap_err().kind(), io::ErrorKind::Interrupted);
+    }
+
+    #[test]
+    fn all_else_is_that_of_the_storage_below() {
+        let storage = crate::sim::SimStorage::new();
+        storage.set_free_space(Some(1000));
+        let path = Path::new("/file");
+        let below: Arc<dyn Storage> = Arc::new(storage.clone());
+        let paced = Paced::new(below, Arc::new(Throttle::new(None)), Arc::new(AtomicU64::new(0)));
+        let file = paced.open(path, OpenMode::CreateNew).unwrap();
+        file.write_at(b"0123456789", 0).unwrap();
+        assert_eq!(paced.free_space(Path::new("/")).unwrap(), 990);
+        assert_eq!(file.map(10).unwrap().unwrap(), b"0123456789"[..]);
+        file.sync().unwrap();
+        paced.sync_dir(Path::new("/")).unwrap();
+        let cut = storage.crash(&crate::sim::Crash { order: crate::sim::Order::Strict, seed: 0 });
+        let mut bytes = [0; 10];
+        cut.open(path, OpenMode::Read).unwrap().read_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"0123456789", "it was synced");
+    }
 }

@@ -130,3 +130,30 @@ fn a_file_that_was_cut_anywhere_is_to_be_rebuilt() {
         assert!(DigestReader::open(&storage, Path::new(PATH), &expected(181)).unwrap().is_none());
     }
 }
+
+#[test]
+fn a_damaged_block_is_told_with_its_place_in_the_file() {
+    let storage = SimStorage::new();
+    let keys = 3 * DigestBlocks::ENTRIES as u32;
+    write(&storage, &entries(keys), 1 << 20);
+    let reader = open(&storage, keys);
+    let mut buffer = Vec::new();
+    reader.read_blocks(0..3, &mut buffer).unwrap();
+    for (number, block) in (0..3).zip(buffer.chunks_mut(DigestBlocks::LEN)) {
+        reader.check_block(number, block).unwrap();
+        block[5] ^= 1;
+        let error = reader.check_block(number, block).unwrap_err();
+        assert_eq!(error.position(), Some(number * DigestBlocks::LEN as u64), "{error}");
+    }
+}
+
+#[test]
+fn a_digest_that_cannot_be_opened_is_not_taken_for_a_missing_one() {
+    use crate::sim::{Call, Fault};
+    let storage = SimStorage::new();
+    assert!(stored_footer(&storage, Path::new(PATH)).unwrap().is_none());
+    write(&storage, &entries(10), 1 << 20);
+    assert!(stored_footer(&storage, Path::new(PATH)).unwrap().is_some());
+    storage.set_fault(Some(Fault { call: Some(Call::Open), after: 0, error: io::ErrorKind::Other, forever: true }));
+    assert!(stored_footer(&storage, Path::new(PATH)).is_err());
+}

@@ -17,10 +17,7 @@ impl LockGuard for FsLock {}
 impl FsLock {
     /// Locks a file against this and other processes.
     pub(super) fn take(file: fs::File) -> io::Result<FsLock> {
-        let contended = fs2::lock_contended_error();
-        fs2::FileExt::try_lock_exclusive(&file).map_err(|e| {
-            if e.raw_os_error() == contended.raw_os_error() { io::ErrorKind::WouldBlock.into() } else { e }
-        })?;
+        fs2::FileExt::try_lock_exclusive(&file)?;
         set_record_lock(&file, true)?;
         Ok(FsLock { file, process: std::process::id() })
     }
