@@ -53,6 +53,46 @@ pub fn observe(binary: &Binary, name: &str, root: &Path, seen: &Path, limit: Dur
     Ok((ended == Ended::Passed).then_some(case))
 }
 
+/// What was observed before of these very binaries, if that is in the file.
+pub fn kept(file: &Path, binaries: &[Binary]) -> Option<Vec<Case>> {
+    let text = fs::read_to_string(file).ok()?;
+    let mut lines = text.lines();
+    if lines.next()? != mark(binaries)? {
+        return None;
+    }
+    lines.map(|line| case(line, binaries)).collect()
+}
+
+fn case(line: &str, binaries: &[Binary]) -> Option<Case> {
+    let fields: Vec<&str> = line.split('\t').collect();
+    let [path, name, micros, reaches] = fields[..] else { return None };
+    let binary = binaries.iter().find(|binary| binary.path == Path::new(path))?.clone();
+    let reaches = reaches.split(' ').filter(|id| !id.is_empty()).map(|id| id.parse().ok()).collect::<Option<_>>()?;
+    Some(Case { binary, name: name.to_owned(), took: Duration::from_micros(micros.parse().ok()?), reaches })
+}
+
+/// Keeps what was observed, for a run that goes on.
+pub fn keep(file: &Path, binaries: &[Binary], cases: &[Case]) -> Result<()> {
+    let mut text = mark(binaries).ok_or("a test binary is gone")?;
+    for case in cases {
+        let reaches: Vec<String> = case.reaches.iter().map(u32::to_string).collect();
+        let (path, micros) = (case.binary.path.display(), case.took.as_micros());
+        text += &format!("\n{path}\t{}\t{micros}\t{}", case.name, reaches.join(" "));
+    }
+    fs::write(file, text)?;
+    Ok(())
+}
+
+/// What tells these binaries from later ones.
+fn mark(binaries: &[Binary]) -> Option<String> {
+    let mut all = Vec::new();
+    for binary in binaries {
+        let modified = fs::metadata(&binary.path).ok()?.modified().ok()?;
+        all.push(modified.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos().to_string());
+    }
+    Some(all.join(" "))
+}
+
 impl Case {
     /// Runs the test over a mutant.
     pub fn with(&self, mutant: u32, root: &Path) -> Result<Ended> {

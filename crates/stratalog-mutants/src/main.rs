@@ -100,10 +100,18 @@ fn run(options: &Options) -> Result<()> {
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta}")?);
     let limit = Duration::from_secs(options.limit);
     let hunt = Hunt { root: &tree.root, workers: options.workers, limit, bar: &bar };
-    let (cases, others) = hunt.observe(&binaries)?;
-    for other in &others {
-        eprintln!("left out, as it does not pass in the copy: {other}");
-    }
+    let file = tree.root.join("target/observed.tsv");
+    let cases = match cases::kept(&file, &binaries) {
+        Some(cases) => cases,
+        None => {
+            let (cases, others) = hunt.observe(&binaries)?;
+            for other in &others {
+                eprintln!("left out, as it does not pass in the copy: {other}");
+            }
+            cases::keep(&file, &binaries, &cases)?;
+            cases
+        }
+    };
     eprintln!("{} tests, {:.0} s of them", cases.len(), cases.iter().map(|case| case.took.as_secs_f64()).sum::<f64>());
     bar.reset();
     let notes = options.notes.clone().unwrap_or_else(|| tree.root.join(format!("mutants-{}.tsv", options.seed)));
