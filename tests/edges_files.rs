@@ -199,3 +199,17 @@ fn a_directory_that_another_program_has_locked_is_not_opened() {
     assert!(child.wait().unwrap().success());
     open().unwrap().close().unwrap();
 }
+
+#[test]
+fn a_close_leaves_the_largest_timestamp_at_the_end_of_the_time_index() {
+    let storage = SimStorage::new();
+    let (log, partition) = open(config(&storage), TopicConfig::new());
+    for millis in [5, 9, 7] {
+        let timestamp = Some(stratalog::Timestamp::from_millis(millis));
+        partition.append_records([Record { timestamp, ..Record::new("k", "v") }]).unwrap();
+    }
+    log.close().unwrap();
+    let index = storage.contents(std::path::Path::new("/log/t-0/00000000000000000000.timeindex")).unwrap();
+    let entries: Vec<i64> = index.chunks(12).map(|e| i64::from_be_bytes(e[..8].try_into().unwrap())).collect();
+    assert_eq!(entries.last(), Some(&9), "whoever goes on from here knows no other: {entries:?}");
+}
