@@ -162,3 +162,35 @@ fn who_reads_what_is_committed_sees_it_all_and_nothing_that_is_undecided() {
         log.close().unwrap();
     });
 }
+
+#[test]
+fn a_high_watermark_that_is_set_back_shows_nothing_that_it_leaves_undecided() {
+    use stratalog::format::{Marker, end_marker};
+    use stratalog::{Record, RecordBatch};
+    schedules(|| {
+        let (log, partition) = open(&SimStorage::new(), small().watermark(WatermarkMode::Managed));
+        let mut builder = RecordBatch::builder().producer(7, 0, 0).transactional(true);
+        builder.push(&Record::new("k", "v"), NOW).unwrap();
+        partition.append(&builder.build().unwrap()).unwrap();
+        append(&partition, "k", "w");
+        partition.append(&end_marker(Marker::Commit, 7, 0, 0, NOW).unwrap()).unwrap();
+        partition.set_high_watermark(Offset::new(3)).unwrap();
+        let sets = partition.clone();
+        let setter = spawn(move || {
+            for end in [2, 1] {
+                sets.set_high_watermark(Offset::new(end)).unwrap();
+            }
+        });
+        for _ in 0..4 {
+            let offsets = partition.offsets();
+            let (mark, stable) = (offsets.high_watermark.get(), offsets.last_stable.get());
+            assert!(stable == 0 || stable == 3, "{stable} lies within the transaction, under {mark}");
+            shuttle::thread::yield_now();
+        }
+        join([setter]);
+        assert_eq!(partition.offsets().last_stable.get(), 0);
+        partition.set_high_watermark(Offset::new(3)).unwrap();
+        assert_eq!(partition.offsets().last_stable.get(), 3);
+        log.close().unwrap();
+    });
+}

@@ -63,8 +63,8 @@ pub fn check(world: &World, log: &Log, dir: &Path, generation: &Generation, runs
             let findings = partition.verify().unwrap().findings;
             assert!(findings.is_empty(), "LOST: {what}: {findings:?}");
         }
-        let start = shown.start;
-        entries.extend(of.entries(at, shown.end_transactions(world, &partition, at), start, excused));
+        let offsets = shown.start..shown.end;
+        entries.extend(of.entries(at, shown.end_transactions(world, &partition, at), offsets, excused));
     }
     world.tell(&[("records", model.appended), ("truncations", model.cuts)]);
     Generation::begin(dir, generation.number + 1, entries.into_iter())

@@ -1,6 +1,7 @@
 //! The content that a partition must have, by the acknowledgements.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use super::draw::{Draw, Id, KEPT, PARTITIONS, Seen};
 use super::journal::{Entry, Generation, Kind};
@@ -144,13 +145,18 @@ impl Of {
         format!("excused below {}{lines}", self.excused)
     }
 
-    /// The entries of the next generation: these batches, from this start on.
-    pub fn entries(&self, partition: usize, found: Vec<Entry>, start: u64, excused: u64) -> Vec<Entry> {
+    /// The entries of the next generation: these batches, of a log that had these offsets.
+    pub fn entries(&self, partition: usize, found: Vec<Entry>, offsets: Range<u64>, excused: u64) -> Vec<Entry> {
+        let Range { start, end } = offsets;
         let mut entries = vec![Entry::new(Kind::Start, partition, 0, start)];
         entries.push(Entry::new(Kind::Excused, partition, 0, excused));
-        // Records that a compaction took stay known: by them the others are not the latest.
+        // Records that a compaction took stay known: by them the others are not the latest. Those at the end or above it
+        // went with a truncation that a kill interrupted: it ends where what a compaction left below it does.
         let compacted = partition >= KEPT;
-        let is_kept = |entry: &&Entry| compacted || entry.next <= start && entry.kind != Kind::Appended;
+        let is_kept = |entry: &&Entry| match compacted {
+            true => entry.base < end,
+            false => entry.next <= start && entry.kind != Kind::Appended,
+        };
         let unread = self.must.iter().filter(is_kept).map(|entry| (entry.base, *entry));
         let all: BTreeMap<u64, Entry> = unread.chain(found.into_iter().map(|entry| (entry.base, entry))).collect();
         entries.extend(all.into_values().map(|entry| Entry { began: 0, ended: 0, ..entry }));
