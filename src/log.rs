@@ -94,7 +94,7 @@ pub(crate) struct LogInner {
     config: LogConfig,
     budgets: Arc<Budgets>,
     read_only: bool,
-    /// What changes the catalog asks this under the lock of that, which a close takes after it has said so.
+    /// Set before a close takes the catalog's lock. Changes of the catalog read it under that lock.
     closed: AtomicBool,
     report: RecoveryReport,
     /// Taken before a partition's locks: creating, deleting, configuring go one at a time.

@@ -105,8 +105,9 @@ fn what_was_written_by_a_call_within_a_window_can_be_held() {
     storage.set_sizes(SIZES);
     let (_log, partition) = open(config(&storage), TopicConfig::new());
     for _ in 0..6 {
-        append_bytes(&partition, 100);
-        append_bytes(&partition, 1000);
+        // Small ones fill a window; the large one crosses its end.
+        (0..20).for_each(|_| append_bytes(&partition, 200));
+        append_bytes(&partition, 5000);
         let fetch = partition.fetch(Offset::ZERO, FetchOptions::default()).unwrap();
         let region = fetch.region().expect("its file can be held");
         assert_eq!(region.len() as usize, fetch.len());

@@ -15,7 +15,7 @@ use crate::tree::{Binary, Result};
 const TIMEOUT_MIN: Duration = Duration::from_secs(20);
 const TIMEOUT_FACTOR: u32 = 6;
 
-/// A test, and what it does on the tree without a mutant.
+/// A test, with its duration and coverage without a mutant.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub binary: Binary,
@@ -39,7 +39,7 @@ pub fn names(binary: &Binary, root: &Path) -> Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
-/// Runs a test without a mutant, and takes note of what it reaches; `None` where it does not pass.
+/// Runs a test without a mutant and records the switches that it reaches; `None` where the test fails.
 pub fn observe(binary: &Binary, name: &str, root: &Path, seen: &Path, limit: Duration) -> Result<Option<Case>> {
     let _ = fs::remove_file(seen);
     let began = Instant::now();
@@ -53,7 +53,7 @@ pub fn observe(binary: &Binary, name: &str, root: &Path, seen: &Path, limit: Dur
     Ok((ended == Ended::Passed).then_some(case))
 }
 
-/// What was observed before of these very binaries, if that is in the file.
+/// Reads the observations of an earlier run; `None` where the binaries have been built again since.
 pub fn kept(file: &Path, binaries: &[Binary]) -> Option<Vec<Case>> {
     let text = fs::read_to_string(file).ok()?;
     let mut lines = text.lines();
@@ -71,7 +71,7 @@ fn case(line: &str, binaries: &[Binary]) -> Option<Case> {
     Some(Case { binary, name: name.to_owned(), took: Duration::from_micros(micros.parse().ok()?), reaches })
 }
 
-/// Keeps what was observed, for a run that goes on.
+/// Writes the observations, so that an interrupted run can resume.
 pub fn keep(file: &Path, binaries: &[Binary], cases: &[Case]) -> Result<()> {
     let mut text = mark(binaries).ok_or("a test binary is gone")?;
     for case in cases {
@@ -83,7 +83,7 @@ pub fn keep(file: &Path, binaries: &[Binary], cases: &[Case]) -> Result<()> {
     Ok(())
 }
 
-/// What tells these binaries from later ones.
+/// The modification times of the binaries.
 fn mark(binaries: &[Binary]) -> Option<String> {
     let mut all = Vec::new();
     for binary in binaries {
@@ -109,7 +109,7 @@ fn run(binary: &Binary, name: &str, root: &Path, limit: Duration, with: impl FnO
     command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     with(&mut command);
     let mut child = command.spawn()?;
-    // Read to the end, or it would wait for a reader.
+    // The child blocks when nobody reads its output.
     let mut output = child.stdout.take().ok_or("no output")?;
     let reader = std::thread::spawn(move || {
         let mut text = Vec::new();
@@ -128,7 +128,7 @@ fn run(binary: &Binary, name: &str, root: &Path, limit: Duration, with: impl FnO
         pause = (pause * 2).min(Duration::from_millis(20));
     };
     if ended != Ended::Passed {
-        // With all that it has started.
+        // Kill the processes that the test has started as well.
         let group = format!("-{}", child.id());
         let _ = Command::new("kill").args(["-9", "--", &group]).stderr(Stdio::null()).status();
     }

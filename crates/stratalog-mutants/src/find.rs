@@ -1,4 +1,4 @@
-//! Finds the places of a source file that can be mutated, and what can stand there instead.
+//! Lists the mutants of a source file.
 
 use std::ops::Range;
 
@@ -12,24 +12,24 @@ pub struct Mutant {
     pub file: String,
     pub line: usize,
     pub function: String,
-    /// What kind of change it is.
+    /// The mutation operator: `operator`, `condition`, `guard`, `statement` or `body`.
     pub operator: &'static str,
-    /// The bytes that the switch encloses.
+    /// The bytes of the file that the switch replaces.
     pub place: Range<usize>,
-    /// What stands there instead; may name the text of parts of the place.
+    /// The mutated code.
     pub instead: Instead,
-    /// For people: what was there, and what is there instead.
+    /// The change in words.
     pub told: String,
 }
 
-/// What stands at the place of a mutant.
+/// The mutated code of one mutant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Instead {
-    /// This text.
+    /// An expression.
     Text(String),
-    /// Nothing: the statement is left out.
+    /// The statement is deleted.
     Nothing,
-    /// The function returns this at its begin; the place is empty.
+    /// The function returns this value at once. The place is the empty range before the first statement.
     Return(String),
 }
 
@@ -144,7 +144,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         }
     }
 
-    // Constants are computed by the compiler, where no switch can be asked.
+    // The compiler evaluates constants, so a switch in one could not be read at run time.
     fn visit_item_const(&mut self, _: &'ast syn::ItemConst) {}
     fn visit_impl_item_const(&mut self, _: &'ast syn::ImplItemConst) {}
     fn visit_trait_item_const(&mut self, _: &'ast syn::TraitItemConst) {}
@@ -209,7 +209,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
     }
 }
 
-/// Whether the statement is there for what it does.
+/// Whether a statement is a call or an assignment.
 fn is_an_effect(expr: &syn::Expr) -> bool {
     match expr {
         syn::Expr::Call(_) | syn::Expr::MethodCall(_) | syn::Expr::Assign(_) => true,
@@ -255,7 +255,7 @@ fn others(operator: &str) -> &'static [&'static str] {
     }
 }
 
-/// Values that a function of this type may return without having done anything.
+/// The values that a mutated body returns, by the return type.
 fn values(output: &syn::ReturnType) -> Vec<String> {
     match output {
         syn::ReturnType::Default => vec!["()".to_owned()],
@@ -303,7 +303,7 @@ fn has_let(expr: &syn::Expr) -> bool {
     }
 }
 
-/// What only tests have, or what is not built here.
+/// Whether an attribute marks test code, or code of another platform or model checker.
 fn is_left_out(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let path = attribute.path();

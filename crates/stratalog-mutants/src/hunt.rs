@@ -1,4 +1,4 @@
-//! Looks for each mutant by the tests that reach it.
+//! Runs the tests that reach a mutant over it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -15,10 +15,10 @@ use crate::cases::{Case, Ended, names, observe};
 use crate::find::Mutant;
 use crate::tree::{Binary, Result};
 
-/// A test that takes longer on the tree without a mutant is left out, and told.
+/// Tests that take longer without a mutant are left out and listed.
 const CASE_MAX: Duration = Duration::from_secs(120);
 
-/// What became of a mutant.
+/// The outcome of one mutant.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Outcome {
     pub id: u32,
@@ -27,6 +27,12 @@ pub struct Outcome {
     /// The test that caught it.
     pub by: String,
     pub seconds: f64,
+}
+
+impl Outcome {
+    pub fn is_caught(&self) -> bool {
+        self.what == "caught" || self.what == "too late"
+    }
 }
 
 pub struct Hunt<'h> {
@@ -38,7 +44,7 @@ pub struct Hunt<'h> {
 }
 
 impl Hunt<'_> {
-    /// Runs every test without a mutant. Returns those that pass, and the names of the others.
+    /// Runs every test without a mutant. Returns the tests that pass, and the names of the others.
     pub fn observe(&self, binaries: &[Binary]) -> Result<(Vec<Case>, Vec<String>)> {
         let mut all = Vec::new();
         for binary in binaries {
@@ -62,9 +68,10 @@ impl Hunt<'_> {
         Ok((cases, others))
     }
 
-    /// Looks for the mutants, and notes each outcome in the file as soon as it is there.
+    /// Tests every mutant that no earlier run has caught, and appends each outcome to the file at once. A mutant that was
+    /// missed is tested again: tests may have been added.
     pub fn hunt(&self, sample: &[(u32, Mutant)], cases: &[Case], notes: &Path) -> Result<Vec<Outcome>> {
-        let done = read(notes)?;
+        let done = caught(notes)?;
         let left: Vec<_> = sample.iter().filter(|(id, _)| !done.iter().any(|outcome| outcome.id == *id)).collect();
         let file = Mutex::new(OpenOptions::new().create(true).append(true).open(notes)?);
         let done = Mutex::new(done);
@@ -87,7 +94,7 @@ impl Hunt<'_> {
         Ok(done)
     }
 
-    /// Fast tests first; among those that take a moment only, those that have caught others of the same file.
+    /// Tests one mutant: the fastest tests first, earlier those that have caught other mutants of the same file.
     fn look_for(&self, id: u32, cases: &[Case], favourites: &BTreeSet<String>) -> Result<Outcome> {
         let began = Instant::now();
         let mut reaching: Vec<&Case> = cases.iter().filter(|case| case.reaches.contains(&id)).collect();
@@ -104,7 +111,7 @@ impl Hunt<'_> {
         }
         for case in reaching {
             let ended = case.with(id, self.root)?;
-            // One that fails without the mutant as well, now and then, proves nothing.
+            // A flaky test fails without the mutant as well, and proves nothing.
             if ended != Ended::Passed && case.with(0, self.root)? == Ended::Passed {
                 let what = if ended == Ended::Failed { "caught" } else { "too late" };
                 return Ok(of(what, told(case)));
@@ -116,7 +123,7 @@ impl Hunt<'_> {
         Ok(of("missed", String::new()))
     }
 
-    /// Does all of so many things, some at once.
+    /// Runs `each` for the numbers below `count`, on all workers.
     fn in_turn(&self, count: usize, each: impl Fn(usize, usize) -> Result<()> + Sync) -> Result<()> {
         let next = AtomicUsize::new(0);
         let failed = Mutex::new(None);
@@ -150,15 +157,15 @@ fn told(case: &Case) -> String {
 }
 
 /// One line for each mutant: number, outcome, seconds, the test, the place, what was changed.
-pub fn note(file: &mut File, mutant: &Mutant, outcome: &Outcome) -> Result<()> {
+fn note(file: &mut File, mutant: &Mutant, outcome: &Outcome) -> Result<()> {
     let Mutant { file: path, line, function, operator, told, .. } = mutant;
     let Outcome { id, what, by, seconds } = outcome;
     writeln!(file, "{id}\t{what}\t{seconds:.1}\t{by}\t{path}:{line}\t{function}\t{operator}\t{told}")?;
     Ok(())
 }
 
-/// The outcomes that are noted already.
-pub fn read(notes: &Path) -> Result<Vec<Outcome>> {
+/// The mutants that an earlier run has caught.
+fn caught(notes: &Path) -> Result<Vec<Outcome>> {
     let text = match fs::read_to_string(notes) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         text => text?,
@@ -172,6 +179,9 @@ pub fn read(notes: &Path) -> Result<Vec<Outcome>> {
     };
     text.lines()
         .enumerate()
-        .map(|(at, line)| outcome(line).ok_or_else(|| format!("{}: line {}", notes.display(), at + 1).into()))
+        .map(|(at, line)| {
+            outcome(line).ok_or_else(|| format!("{}: line {} is no outcome", notes.display(), at + 1).into())
+        })
+        .filter(|outcome: &Result<Outcome>| outcome.as_ref().map_or(true, Outcome::is_caught))
         .collect()
 }

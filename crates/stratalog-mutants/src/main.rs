@@ -10,8 +10,9 @@ mod hunt;
 mod rewrite;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use find::Mutant;
 use hunt::{Hunt, Outcome};
 use tree::{Result, Tree};
 
-/// Mutants that no test can tell from the code, with the reason each.
+/// Mutants that change nothing but speed, each with the reason.
 const EQUIVALENT: &str = "tests/data/mutants-equivalent.tsv";
 
 /// Which share of the viable mutants is caught by the tests.
@@ -87,9 +88,12 @@ fn run(options: &Options) -> Result<()> {
         }
         return Ok(());
     }
+    let equivalent = equivalent(&tree.project, &all)?;
     fs::create_dir_all(&tree.root)?;
     tree.copy(&sample)?;
-    let kept = tree.root.join(format!("unviable-{}.txt", options.seed));
+    // Later code has other mutants under the same numbers, and files of its own.
+    let mark = mark(&sample);
+    let kept = tree.root.join(format!("unviable-{mark}.txt"));
     let unviable = tree.plant(&sample, &kept, |what| eprintln!("{what}"))?;
     let binaries = tree.binaries()?;
     eprintln!("{} test binaries, {} mutants do not compile", binaries.len(), unviable.len());
@@ -114,10 +118,10 @@ fn run(options: &Options) -> Result<()> {
     };
     eprintln!("{} tests, {:.0} s of them", cases.len(), cases.iter().map(|case| case.took.as_secs_f64()).sum::<f64>());
     bar.reset();
-    let notes = options.notes.clone().unwrap_or_else(|| tree.root.join(format!("mutants-{}.tsv", options.seed)));
+    let notes = options.notes.clone().unwrap_or_else(|| tree.root.join(format!("mutants-{mark}.tsv")));
     let outcomes = hunt.hunt(&viable, &cases, &notes)?;
     bar.finish_and_clear();
-    tell(options, &tree.project, &sample, unviable.len(), &outcomes)
+    tell(options, &equivalent, &sample, unviable.len(), &outcomes)
 }
 
 /// The mutants that are drawn, in the order of their places, with numbers from 1 on.
@@ -130,24 +134,21 @@ fn sample(all: &[Mutant], seed: u64, count: usize) -> Vec<(u32, Mutant)> {
 
 fn tell(
     options: &Options,
-    project: &Path,
+    equivalent: &BTreeMap<Key, String>,
     sample: &[(u32, Mutant)],
     unviable: usize,
     outcomes: &[Outcome],
 ) -> Result<()> {
-    let equivalent = equivalent(project)?;
     let mutant = |id: u32| sample.iter().find(|(other, _)| *other == id).map(|(_, mutant)| mutant);
-    let is_caught = |outcome: &&Outcome| outcome.what == "caught" || outcome.what == "too late";
     let (mut without_effect, mut missed) = (0, Vec::new());
-    for outcome in outcomes.iter().filter(|outcome| !is_caught(outcome)) {
+    for outcome in outcomes.iter().filter(|outcome| !outcome.is_caught()) {
         let Some(mutant) = mutant(outcome.id) else { continue };
-        let key = (mutant.file.clone(), mutant.function.clone(), mutant.told.clone());
-        match equivalent.get(&key) {
+        match equivalent.get(&key(mutant)) {
             Some(_) => without_effect += 1,
             None => missed.push((outcome, mutant)),
         }
     }
-    let caught = outcomes.iter().filter(is_caught).count();
+    let caught = outcomes.iter().filter(|outcome| outcome.is_caught()).count();
     let counted = outcomes.len() - without_effect;
     let percent = caught as f64 * 100.0 / counted.max(1) as f64;
     if options.json {
@@ -176,19 +177,57 @@ fn tell(
 /// File, function and change of a mutant.
 type Key = (String, String, String);
 
-/// The mutants that no test can tell from the code; each line has the reason as well.
-fn equivalent(project: &Path) -> Result<BTreeMap<Key, String>> {
-    let path = project.join(EQUIVALENT);
-    if !path.exists() {
-        return Ok(BTreeMap::new());
+fn key(mutant: &Mutant) -> Key {
+    (mutant.file.clone(), mutant.function.clone(), mutant.told.clone())
+}
+
+/// A number for the sample: another one when the seed, the count or the mutated code changes.
+fn mark(sample: &[(u32, Mutant)]) -> String {
+    let mut hasher = DefaultHasher::new();
+    for (id, mutant) in sample {
+        (id, &mutant.file, mutant.place.start, mutant.place.end, &mutant.told).hash(&mut hasher);
     }
-    let mut all = BTreeMap::new();
+    format!("{:016x}", hasher.finish())
+}
+
+/// The equivalent mutants, each with its reason. An entry that fits no mutant of the code is an error.
+fn equivalent(project: &Path, all: &[Mutant]) -> Result<BTreeMap<Key, String>> {
+    let path = project.join(EQUIVALENT);
+    let keys: BTreeSet<Key> = all.iter().map(key).collect();
+    let mut found = BTreeMap::new();
     for (at, line) in fs::read_to_string(&path)?.lines().enumerate() {
+        let place = format!("{}: line {}", path.display(), at + 1);
         let fields: Vec<&str> = line.split('\t').collect();
         let [file, function, told, why] = fields[..] else {
-            return Err(format!("{}: line {}: four fields are expected", path.display(), at + 1).into());
+            return Err(format!("{place}: four fields are expected: file, function, change, reason").into());
         };
-        all.insert((file.to_owned(), function.to_owned(), told.to_owned()), why.to_owned());
+        let key = (file.to_owned(), function.to_owned(), told.to_owned());
+        if !keys.contains(&key) {
+            return Err(format!("{place}: the code has no such mutant: change the entry or remove it").into());
+        }
+        found.insert(key, why.to_owned());
     }
-    Ok(all)
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_equivalent_mutants_fits_the_code() {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let tree = Tree { root: PathBuf::new(), project };
+        assert!(!equivalent(&tree.project, &tree.mutants().unwrap()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_sample_is_the_same_for_its_seed_and_code_only() {
+        let all = find::mutants("a.rs", "fn f(a: u32) -> bool { g(a); a < 3 && a + 1 > 2 }").unwrap();
+        let of = |seed, count| mark(&sample(&all, seed, count));
+        assert_eq!(of(1, 5), of(1, 5));
+        assert_ne!(of(1, 5), of(1, 4));
+        let other = find::mutants("a.rs", "fn f(a: u32) -> bool { g(a); a < 3 && a + 1 > 22 }").unwrap();
+        assert_ne!(mark(&sample(&all, 1, 9)), mark(&sample(&other, 1, 9)));
+    }
 }

@@ -7,16 +7,16 @@ use crate::find::{Instead, Mutant};
 /// A file with its mutants behind switches.
 pub struct Rewritten {
     pub text: String,
-    /// Where in the text each mutant's own code stands: an error of the compiler there is its own.
+    /// The range of each mutant's own code: a compiler error there belongs to that mutant.
     pub own: Vec<(u32, Range<usize>)>,
-    /// Where the switches stand, with what they enclose: an error there may be one of theirs.
+    /// The range of each whole switch: a compiler error there may belong to that mutant.
     pub around: Vec<(u32, Range<usize>)>,
 }
 
 /// Rewrites a file. The mutants, each with its number, are those of this file.
 pub fn rewrite(text: &str, mutants: &[(u32, &Mutant)]) -> Rewritten {
     let mut ordered: Vec<_> = mutants.to_vec();
-    // What encloses comes first; of one place, as they are numbered.
+    // Outer places come before inner ones, and mutants of one place in the order of their numbers.
     ordered.sort_by_key(|(id, mutant)| (mutant.place.start, usize::MAX - mutant.place.end, *id));
     let mut done = Rewritten { text: String::new(), own: Vec::new(), around: Vec::new() };
     let mut rest = &ordered[..];
@@ -28,11 +28,7 @@ pub fn rewrite(text: &str, mutants: &[(u32, &Mutant)]) -> Rewritten {
 fn render(text: &str, part: Range<usize>, rest: &mut &[(u32, &Mutant)], done: &mut Rewritten) {
     let mut at = part.start;
     while let Some((_, first)) = rest.first().filter(|(_, mutant)| mutant.place.start < part.end) {
-        if first.place.start < at || first.place.end > part.end {
-            // It overlaps with another in part, which no tree has.
-            *rest = &rest[1..];
-            continue;
-        }
+        assert!(first.place.start >= at && first.place.end <= part.end, "places of a syntax tree nest");
         let place = first.place.clone();
         done.text.push_str(&text[at..place.start]);
         let same = rest.iter().take_while(|(_, mutant)| mutant.place == place).count();
