@@ -313,6 +313,7 @@ impl Opening {
         }
         shared.update_state(|state| {
             state.adopted_gaps = gaps.to_vec();
+            state.log_start = shared.ends.log_start();
             state.active_base = active.base();
             state.durable_end = active.end();
             state.durable_position = active.len();

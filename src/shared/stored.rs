@@ -43,14 +43,13 @@ impl Shared {
 
     /// Changes the `state` file, durably, and refreshes what it caches of the segments.
     pub(crate) fn update_state(&self, change: impl FnOnce(&mut State)) -> Result<()> {
-        let planned = self.lock_counted().planned();
         self.state.update(|state| {
-            // Here, where updates come one after the other: none takes back what the one before it says of segments.
+            // Here, where updates come one after the other: none takes back what the one before it says. The log start
+            // is on record before it is in memory, so it is not taken from there.
             let view = self.view.load();
-            state.log_start = self.ends.log_start();
             // Not beyond what a power cut leaves: else what is appended there afterwards would count as replicated.
             state.high_watermark = self.high_watermark().min(self.durability.end()).max(state.log_start);
-            state.planned = planned;
+            state.planned = self.lock_counted().planned();
             let checkpoint = (state.active_base, state.durable_position);
             change(state);
             let moved = checkpoint != (state.active_base, state.durable_position);

@@ -167,3 +167,48 @@ fn a_truncation_that_was_told_is_in_every_image_of_a_crash() {
         log.close().unwrap();
     });
 }
+
+#[test]
+fn a_start_that_was_told_is_in_every_image_of_a_crash() {
+    schedules(|| {
+        let storage = SimStorage::new();
+        let (log, partition) = open(&storage, small());
+        append_all(&partition, &["k"], 6, "old");
+        let told = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let (deletes, is_told, writes) = (partition.clone(), told.clone(), partition.clone());
+        let others = [
+            spawn(move || {
+                for start in [2, 5] {
+                    deletes.delete_before(Offset::new(start)).unwrap();
+                    is_told.store(start, std::sync::atomic::Ordering::SeqCst);
+                    deletes.retain(NOW).unwrap();
+                }
+            }),
+            // Rolls and syncs write `state` as well.
+            spawn(move || {
+                append_all(&writes, &["k"], 3, "new");
+                writes.flush().unwrap();
+            }),
+            spawn({
+                let (storage, told) = (storage.clone(), told.clone());
+                move || {
+                    for _ in 0..3 {
+                        let told = told.load(std::sync::atomic::Ordering::SeqCst);
+                        let crash = Crash { order: Order::Strict, seed: draw(1 << 20) as u64 };
+                        let image = if draw(2) == 0 { storage.kill() } else { storage.crash(&crash) };
+                        let (left, partitions) = open_with(quiet(&image), small(), 1);
+                        assert!(partitions[0].stats().error.is_none(), "{:?}", partitions[0].stats().error);
+                        let start = partitions[0].offsets().start.get();
+                        assert!(start >= told, "{start} instead of {told}");
+                        let found = read(&partitions[0]);
+                        assert!(found.keys().copied().eq(start..start + found.len() as u64), "{found:?}");
+                        drop(left);
+                    }
+                }
+            }),
+        ];
+        join(others);
+        assert!(read(&partition).keys().copied().eq(5..9));
+        log.close().unwrap();
+    });
+}
