@@ -3,14 +3,22 @@
 #![cfg(feature = "sim")]
 
 mod common;
+#[path = "common/watched.rs"]
+mod watched;
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{append, expected, quiet, read};
 use stratalog::sim::{Call, Calls, SimStorage};
 use stratalog::storage::{FileSystem, OpenMode, Reserve, Reserved, Sizes, Storage};
-use stratalog::{ErrorKind, FetchOptions, Log, LogConfig, Offset, Partition, Record, TopicConfig};
+use stratalog::{
+    Budget, Cleanup, ErrorKind, FetchOptions, Log, LogConfig, Offset, Partition, Record, RecordBatch, Timestamp,
+    TopicConfig,
+};
+use watched::Watched;
 
 fn config(storage: &SimStorage) -> LogConfig {
     quiet().storage(Arc::new(storage.clone())).sync_threads(0).open_threads(Some(1))
@@ -213,4 +221,63 @@ fn a_close_leaves_the_largest_timestamp_at_the_end_of_the_time_index() {
     let index = storage.contents(std::path::Path::new("/log/t-0/00000000000000000000.timeindex")).unwrap();
     let entries: Vec<i64> = index.chunks(12).map(|e| i64::from_be_bytes(e[..8].try_into().unwrap())).collect();
     assert_eq!(entries.last(), Some(&9), "whoever goes on from here knows no other: {entries:?}");
+}
+
+/// A kill leaves no file half written that `verify` would tell of.
+#[test]
+fn a_kill_before_any_call_leaves_nothing_that_verify_tells_of() {
+    let now = Timestamp::from_millis(1_700_000_000_000);
+    let images = tempfile::tempdir().unwrap();
+    let (dir, copies) = (images.path().join("log"), images.path().to_path_buf());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let storage = Watched::new({
+        let (dir, calls) = (dir.clone(), Arc::clone(&calls));
+        move |_, _| {
+            let number = calls.fetch_add(1, Ordering::SeqCst);
+            copy_log(&dir, &copies.join(number.to_string()));
+            Ok(())
+        }
+    });
+    let config =
+        |storage: Arc<dyn Storage>| LogConfig::new().storage(storage).sync_threads(0).maintenance_interval(None);
+    let log = Log::open(&dir, config(storage).checkpoint_bytes(4096)).unwrap();
+    let topic = TopicConfig::new().segment_bytes(8192).cleanup(Cleanup::Compact).min_cleanable_dirty_ratio(0.0);
+    let topic = topic.append_windows(false);
+    let partition = log.create_topic("t", 1, topic).unwrap().partition(0).unwrap();
+    for sequence in 0..14 {
+        let mut batch = RecordBatch::builder().producer(7, 0, sequence);
+        batch.push(&Record::new(&format!("k{}", sequence % 5), &"v".repeat(900)), now).unwrap();
+        partition.append(&batch.build().unwrap()).unwrap();
+        if sequence % 3 == 2 {
+            partition.flush().unwrap();
+        }
+    }
+    partition.roll().unwrap();
+    log.maintain(now, Budget::default()).unwrap();
+    partition.truncate(Offset::new(12)).unwrap();
+    partition.delete_before(Offset::new(5)).unwrap();
+    log.maintain(now, Budget::default()).unwrap();
+    log.close().unwrap();
+    let images_taken = calls.load(Ordering::SeqCst);
+    assert!(images_taken > 100, "{images_taken} calls");
+    for number in 0..images_taken {
+        let image = images.path().join(number.to_string());
+        let Ok(log) = Log::open(&image, config(Arc::new(FileSystem::new()))) else { continue };
+        let Some(partition) = log.partition("t", 0) else { continue };
+        let findings = partition.verify().unwrap().findings;
+        assert!(findings.is_empty(), "before call {number}: {findings:?}");
+    }
+}
+
+fn copy_log(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).into_iter().flatten() {
+        let entry = entry.unwrap();
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_log(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).unwrap();
+        }
+    }
 }

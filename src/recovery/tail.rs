@@ -188,8 +188,7 @@ impl Tail {
         if producers.is_empty() {
             return Ok(());
         }
-        let path = place.segment_path(base, SegmentFileKind::Snapshot, Suffix::None);
-        match files::write_new(&*place.storage, &path, &producers.to_snapshot()) {
+        match place.put_snapshot(base, &producers.to_snapshot()) {
             Err(error) if *error.kind() == ErrorKind::DiskFull => Ok(()),
             written => written,
         }

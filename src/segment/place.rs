@@ -8,7 +8,7 @@ use crate::format::file_name::{SegmentFileKind, Suffix, segment_file};
 use crate::offset::Offset;
 use crate::storage::handles::Handles;
 use crate::storage::preallocator::Preallocator;
-use crate::storage::{Sizes, Storage};
+use crate::storage::{Sizes, Storage, files};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, OnceLock, Weak};
 
@@ -69,6 +69,13 @@ impl Place {
     /// The path of a segment's file.
     pub(crate) fn segment_path(&self, base: Offset, kind: SegmentFileKind, suffix: Suffix) -> PathBuf {
         self.dir.join(segment_file(base, kind, suffix))
+    }
+
+    /// Writes a producer snapshot. It has its name once it is whole, so that a kill leaves no half of one; what it leaves
+    /// goes at the next open, ours or Kafka's. The caller makes the name durable.
+    pub(crate) fn put_snapshot(&self, at: Offset, bytes: &[u8]) -> Result<()> {
+        let path = |suffix| self.segment_path(at, SegmentFileKind::Snapshot, suffix);
+        files::put(&*self.storage, &path(Suffix::None), &path(Suffix::Cleaned), bytes)
     }
 
     /// Makes the names in the directory durable.

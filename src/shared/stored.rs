@@ -148,8 +148,7 @@ impl Shared {
 
     fn store_snapshot(&self, producers: &Producers) -> Result<()> {
         let Some(bytes) = &producers.snapshot else { return Ok(()) };
-        let path = self.snapshot_path(producers.at);
-        files::write_new(&*self.place.storage, &path, bytes)
+        self.place.put_snapshot(producers.at, bytes)
     }
 
     /// Stores the leader epochs when they have changed. They cover everything up to the log end, so also what is

@@ -37,10 +37,16 @@ pub(crate) fn write_new(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Res
     file.sync().map_err(at)
 }
 
+/// The same for a file that somebody may list after a kill: it has its name once it is whole. The caller makes the name
+/// durable.
+pub(crate) fn put(storage: &dyn Storage, path: &Path, temporary: &Path, bytes: &[u8]) -> Result<()> {
+    write_new(storage, temporary, bytes)?;
+    storage.rename(temporary, path).map_err(|e| Error::io(e, path))
+}
+
 /// Replaces a file in `dir` atomically: whatever happens there is the old one or the new one.
 pub(crate) fn replace(storage: &dyn Storage, dir: &Path, path: &Path, temporary: &Path, bytes: &[u8]) -> Result<()> {
-    write_new(storage, temporary, bytes)?;
-    storage.rename(temporary, path).map_err(|e| Error::io(e, path))?;
+    put(storage, path, temporary, bytes)?;
     storage.sync_dir(dir).map_err(|e| Error::io(e, dir))
 }
 
