@@ -31,52 +31,27 @@
 //!
 //! What is promised, and what a crash leaves, is in `docs/design.md`; every byte on disk in `docs/format.md`.
 
-mod active;
-mod appender;
-mod budget;
+mod append;
 mod catalog;
-mod combiner;
 mod compaction;
 pub mod config;
-mod counted;
-mod durability;
-mod epochs;
 pub mod error;
 pub mod format;
 pub mod inspect;
-mod isolation;
-mod kafka_dir;
 mod log;
 mod maintenance;
 mod offset;
-mod opening;
 mod partition;
-mod pending;
-mod pins;
-mod producers;
-mod reader;
+mod read;
 mod recovery;
 pub mod repair;
 mod replay;
-mod retention;
-mod route;
 mod segment;
-mod shared;
-mod state;
-mod stats;
 pub mod storage;
-mod survey;
-mod swap;
 mod sync;
-mod tail;
-mod topic;
-mod transactions;
 mod truncate;
 mod verify;
-mod view;
-mod whose;
 
-pub use combiner::Appended;
 pub use compaction::CompactMode;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
@@ -87,24 +62,21 @@ pub use config::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use format::{BatchBuilder, Codec, Header, Record, RecordBatch, RecordView, TimestampType};
-pub use isolation::{Isolation, Offsets};
-pub use log::{Budget, Log, MaintenanceReport, RecoveryReport};
+pub use log::{Budget, Log, MaintenanceReport, Partition, Topic, partition_for_key};
 pub use maintenance::{PassReport, PauseGuard};
 pub use offset::{Offset, Timestamp};
-pub use partition::Partition;
-pub use pins::Pin;
-pub use reader::{Fetch, FetchOptions, FileRegion, Reader};
-pub use recovery::{Cut, PartitionReport};
-pub use route::partition_for_key;
-pub use stats::{CompactionReport, CompactionStats, FailedPass, LastPass, LogStats, PartitionStats, PinnedBy};
+pub use partition::{
+    Appended, CompactionReport, CompactionStats, FailedPass, Isolation, LastPass, LogStats, Offsets, PartitionStats,
+    Pin, PinnedBy, WaitOutcome,
+};
+pub use read::{Fetch, FetchOptions, FileRegion, Reader};
+pub use recovery::{Cut, PartitionReport, RecoveryReport};
+pub use replay::transactions::AbortedRange;
 #[cfg(any(test, feature = "sim"))]
 pub use storage::sim;
 #[cfg(shuttle)]
 #[doc(hidden)]
 pub use sync::time as schedules;
-pub use tail::WaitOutcome;
-pub use topic::Topic;
-pub use transactions::AbortedRange;
 pub use verify::{Finding, Severity, VerifyReport};
 
 /// The program in README.md, compiled and run.

@@ -15,9 +15,10 @@ use crate::format::file_name::{
     CLEANER_CHECKPOINT, LOG_START_CHECKPOINT, RECOVERY_POINT_CHECKPOINT, STATE, SegmentFileKind, Suffix,
 };
 use crate::inspect::{self, Entry, Kind};
-use crate::log::{Log, RecoveryReport};
+use crate::log::Log;
 use crate::offset::Offset;
 use crate::recovery::Gaps;
+use crate::recovery::RecoveryReport;
 use crate::segment::scan::OFFSETS_MAX;
 use crate::storage::{FileSystem, Storage};
 

@@ -4,81 +4,82 @@
 
 use std::sync::Arc;
 
-use crate::active::Active;
-use crate::durability::Held;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Pending;
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::offset::{Offset, Timestamp};
-use crate::pending::Holders;
-use crate::producers::Producers;
+use crate::partition::active::Active;
+use crate::partition::core::PartitionCore;
+use crate::partition::group_commit::Held;
+use crate::partition::redo::Holders;
+use crate::partition::waiters::Wakes;
+use crate::replay::producers::Producers;
 use crate::replay::{Nobody, Replay};
+use crate::segment::cut_point::{CutPoint, cut_point};
 use crate::segment::index::{SegmentIndex, Sums};
-use crate::segment::{Facts, Place, Segment};
-use crate::shared::Shared;
-use crate::survey::{CutPoint, LogFile, cut_point, snapshots};
-use crate::swap;
-use crate::tail::Wakes;
-use crate::view::View;
+use crate::segment::list::SegmentList;
+use crate::segment::listing::{LogFile, snapshots};
+use crate::segment::replace;
+use crate::segment::{PartitionDir, Segment, SegmentMeta};
 
 /// Removes every batch that holds an offset at or above `to`. What lies below the cut is checked first: damage there is
 /// an error, and nothing has changed. Damage above goes with the cut. `lossy`: cuts even below what compaction relied
 /// on, and where damage is met below `to`, at the last good batch before it.
-pub(crate) fn truncate(shared: &Shared, to: Offset, lossy: bool) -> Result<Offset> {
-    let pass = shared.lock_maintenance();
-    let truncated = truncate_locked(shared, &mut shared.lock_active(), to, lossy);
+pub(crate) fn truncate(core: &PartitionCore, to: Offset, lossy: bool) -> Result<Offset> {
+    let pass = core.lock_maintenance();
+    let truncated = truncate_locked(core, &mut core.lock_active(), to, lossy);
     drop(pass);
-    tell(shared, truncated)
+    tell(core, truncated)
 }
 
 /// Wakes who waits for what is gone, with no lock held, whether that worked or not.
-fn tell<T>(shared: &Shared, done: Result<(T, Wakes)>) -> Result<T> {
+fn tell<T>(core: &PartitionCore, done: Result<(T, Wakes)>) -> Result<T> {
     let done = done.map(|(done, wakes)| {
         wakes.call();
         done
     });
-    shared.tell();
+    core.tell();
     done
 }
 
 /// Those who wait for what is gone are failed before anything is appended in its place.
-fn truncate_locked(shared: &Shared, active: &mut Active, to: Offset, lossy: bool) -> Result<(Offset, Wakes)> {
-    shared.check_writable()?;
-    shared.durability.finish_roll(shared)?;
+fn truncate_locked(core: &PartitionCore, active: &mut Active, to: Offset, lossy: bool) -> Result<(Offset, Wakes)> {
+    core.check_writable()?;
+    core.finish_roll()?;
     let end = active.segment().end();
     if to >= end {
         return Ok((end, Wakes::default()));
     }
-    let start = shared.ends.log_start();
+    let start = core.ends.log_start();
     if to < start {
         return Err(ErrorKind::OffsetOutOfRange { requested: to, start, end }.into());
     }
-    let view = shared.view.load();
-    let (to, producers) = what_stays(shared, active, &view, to, lossy)?;
+    let view = core.view.load();
+    let (to, producers) = what_stays(core, active, &view, to, lossy)?;
     if !lossy {
-        check_relied_on(shared, &view, to)?;
+        check_relied_on(core, &view, to)?;
     }
     if to < start {
         // The batch that holds `start` goes, and nothing is left. The log does not end below its start.
-        return start_over(shared, active, start).map(|wakes| (start, wakes));
+        return start_over(core, active, start).map(|wakes| (start, wakes));
     }
     // From here on what lies below the cut is durable, so that what is missing there after a crash is damage, not a
     // torn tail: `state` says so.
-    shared.durability.sync_quietly(shared, to)?;
-    let held = shared.durability.hold();
-    shared.cuts.begin();
-    let done = prepare_cut(shared, active, &view, to).map(|holders| {
-        let done = cut_back(shared, active, &held, to, producers, holders);
+    core.sync_quietly(to)?;
+    let held = core.group_commit.hold();
+    core.cuts.begin();
+    let done = prepare_cut(core, active, &view, to).map(|holders| {
+        let done = cut_back(core, active, &held, to, producers, holders);
         // Half done; opening anew completes it.
-        done.inspect_err(|error| shared.poison(error))
+        done.inspect_err(|error| core.poison(error))
     });
-    shared.cuts.end();
-    done.flatten().map(|()| (to, shared.tails.truncated(to)))
+    core.cuts.end();
+    done.flatten().map(|()| (to, core.waiters.truncated(to)))
 }
 
 /// Closes the files that go or are cut. Where somebody has bytes beyond the cut, what is left of that file is copied
 /// first: a disk without room for it is found while nothing has changed.
-fn prepare_cut(shared: &Shared, active: &mut Active, view: &View, to: Offset) -> Result<Holders> {
+fn prepare_cut(core: &PartitionCore, active: &mut Active, view: &SegmentList, to: Offset) -> Result<Holders> {
     active.let_go();
     let behind = view.segments().iter().filter(|segment| segment.end() > to);
     behind.for_each(|segment| segment.close_file());
@@ -86,7 +87,7 @@ fn prepare_cut(shared: &Shared, active: &mut Active, view: &View, to: Offset) ->
         return Ok(Holders::Partition);
     };
     segment.begin_cut();
-    let prepared = copy_if_held(shared, segment, to);
+    let prepared = copy_if_held(core, segment, to);
     segment.close_file();
     if prepared.is_err() {
         segment.end_cut();
@@ -94,7 +95,7 @@ fn prepare_cut(shared: &Shared, active: &mut Active, view: &View, to: Offset) ->
     prepared
 }
 
-fn copy_if_held(shared: &Shared, segment: &Segment, to: Offset) -> Result<Holders> {
+fn copy_if_held(core: &PartitionCore, segment: &Segment, to: Offset) -> Result<Holders> {
     let file = Arc::clone(&segment.open()?.file);
     if file.held() == 0 {
         return Ok(Holders::Partition);
@@ -103,16 +104,22 @@ fn copy_if_held(shared: &Shared, segment: &Segment, to: Offset) -> Result<Holder
     if file.held() <= position {
         return Ok(Holders::Partition);
     }
-    swap::copy_prefix(&shared.place, &*file, segment.base(), position)?;
+    replace::copy_prefix(&core.dir, &*file, segment.base(), position)?;
     Ok(Holders::Readers)
 }
 
 /// Where the log ends once nothing of it reaches beyond `to`, and its producers there. Reads all that the truncation
 /// will have to read below `to`, so that damage is met before anything has changed.
-fn what_stays(shared: &Shared, active: &Active, view: &View, to: Offset, lossy: bool) -> Result<(Offset, Producers)> {
+fn what_stays(
+    core: &PartitionCore,
+    active: &Active,
+    view: &SegmentList,
+    to: Offset,
+    lossy: bool,
+) -> Result<(Offset, Producers)> {
     let mut end = cut_below(view, to, lossy)?;
     loop {
-        match producers_before(shared, active, view, end) {
+        match producers_before(core, active, view, end) {
             Ok(producers) => return Ok((end, producers)),
             Err(error) if lossy && error.is_corruption() => {
                 let damaged = |segment: &&Arc<Segment>| error.path() == Some(&*segment.path()) && segment.base() < end;
@@ -129,7 +136,7 @@ fn what_stays(shared: &Shared, active: &Active, view: &View, to: Offset, lossy: 
 }
 
 /// The end of the last batch that lies below `to` whole.
-fn cut_below(view: &View, to: Offset, lossy: bool) -> Result<Offset> {
+fn cut_below(view: &SegmentList, to: Offset, lossy: bool) -> Result<Offset> {
     let Some(segment) = view.from(to).first().filter(|segment| segment.base() < to) else { return Ok(to) };
     let cut = cut_point_of(segment, to)?;
     match cut.damage {
@@ -145,18 +152,18 @@ fn cut_point_of(segment: &Segment, to: Offset) -> Result<CutPoint> {
 }
 
 /// The producers as they were at `end`.
-fn producers_before(shared: &Shared, active: &Active, view: &View, end: Offset) -> Result<Producers> {
+fn producers_before(core: &PartitionCore, active: &Active, view: &SegmentList, end: Offset) -> Result<Producers> {
     let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
-    let snapshots = snapshots(&shared.place)?;
+    let snapshots = snapshots(&core.dir)?;
     let nobody = if active.producers().is_empty() { Nobody::Later } else { Nobody::Never };
     let mut replay = Replay::new(Default::default());
-    replay.producers_before(&shared.place, &logs, &snapshots, end, shared.high_watermark(), nobody)?;
+    replay.producers_before(&core.dir, &logs, &snapshots, end, core.high_watermark(), nobody)?;
     Ok(replay.producers)
 }
 
 /// Compaction removed records because of ones below an offset that is remembered: those stay.
-fn check_relied_on(shared: &Shared, view: &View, to: Offset) -> Result<()> {
-    let relied_on = shared.state().max_winner_offset.map_or(Offset::ZERO, |winner| winner + 1);
+fn check_relied_on(core: &PartitionCore, view: &SegmentList, to: Offset) -> Result<()> {
+    let relied_on = core.state().max_winner_offset.map_or(Offset::ZERO, |winner| winner + 1);
     if to >= relied_on {
         return Ok(());
     }
@@ -174,86 +181,86 @@ fn check_relied_on(shared: &Shared, view: &View, to: Offset) -> Result<()> {
 }
 
 /// Starts over, empty, at `to`: below, within or beyond the log.
-pub(crate) fn reset(shared: &Shared, to: Offset) -> Result<()> {
-    let pass = shared.lock_maintenance();
-    let reset = reset_locked(shared, &mut shared.lock_active(), to);
+pub(crate) fn reset(core: &PartitionCore, to: Offset) -> Result<()> {
+    let pass = core.lock_maintenance();
+    let reset = reset_locked(core, &mut core.lock_active(), to);
     drop(pass);
-    tell(shared, reset.map(|wakes| ((), wakes)))
+    tell(core, reset.map(|wakes| ((), wakes)))
 }
 
-fn reset_locked(shared: &Shared, active: &mut Active, to: Offset) -> Result<Wakes> {
-    shared.check_writable()?;
-    shared.durability.finish_roll(shared)?;
-    start_over(shared, active, to)
+fn reset_locked(core: &PartitionCore, active: &mut Active, to: Offset) -> Result<Wakes> {
+    core.check_writable()?;
+    core.finish_roll()?;
+    start_over(core, active, to)
 }
 
-fn start_over(shared: &Shared, active: &mut Active, to: Offset) -> Result<Wakes> {
-    let held = shared.durability.hold();
-    shared.cuts.begin();
+fn start_over(core: &PartitionCore, active: &mut Active, to: Offset) -> Result<Wakes> {
+    let held = core.group_commit.hold();
+    core.cuts.begin();
     let done = (|| {
-        shared.update_state(|state| state.pending = Pending::Reset(to))?;
-        for segment in shared.view.load().segments() {
+        core.update_state(|state| state.pending = Pending::Reset(to))?;
+        for segment in core.view.load().segments() {
             segment.close_file();
         }
         active.let_go();
-        shared.redo(Pending::Reset(to), Holders::Partition)?;
-        let segment = reopen(&shared.place, to, to, 0)?;
-        shared.ends.set_log_start(to);
+        core.redo(Pending::Reset(to), Holders::Partition)?;
+        let segment = reopen(&core.dir, to, to, 0)?;
+        core.ends.set_log_start(to);
         // Else what is appended next would be above it one moment, and below it the next.
-        shared.ends.set_high_watermark(to);
-        shared.lock_epochs().truncate_from_end(Offset::ZERO);
+        core.ends.set_high_watermark(to);
+        core.lock_leader_epochs().truncate_from_end(Offset::ZERO);
         // What was replicated is gone, and nothing of what comes is.
-        shared.ends.set_high_watermark(shared.high_watermark().min(to));
-        adopt(shared, active, &held, vec![segment], Producers::default(), to)?;
-        shared.ends.set_high_watermark(to);
+        core.ends.set_high_watermark(core.high_watermark().min(to));
+        adopt(core, active, &held, vec![segment], Producers::default(), to)?;
+        core.ends.set_high_watermark(to);
         Ok(())
     })();
-    shared.cuts.end();
+    core.cuts.end();
     if let Err(error) = &done {
-        shared.poison(error);
+        core.poison(error);
     }
-    done.map(|()| shared.tails.truncated(to))
+    done.map(|()| core.waiters.truncated(to))
 }
 
 fn cut_back(
-    shared: &Shared,
+    core: &PartitionCore,
     active: &mut Active,
     held: &Held<'_>,
     to: Offset,
     producers: Producers,
     holders: Holders,
 ) -> Result<()> {
-    shared.update_state(|state| {
+    core.update_state(|state| {
         state.pending = Pending::Truncate(to);
         state.durable_end = to;
         // Which snapshot is the newest one below the end is looked for.
         state.producers_at = (!producers.is_empty()).then_some(Offset::MAX);
         state.high_watermark = state.high_watermark.min(to);
     })?;
-    let view = shared.view.load();
-    shared.redo(Pending::Truncate(to), holders)?;
-    let state = shared.state();
+    let view = core.view.load();
+    core.redo(Pending::Truncate(to), holders)?;
+    let state = core.state();
     let mut segments: Vec<Arc<Segment>> =
         view.segments().iter().filter(|segment| segment.base() < state.active_base).cloned().collect();
-    let active_segment = reopen(&shared.place, state.active_base, state.durable_end, state.durable_position)?;
+    let active_segment = reopen(&core.dir, state.active_base, state.durable_end, state.durable_position)?;
     if !active_segment.is_empty() {
         // The writer goes on from the largest timestamp of what is left; its age counts on.
         active_segment.max_timestamp()?;
         let before = view.segments().iter().find(|segment| segment.base() == state.active_base);
-        let first_append_at = before.map_or(Timestamp::NONE, |segment| segment.facts().first_append_at);
-        active_segment.update_facts(|facts| facts.first_append_at = first_append_at);
+        let first_append_at = before.map_or(Timestamp::NONE, |segment| segment.meta().first_append_at);
+        active_segment.update_meta(|facts| facts.first_append_at = first_append_at);
     }
     segments.push(active_segment);
 
-    shared.lock_epochs().truncate_from_end(to);
-    shared.store_epochs()?;
-    shared.ends.set_high_watermark(shared.high_watermark().min(to));
-    adopt(shared, active, held, segments, producers, to)
+    core.lock_leader_epochs().truncate_from_end(to);
+    core.store_epochs()?;
+    core.ends.set_high_watermark(core.high_watermark().min(to));
+    adopt(core, active, held, segments, producers, to)
 }
 
 /// Puts what is left in the place of what was there.
 fn adopt(
-    shared: &Shared,
+    core: &PartitionCore,
     active: &mut Active,
     held: &Held<'_>,
     segments: Vec<Arc<Segment>>,
@@ -261,19 +268,20 @@ fn adopt(
     end: Offset,
 ) -> Result<()> {
     let last = Arc::clone(segments.last().expect("a partition always has an active segment"));
-    shared.view.update(|_| Some(View::new(segments)));
+    core.view.update(|_| Some(SegmentList::new(segments)));
     // It counted records as dead because of ones that are gone.
-    *shared.lock_counted() = Default::default();
-    held.reset(shared, end);
-    active.restart(shared, last, producers);
-    shared.pins.truncated();
+    *core.lock_compaction_state() = Default::default();
+    held.set_end(end);
+    core.give_up_unsynced();
+    active.restart(core, last, producers);
+    core.pins.truncated();
     Ok(())
 }
 
 /// The segment that is the active one now.
-fn reopen(place: &Arc<Place>, base: Offset, end: Offset, len: u64) -> Result<Arc<Segment>> {
-    let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
-    let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
+fn reopen(dir: &Arc<PartitionDir>, base: Offset, end: Offset, len: u64) -> Result<Arc<Segment>> {
+    let path = dir.segment_path(base, SegmentFileKind::Log, Suffix::None);
+    let info = dir.storage.info(&path).map_err(|e| Error::io(e, &path))?;
     let index = if len == 0 { SegmentIndex::empty() } else { SegmentIndex::of(Sums::default()) };
-    Ok(Segment::new(place, base, (len, end), false, Facts::new(info.id), index))
+    Ok(Segment::new(dir, base, (len, end), false, SegmentMeta::new(info.id), index))
 }

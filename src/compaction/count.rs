@@ -2,15 +2,15 @@
 
 use super::merge::{Found, Merge, Source, offset};
 use super::tombstones::{TombstoneRule, Verdict};
-use crate::counted::{Garbage, SegmentFacts};
+use crate::compaction::plan::{Garbage, SegmentSummary};
 use crate::error::Result;
 use crate::offset::Timestamp;
 
 /// Counts what is garbage in each of the merged segments, given in the same order. What a segment's own digest tells
-/// does not count here: see [`SegmentFacts`].
+/// does not count here: see [`SegmentSummary`].
 pub(crate) fn count_garbage(
     merge: Merge<'_>,
-    segments: &[&SegmentFacts],
+    segments: &[&SegmentSummary],
     rule: &TombstoneRule,
 ) -> Result<Vec<Garbage>> {
     let sources = merge.sources();
@@ -69,7 +69,7 @@ impl Dead {
 /// What tombstones wait for.
 struct Tombstones<'a> {
     sources: &'a [Source],
-    segments: &'a [&'a SegmentFacts],
+    segments: &'a [&'a SegmentSummary],
     rule: &'a TombstoneRule,
     garbage: Vec<Garbage>,
 }

@@ -10,11 +10,11 @@ use super::sort::Sorter;
 use super::spill::TempFiles;
 use super::survivors::Survivors;
 use super::tombstones::TombstoneRule;
-use crate::counted::SegmentFacts;
+use crate::compaction::plan::SegmentSummary;
 use crate::error::Result;
 use crate::format::digest::{DigestAnnex, DigestEntry, DigestSubject, KeyHasher};
 use crate::offset::{Offset, Timestamp};
-use crate::segment::digest::{DigestWriter, Tally};
+use crate::segment::digest_file::{DigestWriter, Tally};
 use crate::storage::{FileSystem, OpenMode, Storage};
 
 const RECORD_BYTES: u32 = 122;
@@ -78,8 +78,8 @@ impl Digests {
         Ok(())
     }
 
-    fn segments(&self) -> Vec<SegmentFacts> {
-        let facts = |source: &Source| SegmentFacts {
+    fn segments(&self) -> Vec<SegmentSummary> {
+        let facts = |source: &Source| SegmentSummary {
             base: source.footer.subject.base,
             end: source.footer.subject.end,
             bytes: source.footer.subject.log_len,

@@ -11,7 +11,7 @@ use super::radix::{Hashed, Scatter};
 use crate::error::{Error, Result};
 use crate::format::digest::{DigestBlocks, DigestEntry, DigestFooter, KeyHash};
 use crate::offset::Offset;
-use crate::segment::digest::DigestReader;
+use crate::segment::digest_file::DigestReader;
 use crate::storage::Storage;
 
 /// The most that is read at a time.

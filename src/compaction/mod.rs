@@ -18,21 +18,20 @@ use std::time::Duration;
 use crate::format::digest::{DigestBlocks, KeyHasher};
 use crate::offset::Timestamp;
 
-mod build;
+pub(crate) mod build_digest;
 pub(crate) mod count;
-mod damage;
 #[cfg(feature = "internals")]
 #[allow(missing_docs)]
 pub mod internals;
-mod latest;
+mod latest_by_key;
 pub(crate) mod merge;
-mod offsets;
-pub(crate) mod pass;
+mod offset_set;
 pub(crate) mod plan;
 mod radix;
 pub(crate) mod rewrite;
 pub(crate) mod sort;
 pub(crate) mod spill;
+pub(crate) mod state;
 pub(crate) mod survivors;
 #[cfg(test)]
 mod testing;

@@ -17,13 +17,91 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::counted::{Garbage, Group, Reason, SegmentFacts};
 use crate::format::BATCH_HEADER_LEN;
-use crate::format::digest::{DigestCounts, DigestEntry};
+use crate::format::digest::{DigestCounts, DigestEntry, Horizon, MarkerHorizon};
 use crate::offset::{Offset, Timestamp};
 
 /// A marker becomes longer by so many bytes, at most, when it gets a horizon: its timestamp counts from that then.
 const HORIZON_MAX: u64 = 9;
+
+/// What a plan knows of a sealed segment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentSummary {
+    pub(crate) base: Offset,
+    pub(crate) end: Offset,
+    /// Bytes of its `.log`.
+    pub(crate) bytes: u64,
+    /// Bytes of its larger index.
+    pub(crate) index_bytes: u64,
+    /// The wall time of its first append; [`Timestamp::NONE`] where nobody knows, which counts as long ago.
+    pub(crate) first_append_at: Timestamp,
+    /// What its digest counts; `None` while it has no valid one.
+    pub(crate) counts: Option<DigestCounts>,
+    /// The horizons of its tombstones.
+    pub(crate) horizons: Vec<Horizon>,
+    /// What may become of its markers; nothing where that cannot be told.
+    pub(crate) markers: MarkerSummary,
+}
+
+/// The markers of a segment of whose transactions nothing is left.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct MarkerSummary {
+    /// The horizons that some of them have, the earliest first.
+    pub(crate) horizons: Vec<MarkerHorizon>,
+    /// Since when there are some without a horizon.
+    pub(crate) without_since: Option<Timestamp>,
+}
+
+/// The garbage of a segment that no one sees who looks at it alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Garbage {
+    /// Records whose keys have a newer one in a later segment; of each key the last one in this segment counts.
+    pub(crate) dead_records: u64,
+    /// Their bytes, uncompressed.
+    pub(crate) dead_bytes: u64,
+    /// The earliest time at which one of the newer records may have come.
+    pub(crate) since: Option<Timestamp>,
+    /// Tombstones that may go now.
+    pub(crate) expired: u64,
+    /// Whether it has older records of keys whose tombstones may go now.
+    pub(crate) joins: bool,
+    /// The earliest time at which other tombstones may go.
+    pub(crate) next_horizon: Option<Timestamp>,
+    /// Tombstones that could go, but for a reader that has not passed them.
+    pub(crate) held: u64,
+    /// Tombstones that could go, but for a segment without a digest.
+    pub(crate) pinned: u64,
+}
+
+/// Why a segment is rewritten: the first that applies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Reason {
+    /// Too much of it is garbage.
+    Garbage,
+    /// Some of its garbage is too old.
+    Lag,
+    /// It has tombstones that may go.
+    Tombstones,
+    /// It has older records of keys whose tombstones may go.
+    Joins,
+    /// It has markers that may go, or that are to get a horizon.
+    Markers,
+    /// It is small beside its neighbours.
+    Small,
+}
+
+/// Segments that follow each other and become one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Group {
+    /// Their numbers.
+    pub(crate) segments: Range<usize>,
+    pub(crate) base: Offset,
+    pub(crate) end: Offset,
+    /// Bytes of the result, about.
+    pub(crate) expected_bytes: u64,
+    /// Why, for each of them.
+    pub(crate) reasons: Vec<Reason>,
+}
 
 /// What the plan goes by.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -54,7 +132,7 @@ pub(crate) struct MarkersDue {
 }
 
 impl MarkersDue {
-    pub(crate) fn of(segment: &SegmentFacts, rules: &PlanRules) -> MarkersDue {
+    pub(crate) fn of(segment: &SegmentSummary, rules: &PlanRules) -> MarkersDue {
         let mut due = MarkersDue::default();
         let mut note = |at: Timestamp, held: bool| match at {
             at if at > rules.now => due.next = due.next.into_iter().chain([at]).min(),
@@ -81,7 +159,7 @@ pub(crate) struct Plan {
 
 /// Decides what to compact. `garbage` is that of each segment; what it says of one that is not to be looked at does not
 /// matter.
-pub(crate) fn plan(segments: &[SegmentFacts], garbage: &[Garbage], rules: &PlanRules) -> Plan {
+pub(crate) fn plan(segments: &[SegmentSummary], garbage: &[Garbage], rules: &PlanRules) -> Plan {
     assert_eq!(segments.len(), garbage.len(), "the garbage of each segment");
     let mut items = Vec::new();
     let mut next_deadline = None;
@@ -105,7 +183,7 @@ pub(crate) fn plan(segments: &[SegmentFacts], garbage: &[Garbage], rules: &PlanR
 
 /// What the garbage can be by now, at most, when some segments came since it was counted: `None` stands for those. A
 /// plan with it that finds nothing to do needs no counting.
-pub(crate) fn could_be(segments: &[SegmentFacts], counted: &[Option<Garbage>], now: Timestamp) -> Vec<Garbage> {
+pub(crate) fn could_be(segments: &[SegmentSummary], counted: &[Option<Garbage>], now: Timestamp) -> Vec<Garbage> {
     assert_eq!(segments.len(), counted.len(), "each segment, counted or not");
     // Each key of a new segment supersedes one record below it, of average size.
     let mut new_keys = 0;
@@ -138,7 +216,7 @@ pub(crate) fn could_be(segments: &[SegmentFacts], counted: &[Option<Garbage>], n
     garbage
 }
 
-fn reason(segment: &SegmentFacts, counts: &DigestCounts, garbage: &Garbage, rules: &PlanRules) -> Option<Reason> {
+fn reason(segment: &SegmentSummary, counts: &DigestCounts, garbage: &Garbage, rules: &PlanRules) -> Option<Reason> {
     let dead = dead_bytes(counts, garbage);
     let all = counts.record_bytes;
     if dead > 0 && (dead as f64 > rules.min_cleanable_dirty_ratio * all as f64 || dead == all) {
@@ -161,7 +239,7 @@ fn dead_bytes(counts: &DigestCounts, garbage: &Garbage) -> u64 {
 
 /// When the oldest garbage of a segment has to be gone.
 fn lag_deadline(
-    segment: &SegmentFacts,
+    segment: &SegmentSummary,
     counts: &DigestCounts,
     garbage: &Garbage,
     rules: &PlanRules,
@@ -189,7 +267,7 @@ struct Item {
 impl Item {
     fn of(
         number: usize,
-        segment: &SegmentFacts,
+        segment: &SegmentSummary,
         counts: &DigestCounts,
         garbage: &Garbage,
         reason: Option<Reason>,

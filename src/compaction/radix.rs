@@ -19,7 +19,7 @@ impl Hashed for DigestEntry {
     }
 }
 
-/// Buffers that are used again for each sort: as many items again, and as many numbers.
+/// BufferPool that are used again for each sort: as many items again, and as many numbers.
 #[derive(Debug)]
 pub(super) struct Scatter<T> {
     items: Vec<T>,

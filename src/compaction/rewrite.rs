@@ -17,17 +17,16 @@ use crate::format::{
     empty_batch, filter_batch_to, stamp_batch,
 };
 use crate::offset::{Offset, Timestamp};
-use crate::producers::LastBatches;
-use crate::segment::digest::{DigestWriter, Tally};
+use crate::replay::producers::LastBatches;
+use crate::replay::transactions::{AbortedRange, MarkerFate, SegmentTransactions, TransactionFilter};
+use crate::segment::digest_file::{DigestWriter, Tally};
 use crate::segment::index::{Indexer, Sums};
+use crate::segment::replace::Replacement;
 use crate::segment::scan::{Check, Found, Scan, ScanError};
-use crate::segment::{Facts, Place, Segment};
-use crate::shared::Shared;
-use crate::storage::paced::Paced;
-use crate::storage::{File, OpenMode, Storage, files};
-use crate::swap::Replacement;
+use crate::segment::{PartitionDir, Segment, SegmentMeta};
+use crate::storage::throttle::Throttled;
+use crate::storage::{File, OpenMode, Storage, small_file};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::transactions::{AbortedRange, MarkerFate, SegmentTransactions, TransactionFilter};
 
 use super::Memory;
 use super::survivors::Survivors;
@@ -44,14 +43,14 @@ const LEN_MAX: u64 = i32::MAX as u64;
 
 /// Hands out names of temporary files that this process has not used before.
 pub(crate) struct Temporaries<'a> {
-    place: &'a Place,
+    dir: &'a PartitionDir,
     /// Each number is given once, and says nothing of anything else.
     counter: &'a AtomicU64,
 }
 
 impl<'a> Temporaries<'a> {
-    pub(crate) fn new(place: &'a Place, counter: &'a AtomicU64) -> Temporaries<'a> {
-        Temporaries { place, counter }
+    pub(crate) fn new(dir: &'a PartitionDir, counter: &'a AtomicU64) -> Temporaries<'a> {
+        Temporaries { dir, counter }
     }
 
     /// A path that no file has; it would be removed when the log is opened.
@@ -64,15 +63,16 @@ impl<'a> Temporaries<'a> {
     }
 
     fn path_of(&self, base: Offset, kind: SegmentFileKind, number: u64) -> PathBuf {
-        self.place.path(&numbered_segment_file(base, kind, Suffix::Cleaned, number))
+        self.dir.file_path(&numbered_segment_file(base, kind, Suffix::Cleaned, number))
     }
 }
 
 /// What a rewrite goes by, the same for all groups of a pass.
 pub(crate) struct Rules<'a> {
-    pub(crate) shared: &'a Shared,
+    /// How many bytes of the log lie between two index entries of an output.
+    pub(crate) index_interval: u64,
     /// Everything that is read and written goes through it.
-    pub(crate) storage: &'a Paced,
+    pub(crate) storage: &'a Throttled,
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) memory: &'a Memory,
     pub(crate) tombstones: &'a TombstoneRule,
@@ -131,7 +131,7 @@ pub(crate) fn rewrite(
 /// Removes what a rewrite that failed has left; what cannot be removed goes at the next open.
 fn discard(rules: &Rules<'_>, base: Offset, number: u64) {
     for kind in SegmentFileKind::ALL {
-        let _ = files::remove(&*rules.shared.place.storage, &rules.temporaries.path_of(base, kind, number));
+        let _ = small_file::remove(&*rules.temporaries.dir.storage, &rules.temporaries.path_of(base, kind, number));
     }
 }
 
@@ -171,7 +171,7 @@ impl Writer {
             buffer: Vec::with_capacity(PIECE),
             written: 0,
             sent: 0..0,
-            indexer: Indexer::new(base, u64::from(rules.shared.config().index_interval_bytes)),
+            indexer: Indexer::new(base, rules.index_interval),
             offsets: Vec::new(),
             times: Vec::new(),
             aborted: Vec::new(),
@@ -362,7 +362,7 @@ impl Writer {
             // Kafka makes a transaction index only where a transaction aborts.
             if kind != SegmentFileKind::TxnIndex || !bytes.is_empty() {
                 let path = rules.temporaries.path_of(self.base, kind, self.number);
-                files::write_new(storage, &path, bytes)?;
+                small_file::write_new(storage, &path, bytes)?;
                 files.push((kind, path));
             }
         }
@@ -372,10 +372,10 @@ impl Writer {
         files.push((SegmentFileKind::Log, self.path.clone()));
 
         let known = |time: Timestamp| Some(time).filter(|time| *time != Timestamp::NONE);
-        let facts = |input: &Input<'_>| input.segment.facts();
+        let facts = |input: &Input<'_>| input.segment.meta();
         let info = self.file.info().map_err(|e| Error::io(e, &self.path))?;
         assert_eq!(info.len, self.written, "the file is what was written");
-        let facts = Facts {
+        let facts = SegmentMeta {
             max_timestamp: self.indexer.max_timestamp(),
             first_append_at: inputs
                 .iter()
@@ -384,7 +384,7 @@ impl Writer {
                 .unwrap_or(Timestamp::NONE),
             sealed_at: inputs.iter().map(|i| facts(i).sealed_at).max().unwrap_or(Timestamp::NONE),
             modified: info.modified,
-            ..Facts::new(info.id)
+            ..SegmentMeta::new(info.id)
         };
         let segment = Replacement { base: self.base, end: self.end, len: self.written, facts, sums, files };
         let markers_go = self.transactions.horizons().first().map(|markers| markers.at);

@@ -8,10 +8,10 @@
 //! When the memory is full for the first time, older records of keys that came again are dropped. If that frees half of
 //! it, it is done again each time, and a segment that holds few keys many times over never needs the disk.
 //!
-//! None of that is needed while all keys fit half of the memory: then a [table](super::latest) holds the last record of
+//! None of that is needed while all keys fit half of the memory: then a [table](super::latest_by_key) holds the last record of
 //! each.
 
-use super::latest::Latest;
+use super::latest_by_key::Latest;
 use super::radix::Scatter;
 use super::spill::{Pages, Streams, TempFiles};
 use crate::error::Result;

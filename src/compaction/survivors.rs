@@ -1,7 +1,7 @@
 //! What stays of the segments that are rewritten.
 //!
 //! One merge of all digests finds the latest record of every key. Of those that lie in the groups to be rewritten two
-//! things are kept: the offset, in a [set](super::offsets) that is read in ascending order while the log is rewritten;
+//! things are kept: the offset, in a [set](super::offset_set) that is read in ascending order while the log is rewritten;
 //! and the entry, in one stream for each group, which arrives in the order of the hashes and so is the digest of the
 //! group's output. Neither takes more than fixed memory: what is beyond goes to temporary files. Log data is neither
 //! read nor hashed for it.
@@ -9,14 +9,14 @@
 use std::ops::{Range, RangeInclusive};
 
 use super::merge::{Found, Merge, Source, offset};
-use super::offsets::{OffsetMemory, OffsetReader, OffsetSet};
+use super::offset_set::{OffsetMemory, OffsetReader, OffsetSet};
 use super::spill::{Pages, Streams, TempFiles};
 use super::tombstones::{TombstoneRule, Verdict};
-use crate::counted::SegmentFacts;
+use crate::compaction::plan::SegmentSummary;
 use crate::error::Result;
 use crate::format::digest::DigestEntry;
 use crate::offset::Offset;
-use crate::segment::digest::DigestWriter;
+use crate::segment::digest_file::DigestWriter;
 
 /// Entries in a page of a group's stream.
 const PAGE_ITEMS: usize = 170;
@@ -86,7 +86,7 @@ impl<'t> Survivors<'t> {
     /// one is published: a tombstone goes when all older records of its key lie in these groups, which are then gone.
     pub(crate) fn find(
         merge: Merge<'_>,
-        segments: &[&SegmentFacts],
+        segments: &[&SegmentSummary],
         groups: &[Range<Offset>],
         rule: &TombstoneRule,
         memory: &SurvivorMemory,
@@ -144,7 +144,7 @@ impl<'t> Survivors<'t> {
 /// The search for survivors under way.
 struct Search<'a, 't> {
     sources: &'a [Source],
-    segments: &'a [&'a SegmentFacts],
+    segments: &'a [&'a SegmentSummary],
     rule: &'a TombstoneRule,
     temp: TempFiles<'t>,
     groups: Vec<GroupSurvivors>,
@@ -170,7 +170,7 @@ struct Place {
 impl<'a, 't> Search<'a, 't> {
     fn new(
         sources: &'a [Source],
-        segments: &'a [&'a SegmentFacts],
+        segments: &'a [&'a SegmentSummary],
         groups: &[Range<Offset>],
         rule: &'a TombstoneRule,
         memory: &SurvivorMemory,
@@ -184,7 +184,7 @@ impl<'a, 't> Search<'a, 't> {
             starts.push(end);
             end += group.end.since(group.start);
         }
-        let place = |segment: &&SegmentFacts| {
+        let place = |segment: &&SegmentSummary| {
             let group = groups.partition_point(|group| group.end <= segment.base);
             let found = groups.get(group).filter(|group| group.start <= segment.base && segment.end <= group.end);
             let above = found.map_or(0, |found| segment.base.since(found.start));

@@ -10,10 +10,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::merge::Source;
-use crate::counted::SegmentFacts;
+use crate::compaction::plan::SegmentSummary;
 use crate::format::digest::{DigestAnnex, DigestCounts, DigestEntry, DigestSubject, Horizon, KeyHasher};
 use crate::offset::{Offset, Timestamp};
-use crate::segment::digest::{DigestWriter, Tally};
+use crate::segment::digest_file::{DigestWriter, Tally};
 use crate::storage::sim::SimStorage;
 use crate::storage::{OpenMode, Storage};
 
@@ -34,7 +34,7 @@ pub(super) struct Segments {
     pub(super) hasher: KeyHasher,
     pub(super) records: Vec<Vec<Rec>>,
     pub(super) sources: Vec<Source>,
-    pub(super) facts: Vec<SegmentFacts>,
+    pub(super) facts: Vec<SegmentSummary>,
     files: Cell<u64>,
 }
 
@@ -75,7 +75,7 @@ impl Segments {
         let tally = Tally { records: records.len() as u64, record_bytes, ..Tally::default() };
         let footer = writer.finish(&tally, &DigestAnnex::default()).unwrap();
         file.sync().unwrap();
-        self.facts.push(SegmentFacts {
+        self.facts.push(SegmentSummary {
             base,
             end: next,
             bytes: 1000,
@@ -108,7 +108,7 @@ impl Segments {
         }
     }
 
-    pub(super) fn facts(&self) -> Vec<&SegmentFacts> {
+    pub(super) fn meta(&self) -> Vec<&SegmentSummary> {
         self.facts.iter().collect()
     }
 

@@ -1,7 +1,8 @@
 //! Makes batches from records.
 
-use super::batch::{Attributes, BATCH_HEADER_LEN, BatchHeader, RecordBatch, TimestampType};
+use super::batch::RecordBatch;
 use super::compression::{Codec, Compressor};
+use super::header::{Attributes, BATCH_HEADER_LEN, BatchHeader, TimestampType};
 use super::record::Record;
 use super::varint::{self, Word, Writer};
 use super::{FormatError, Header};
@@ -37,6 +38,13 @@ pub struct BatchBuilder {
 
 impl Default for BatchBuilder {
     fn default() -> BatchBuilder {
+        BatchBuilder::new()
+    }
+}
+
+impl RecordBatch {
+    /// A builder, to make one from records.
+    pub fn builder() -> BatchBuilder {
         BatchBuilder::new()
     }
 }

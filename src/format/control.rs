@@ -2,8 +2,11 @@
 
 use byteorder::{BigEndian, ByteOrder};
 
+use super::FormatError;
+use super::batch::{BatchView, RecordBatch};
+use super::builder::BatchBuilder;
+use super::compression::Scratch;
 use super::record::{Record, RecordView};
-use super::{BatchBuilder, FormatError, RecordBatch};
 use crate::offset::{Offset, Timestamp};
 
 /// What a control record says.
@@ -72,4 +75,25 @@ pub fn end_marker(
     let mut builder = BatchBuilder::new().producer(producer_id, producer_epoch, -1).transactional(true).control(true);
     builder.push(&Record::new(&key, &value), timestamp)?;
     builder.build()
+}
+
+impl BatchView<'_> {
+    /// The control record of a control batch; `None` for any other batch, and for one that was emptied.
+    pub fn control(&self, scratch: &mut Scratch) -> Result<Option<ControlRecord>, FormatError> {
+        if !self.header().attributes.is_control() {
+            return Ok(None);
+        }
+        match self.records(scratch)?.next() {
+            Some(record) => ControlRecord::parse(&record?).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Whether a control record is the marker that ends a transaction.
+pub(crate) fn ends_transaction(control: ControlRecord) -> bool {
+    match control.marker {
+        Marker::Abort | Marker::Commit => true,
+        Marker::Other(_) => false,
+    }
 }

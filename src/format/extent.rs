@@ -2,7 +2,7 @@
 
 use byteorder::{BigEndian, ByteOrder};
 
-use super::batch::{BATCH_HEADER_LEN, LENGTH_PREFIX, MAGIC};
+use super::header::{BATCH_HEADER_LEN, LENGTH_PREFIX, MAGIC};
 use crate::offset::Offset;
 
 /// What a walk from batch to batch looks at of a header.

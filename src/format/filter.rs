@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
-use super::batch::{BATCH_HEADER_LEN, BatchHeader, BatchView, TimestampType};
+use super::batch::BatchView;
 use super::compression::{Codec, Compressor, Scratch};
+use super::header::{BATCH_HEADER_LEN, BatchHeader, TimestampType};
 use super::record::RecordView;
 use super::varint::{self, Writer};
 use super::{Attributes, FormatError};
@@ -24,7 +25,7 @@ pub enum Filtered {
     Empty,
 }
 
-/// Buffers that [`filter_batch`] uses again and again.
+/// BufferPool that [`filter_batch`] uses again and again.
 #[derive(Debug, Default)]
 pub struct FilterScratch {
     /// Where compressed batches are decompressed to, within its bounds.

@@ -38,6 +38,7 @@ mod extent;
 mod fields;
 pub mod file_name;
 mod filter;
+mod header;
 mod index_entry;
 mod meta;
 pub mod partition_metadata;
@@ -50,19 +51,21 @@ mod txn_index;
 mod usage;
 mod varint;
 
-pub use batch::{
-    Attributes, BATCH_HEADER_LEN, BatchHeader, BatchView, Batches, RecordBatch, TimestampType, patch_append_time,
-    patch_leader_epoch, patch_max_timestamp, patch_offset,
-};
+pub use batch::{BatchView, Batches, RecordBatch};
 pub use builder::BatchBuilder;
 pub use checkpoint::{EpochCheckpoint, OffsetCheckpoint};
 pub use compression::{Codec, Scratch};
+pub(crate) use control::ends_transaction;
 pub use control::{ControlRecord, Marker, end_marker};
 pub use digest::{DigestEntry, DigestFooter, KeyHash, KeyHasher};
 pub use error::FormatError;
 pub(crate) use extent::Extent;
 pub use filter::{FilterScratch, Filtered, empty_batch, filter_batch};
 pub(crate) use filter::{filter_batch_to, stamp_batch};
+pub use header::{
+    Attributes, BATCH_HEADER_LEN, BatchHeader, TimestampType, patch_append_time, patch_leader_epoch,
+    patch_max_timestamp, patch_offset,
+};
 pub use index_entry::{OffsetIndexEntry, TimeIndexEntry};
 pub use meta::Meta;
 pub use partition_metadata::TopicId;

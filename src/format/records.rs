@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::FormatError;
-use super::batch::{BatchHeader, TimestampType};
+use super::header::{BatchHeader, TimestampType};
 use super::record::{RecordView, check_headers, take, take_nullable};
 use super::varint::{self, Head};
 use crate::offset::{Offset, Timestamp};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::digest::{DigestAnnex, DigestBlocks, DigestEntry, DigestFooter};
-use crate::segment::digest::read_footer;
+use crate::segment::digest_file::read_footer;
 use crate::storage::{File, OpenMode, Storage};
 
 /// An open `.digest` file. That it is of the segment beside it is for the caller to see: `footer.subject` says of which

@@ -41,6 +41,7 @@ mod shares;
 use std::path::{Path, PathBuf};
 
 use crate::catalog::Catalog;
+use crate::catalog::ownership::{Last, Signs};
 use crate::config::TopicConfig;
 use crate::error::{Error, Result};
 use crate::format::file_name::{self, ParsedDir, ParsedName, SegmentFileKind, Suffix};
@@ -50,8 +51,7 @@ use crate::format::{
     partition_metadata, snapshot as snapshot_format,
 };
 use crate::offset::Offset;
-use crate::storage::{FileKind, FileSystem, Storage, files};
-use crate::whose::{Last, Signs};
+use crate::storage::{FileKind, FileSystem, Storage, small_file};
 
 pub use self::batches::{Batches, Entry, batches, batches_from};
 pub use self::digest::{DigestFile, digest};
@@ -324,7 +324,7 @@ pub fn files(storage: &dyn Storage, partition: &Path) -> Result<Vec<FileEntry>> 
 
 /// The `state` of a partition; `None` when there is none.
 pub fn state(storage: &dyn Storage, partition: &Path) -> Result<Option<StateFile>> {
-    let bytes = files::read(storage, &partition.join(file_name::STATE), WHOLE_MAX)?;
+    let bytes = small_file::read(storage, &partition.join(file_name::STATE), WHOLE_MAX)?;
     Ok(bytes.map(|bytes| state_slots(&bytes)))
 }
 
@@ -399,7 +399,7 @@ fn read_whole<T>(
     path: &Path,
     decode: impl FnOnce(&[u8]) -> std::result::Result<T, FormatError>,
 ) -> Option<Result<T>> {
-    let bytes = match files::read(storage, path, WHOLE_MAX) {
+    let bytes = match small_file::read(storage, path, WHOLE_MAX) {
         Ok(bytes) => bytes?,
         Err(error) => return Some(Err(error)),
     };

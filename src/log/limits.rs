@@ -2,20 +2,20 @@
 
 use std::path::Path;
 
-use crate::budget::{SpaceWatch, SyncQueue, Unsynced};
 use crate::config::LogConfig;
-use crate::shared::Budgets;
-use crate::storage::handles::Handles;
-use crate::storage::paced::Throttle;
+use crate::partition::resources::Resources;
+use crate::partition::resources::{SpaceWatch, SyncQueue, Unsynced};
+use crate::storage::file_cache::FileCache;
+use crate::storage::throttle::Throttle;
 use crate::storage::{Storage, open_files_limit};
 use crate::sync::{Arc, OnceLock};
 
 /// The budgets of a log in this directory.
-pub(super) fn budgets(config: &LogConfig, storage: &Arc<dyn Storage>, dir: &Path) -> Budgets {
+pub(super) fn resources(config: &LogConfig, storage: &Arc<dyn Storage>, dir: &Path) -> Resources {
     let open_max = config.max_open_files.unwrap_or_else(|| (open_files_limit() / 2).clamp(8, 1024) as usize);
-    Budgets {
+    Resources {
         storage: Arc::clone(storage),
-        handles: Handles::new(open_max, config.max_mapped_bytes),
+        file_cache: FileCache::new(open_max, config.max_mapped_bytes),
         preallocator: Arc::default(),
         unsynced: Unsynced::new(config.max_unsynced_bytes, config.backpressure),
         space: SpaceWatch::new(Arc::clone(storage), dir.to_path_buf(), config.min_free_bytes),

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::offset::Timestamp;
-use crate::shared::Shared;
-use crate::stats::CompactionReport;
+use crate::partition::core::PartitionCore;
+use crate::partition::stats::CompactionReport;
 use crate::sync::{Arc, Instant, Mutex, PoisonError};
 
 use super::{Outcome, PassReport, due, turn};
@@ -30,34 +30,39 @@ pub(crate) struct Schedule {
 /// A turn that is to be [taken](Turn::take). It keeps its partition to itself until dropped.
 pub(crate) struct Turn {
     schedule: Arc<Schedule>,
-    shared: Arc<Shared>,
-    all: Arc<[Arc<Shared>]>,
+    core: Arc<PartitionCore>,
+    all: Arc<[Arc<PartitionCore>]>,
 }
 
 impl Schedule {
     /// Whether there is a turn to be had.
-    pub(crate) fn waits(&self, all: &[Arc<Shared>], now: Timestamp, passes_over: &dyn Fn(&Shared) -> bool) -> bool {
+    pub(crate) fn waits(
+        &self,
+        all: &[Arc<PartitionCore>],
+        now: Timestamp,
+        passes_over: &dyn Fn(&PartitionCore) -> bool,
+    ) -> bool {
         let _turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().any(|shared| !passes_over(shared) && due(shared, now).is_some())
+        all.iter().any(|core| !passes_over(core) && due(core, now).is_some())
     }
 
     /// The next turn; `None` when nothing is to be done. Partitions that `passes_over` names have none.
     pub(crate) fn next(
         self: &Arc<Self>,
-        all: &Arc<[Arc<Shared>]>,
+        all: &Arc<[Arc<PartitionCore>]>,
         now: Timestamp,
-        passes_over: &dyn Fn(&Shared) -> bool,
+        passes_over: &dyn Fn(&PartitionCore) -> bool,
     ) -> Option<Turn> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = all.iter().filter(|shared| !passes_over(shared));
-        let place = |shared: &Arc<Shared>| due(shared, now).map(|since| Place::of(shared, since));
-        let (_, shared) =
-            waiting.filter_map(|shared| place(shared).map(|place| (place, shared))).min_by_key(|(place, _)| *place)?;
+        let waiting = all.iter().filter(|core| !passes_over(core));
+        let place = |core: &Arc<PartitionCore>| due(core, now).map(|since| Place::of(core, since));
+        let (_, core) =
+            waiting.filter_map(|core| place(core).map(|place| (place, core))).min_by_key(|(place, _)| *place)?;
         *turns += 1;
-        let mut upkeep = shared.lock_upkeep();
+        let mut upkeep = core.lock_maintenance_state();
         (upkeep.busy, upkeep.last_turn, upkeep.not_before) = (true, *turns, None);
         drop(upkeep);
-        Some(Turn { schedule: Arc::clone(self), shared: Arc::clone(shared), all: Arc::clone(all) })
+        Some(Turn { schedule: Arc::clone(self), core: Arc::clone(core), all: Arc::clone(all) })
     }
 }
 
@@ -70,8 +75,8 @@ enum Place {
 }
 
 impl Place {
-    fn of(shared: &Shared, since: Option<Timestamp>) -> Place {
-        let upkeep = shared.lock_upkeep();
+    fn of(core: &PartitionCore, since: Option<Timestamp>) -> Place {
+        let upkeep = core.lock_maintenance_state();
         match since {
             Some(since) if !upkeep.unfinished => Place::Overdue(since),
             _ => Place::After(upkeep.last_turn),
@@ -81,8 +86,8 @@ impl Place {
 
 impl Turn {
     /// Whose it is.
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(crate) fn core(&self) -> &Arc<PartitionCore> {
+        &self.core
     }
 
     /// Takes it: `must_end` is the time by which it is over though nobody waits.
@@ -97,15 +102,15 @@ impl Turn {
             must_end.is_some_and(|end| time >= end)
                 || time.duration_since(began) >= TURN.max(prepared * 2) && self.others_wait(now)
         };
-        let (outcome, report) = turn(&self.shared, now, &is_over);
+        let (outcome, report) = turn(&self.core, now, &is_over);
         let done = match outcome {
             Outcome::Done(done) => {
-                self.shared.lock_upkeep().unfinished = done.unfinished;
+                self.core.lock_maintenance_state().unfinished = done.unfinished;
                 Ok(Some(done))
             }
             Outcome::Failed(error) => Err(error),
             Outcome::Busy => {
-                self.shared.lock_upkeep().not_before = Some(Instant::now() + BUSY);
+                self.core.lock_maintenance_state().not_before = Some(Instant::now() + BUSY);
                 Ok(None)
             }
         };
@@ -113,13 +118,13 @@ impl Turn {
     }
 
     fn others_wait(&self, now: Timestamp) -> bool {
-        let myself = |other: &Shared| std::ptr::eq(other, &*self.shared);
+        let myself = |other: &PartitionCore| std::ptr::eq(other, &*self.core);
         self.schedule.waits(&self.all, now, &myself)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.shared.lock_upkeep().busy = false;
+        self.core.lock_maintenance_state().busy = false;
     }
 }

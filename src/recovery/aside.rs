@@ -7,27 +7,27 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::Pending;
 use crate::format::file_name::{self, SegmentFileKind, Suffix, segment_file};
 use crate::offset::Offset;
-use crate::pending::{self, Holders};
-use crate::segment::Place;
-use crate::state::Found as FoundState;
-use crate::storage::files;
-use crate::survey::Files;
+use crate::partition::redo::{self, Holders};
+use crate::partition::state_file::Found as FoundState;
+use crate::segment::PartitionDir;
+use crate::segment::listing::Files;
+use crate::storage::small_file;
 
-use super::Opening;
+use super::opening::Opening;
 use super::plan::Refusal;
 
 impl Opening {
     /// Renames a `.log` out of the way; its indexes go, they are caches.
     pub(super) fn put_aside(&mut self, base: Offset, suffix: Suffix) -> Result<()> {
-        let place = &self.request.place;
-        let from = place.segment_path(base, SegmentFileKind::Log, suffix);
-        let (name, to) = unused_broken_name(place, base)?;
-        place.storage.rename(&from, &to).map_err(|e| Error::io(e, &from))?;
+        let dir = &self.request.dir;
+        let from = dir.segment_path(base, SegmentFileKind::Log, suffix);
+        let (name, to) = unused_broken_name(dir, base)?;
+        dir.storage.rename(&from, &to).map_err(|e| Error::io(e, &from))?;
         for kind in SegmentFileKind::ALL.into_iter().filter(|kind| *kind != SegmentFileKind::Log) {
-            files::remove(&*place.storage, &place.segment_path(base, kind, suffix))?;
+            small_file::remove(&*dir.storage, &dir.segment_path(base, kind, suffix))?;
         }
         self.report.put_aside.push(name);
-        place.sync_dir()
+        dir.sync_dir()
     }
 
     /// Goes on past damage, because the caller asked for it: what is in the way is put aside.
@@ -61,7 +61,7 @@ impl Opening {
     fn begin_anew(&mut self, at: Offset) -> Result<()> {
         let reset = Pending::Reset(at);
         self.store().update(|state| state.pending = reset)?;
-        pending::redo(&self.request.place, self.store(), reset, Holders::Nobody)?;
+        redo::redo(&self.request.dir, self.store(), reset, Holders::Nobody)?;
         self.state = FoundState::Good(self.store().get());
         Ok(())
     }
@@ -83,12 +83,12 @@ impl Opening {
     }
 
     pub(super) fn refused(&self, refusal: Refusal) -> Error {
-        let dir = &self.request.place.dir;
+        let dir = &self.request.dir.path;
         match refusal {
             Refusal::Missing(range) => Error::from(ErrorKind::MissingSegment(range)).at_path(dir),
             Refusal::Overlap(range) => Error::from(ErrorKind::Overlap(range)).at_path(dir),
             Refusal::BrokenSwap(base) => {
-                let path = self.request.place.segment_path(base, SegmentFileKind::Log, Suffix::Swap);
+                let path = self.request.dir.segment_path(base, SegmentFileKind::Log, Suffix::Swap);
                 Error::corrupt(
                     &path,
                     0,
@@ -100,12 +100,12 @@ impl Opening {
 }
 
 /// A name for bytes that are put aside, which no file has.
-pub(super) fn unused_broken_name(place: &Place, base: Offset) -> Result<(String, PathBuf)> {
+pub(super) fn unused_broken_name(dir: &PartitionDir, base: Offset) -> Result<(String, PathBuf)> {
     let plain = segment_file(base, SegmentFileKind::Log, Suffix::Broken);
     let numbered = (1..).map(|n| file_name::numbered_segment_file(base, SegmentFileKind::Log, Suffix::Broken, n));
     for name in std::iter::once(plain).chain(numbered) {
-        let path = place.path(&name);
-        match place.storage.info(&path) {
+        let path = dir.file_path(&name);
+        match dir.storage.info(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((name, path)),
             Err(e) => return Err(Error::io(e, &path)),
             Ok(_) => {}

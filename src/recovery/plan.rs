@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use crate::format::{Pending, State};
 use crate::offset::Offset;
-use crate::survey::{SeenLog, SeenSwap};
+use crate::segment::listing::{SeenLog, SeenSwap};
 
 /// What is seen of a partition directory.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -5,40 +5,44 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::epochs::Epochs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Pending;
 use crate::format::file_name::{self, ParsedName, SegmentFileKind, Suffix};
 use crate::offset::Offset;
-use crate::pending::sound_cut_point;
+use crate::partition::core::PartitionCore;
+use crate::partition::redo::sound_cut_point;
+use crate::partition::state_file::{Found as FoundState, StateFile};
 use crate::replay::Replay;
+use crate::replay::leader_epochs::LeaderEpochs;
+use crate::segment::listing::{self, Ends, Files, LogFile};
 use crate::segment::scan::Check;
-use crate::segment::{Place, Segment};
-use crate::shared::Shared;
-use crate::state::{Found as FoundState, StateStore};
+use crate::segment::walk;
+use crate::segment::{PartitionDir, Segment};
 use crate::storage::OpenMode;
-use crate::survey::{self, Ends, Files, LogFile};
 
+use super::opening::{Opening, Request, segment};
 use super::plan::{Refusal, Seen, Step, plan};
 use super::report::PartitionReport;
 use super::tail::Tail;
-use super::{Opening, Request, open_as_found, segment};
+
+/// A partition, and what opening it found.
+type Opened = Result<(Arc<PartitionCore>, PartitionReport)>;
 
 /// So often a directory is looked at whose owner keeps changing it.
 const LOOKS: u32 = 1000;
 
 /// Opens a partition that its owner may be changing: what it has changed meanwhile is looked at again, and is no
 /// damage.
-pub(super) fn open(request: &Request) -> Result<(Arc<Shared>, PartitionReport)> {
+pub(super) fn open(request: &Request, open_as_found: impl Fn(Request) -> Opened) -> Opened {
     // Its owner may cut any file of it, also where it never stood still.
-    let beside = || Request { place: Arc::new(Place::reading_only(&request.place)), ..request.clone() };
+    let beside = || Request { dir: Arc::new(PartitionDir::reading_only(&request.dir)), ..request.clone() };
     for _ in 1..LOOKS {
         let opened = open_as_found(beside());
         let in_doubt = match &opened {
-            Ok((shared, report)) => report.error.is_some() && shared.is_outdated(),
+            Ok((core, report)) => report.error.is_some() && core.is_outdated(),
             Err(error) => matches!(error.kind(), ErrorKind::Outdated | ErrorKind::Io(io::ErrorKind::NotFound)),
         };
-        let is_there = request.place.storage.info(&request.place.dir).is_ok();
+        let is_there = request.dir.storage.info(&request.dir.path).is_ok();
         if !in_doubt || !is_there {
             return opened;
         }
@@ -51,27 +55,27 @@ impl Opening {
     pub(super) fn look_beside(&mut self) -> Result<Files> {
         for _ in 0..LOOKS {
             let names = self.names()?;
-            let files = survey::look(&self.request.place, self.known_state(), self.ends());
-            let (state, store) = StateStore::load(&self.request.place)?;
+            let files = listing::list_partition(&self.request.dir, self.known_state(), self.ends());
+            let (state, store) = StateFile::load(&self.request.dir)?;
             if state == self.state && names == self.names()? {
                 return files;
             }
             (self.state, self.store) = (state, Some(store));
             self.report.state_lost = !self.request.adopt && !matches!(self.state, FoundState::Good(_));
         }
-        Err(Error::from(ErrorKind::Outdated).at_path(&self.request.place.dir))
+        Err(Error::from(ErrorKind::Outdated).at_path(&self.request.dir.path))
     }
 
     fn names(&self) -> Result<Vec<String>> {
-        let place = &self.request.place;
-        let listed = place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))?;
+        let dir = &self.request.dir;
+        let listed = dir.storage.list(&dir.path).map_err(|e| Error::io(e, &dir.path))?;
         let mut names: Vec<String> = listed.into_iter().map(|entry| entry.name).collect();
         names.sort_unstable();
         Ok(names)
     }
 
     /// Opens what lies below the damage, for reading only.
-    pub(super) fn degrade(mut self, error: Error) -> Result<(Arc<Shared>, PartitionReport)> {
+    pub(super) fn degrade(mut self, error: Error) -> Result<(Arc<PartitionCore>, PartitionReport)> {
         let log_start = match self.known_state() {
             Some(state) => state.log_start,
             None => {
@@ -80,51 +84,51 @@ impl Opening {
             }
         };
         let segments = self.readable_prefix(log_start, &error)?;
-        let replay = Replay::new(Epochs::default());
+        let replay = Replay::new(LeaderEpochs::default());
         let tail = Tail { segments, replay, lost_epochs: false, no_room: None };
         let start = tail.segments.first().map_or(log_start, |first| first.base()).max(log_start).min(tail.end());
-        let shared = self.assemble(tail, start);
-        shared.refuse(error);
-        Ok((shared, self.report))
+        let core = self.assemble(tail, start);
+        core.refuse(error);
+        Ok((core, self.report))
     }
 
     /// The segments below the damage; the one that holds it ends there.
     pub(super) fn readable_prefix(&self, log_start: Offset, error: &Error) -> Result<Vec<Arc<Segment>>> {
-        let place = &self.request.place;
+        let dir = &self.request.dir;
         let mut segments: Vec<Arc<Segment>> = Vec::new();
         let logs = self.bare_logs()?;
         for (at, log) in logs.iter().enumerate() {
-            let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
+            let path = dir.segment_path(log.base, SegmentFileKind::Log, log.suffix);
             if segments.last().is_some_and(|last| last.end() != log.base) {
                 break;
             }
-            let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
+            let file = dir.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
             let damaged = error.path() == Some(path.as_path());
             let len = if damaged { error.position().unwrap_or(0).min(log.len) } else { log.len };
             // A batch that reaches into the next file has left its place.
             let next = logs.get(at + 1).map_or(Offset::MAX, |next| next.base);
             let mut sound = (log.base, 0);
-            let walk = survey::walk(&*file, log.base, (0, len), log.base, Check::Header, |found| {
+            let walk = walk::walk(&*file, log.base, (0, len), log.base, Check::Header, |found| {
                 let header = found.batch.header();
                 if header.next_offset() <= next {
                     sound = (header.next_offset(), found.position + header.size as u64);
                 }
                 Ok(())
             })?;
-            let whole = matches!(walk.stop, survey::Stop::End) && sound.1 == walk.position && !damaged;
+            let whole = matches!(walk.stop, walk::Stop::End) && sound.1 == walk.position && !damaged;
             let log = LogFile { end: sound.0, valid: sound.1, ..*log };
-            segments.push(segment(place, &log, None, whole));
+            segments.push(segment(dir, &log, None, whole));
             if !whole {
                 break;
             }
         }
         match segments.pop() {
             // Nothing can be read: an empty end stands for the log, so that it can be asked about.
-            None => segments.push(segment(place, &LogFile::empty(log_start), None, false)),
+            None => segments.push(segment(dir, &LogFile::empty(log_start), None, false)),
             // The last one is the end of what can be read; it is never written.
             Some(last) => {
                 let log = LogFile { known: false, suffix: Suffix::None, ..LogFile::of(&last) };
-                segments.push(segment(place, &log, None, false));
+                segments.push(segment(dir, &log, None, false));
             }
         }
         Ok(segments)
@@ -132,14 +136,14 @@ impl Opening {
 
     /// The `.log` files, whatever is in them.
     pub(super) fn bare_logs(&self) -> Result<Vec<LogFile>> {
-        let place = &self.request.place;
+        let dir = &self.request.dir;
         let mut logs = Vec::new();
-        for entry in place.storage.list(&place.dir).map_err(|e| Error::io(e, &place.dir))? {
+        for entry in dir.storage.list(&dir.path).map_err(|e| Error::io(e, &dir.path))? {
             if let Some(ParsedName::Segment { base, kind: SegmentFileKind::Log, suffix: Suffix::None }) =
                 file_name::parse(&entry.name)
             {
-                let path = place.path(&entry.name);
-                let info = place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
+                let path = dir.file_path(&entry.name);
+                let info = dir.storage.info(&path).map_err(|e| Error::io(e, &path))?;
                 logs.push(LogFile { len: info.len, id: info.id, modified: info.modified, ..LogFile::empty(base) });
             }
         }
@@ -158,8 +162,8 @@ impl Opening {
                     files.logs.retain(|log| !replaced.contains(&log.base));
                     // As once they are renamed: they explain what Kafka's output leaves out at its end.
                     files.deleted.extend(replaced);
-                    let path = self.request.place.segment_path(swap, SegmentFileKind::Log, Suffix::Swap);
-                    let info = self.request.place.storage.info(&path).map_err(|e| Error::io(e, &path))?;
+                    let path = self.request.dir.segment_path(swap, SegmentFileKind::Log, Suffix::Swap);
+                    let info = self.request.dir.storage.info(&path).map_err(|e| Error::io(e, &path))?;
                     let end =
                         seen.swaps.iter().find(|seen| seen.base == swap).and_then(|seen| seen.end).unwrap_or(swap);
                     files.logs.push(LogFile {
@@ -191,7 +195,7 @@ impl Opening {
             Pending::Truncate(to) => {
                 files.logs.retain(|log| log.base <= to);
                 if let Some(last) = files.logs.last_mut() {
-                    cut_in_memory(&self.request.place, last, to, state.durable_end)?;
+                    cut_in_memory(&self.request.dir, last, to, state.durable_end)?;
                     // All of it is scanned again: where its durable part ends is not known any more.
                     (state.active_base, state.durable_end) = (last.base, last.base);
                 }
@@ -204,14 +208,14 @@ impl Opening {
             }
         }
         state.durable_position = 0;
-        survey::find_ends(&self.request.place, &mut files.logs, Some(state), Ends::Walked)
+        listing::find_ends(&self.request.dir, &mut files.logs, Some(state), Ends::Walked)
     }
 }
 
 /// Has a file end where a truncation to `to` ends it.
-fn cut_in_memory(place: &Place, log: &mut LogFile, to: Offset, durable: Offset) -> Result<()> {
-    let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
-    let file = place.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
+fn cut_in_memory(dir: &PartitionDir, log: &mut LogFile, to: Offset, durable: Offset) -> Result<()> {
+    let path = dir.segment_path(log.base, SegmentFileKind::Log, log.suffix);
+    let file = dir.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
     let cut = sound_cut_point(&*file, &path, (log.base, log.len), to, durable)?;
     (log.end, log.len, log.valid, log.known) = (cut.end, cut.position, cut.position, false);
     Ok(())

@@ -54,3 +54,19 @@ pub struct Cut {
     /// The file that they are kept in; empty where nothing was cut because the log is open for reading only.
     pub kept_in: String,
 }
+
+/// What opening a log found and did.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// One for each partition, in order.
+    pub partitions: Vec<PartitionReport>,
+    /// Partitions whose directory could not be opened at all.
+    pub failed: Vec<(String, u32, Error)>,
+    /// The directory was Kafka's, or Kafka had it since it was closed here, and has been taken over.
+    pub taken_over: bool,
+    /// Partitions that Kafka has removed while it had the directory: they are not on record any more.
+    pub removed: Vec<(String, u32)>,
+    /// How long it took.
+    pub took: Duration,
+}

@@ -7,22 +7,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{RecoveryMode, WatermarkMode};
-use crate::epochs::Epochs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name::{self, SegmentFileKind, Suffix, segment_file};
 use crate::format::{FormatError, checkpoint};
 use crate::offset::{Offset, Timestamp};
+use crate::partition::state_file::Found as FoundState;
+use crate::replay::leader_epochs::LeaderEpochs;
 use crate::replay::{Nobody, Replay};
 use crate::segment::index::{Indexer, Recent, SegmentIndex};
+use crate::segment::listing::{Doubt, Files, LogFile};
+use crate::segment::replace;
 use crate::segment::scan::Check;
-use crate::segment::{Place, Segment};
-use crate::state::Found as FoundState;
-use crate::storage::{File, OpenMode, files};
-use crate::survey::{Doubt, Files, LogFile, Stop, Walk, valid_batch_follows, walk};
-use crate::swap;
+use crate::segment::walk::{Stop, Walk, valid_batch_follows, walk};
+use crate::segment::{PartitionDir, Segment};
+use crate::storage::{File, OpenMode, small_file};
 
 use super::aside::unused_broken_name;
-use super::{Cut, Opening, segment};
+use super::opening::{Opening, segment};
+use super::report::Cut;
 
 /// A larger checkpoint of epochs is not read.
 const EPOCHS_MAX: u64 = 64 << 20;
@@ -56,22 +58,22 @@ impl Tail {
     }
 
     pub(super) fn scan(opening: &mut Opening, mut files: Files) -> Result<Tail> {
-        let place = Arc::clone(&opening.request.place);
+        let dir = Arc::clone(&opening.request.dir);
         if opening.request.read_only
             && let [log] = &files.logs[..]
             && log.id == 0
         {
             // Its file may not be there yet: a crash came before a new start had made it.
-            let replay = Replay::new(Epochs::default());
+            let replay = Replay::new(LeaderEpochs::default());
             return Ok(Tail {
-                segments: vec![segment(&place, log, None, false)],
+                segments: vec![segment(&dir, log, None, false)],
                 replay,
                 lost_epochs: false,
                 no_room: None,
             });
         }
         let start = opening.scan_start(&files.logs);
-        let replay = Replay::new(load_epochs(&place)?);
+        let replay = Replay::new(load_epochs(&dir)?);
         let mut tail = Tail { segments: Vec::new(), replay, lost_epochs: false, no_room: None };
         let in_place = start.at > 0 || start.position > 0 || files.logs.len() == 1;
         let nobody = match opening.known_state().filter(|state| state.producers_at.is_none()) {
@@ -79,10 +81,10 @@ impl Tail {
             Some(_) => Nobody::Later,
             None => Nobody::Never,
         };
-        tail.replay.producers_before(&place, &files.logs, &files.snapshots, start.offset, opening.settled(), nobody)?;
+        tail.replay.producers_before(&dir, &files.logs, &files.snapshots, start.offset, opening.settled(), nobody)?;
         for log in &files.logs[..start.at] {
             let known = opening.known_segment(log);
-            let sealed = segment(&place, log, known, true);
+            let sealed = segment(&dir, log, known, true);
             opening.stamp(&sealed);
             tail.segments.push(sealed);
         }
@@ -118,12 +120,12 @@ impl Tail {
         position: u64,
         offset: Offset,
     ) -> Result<bool> {
-        let place = Arc::clone(&opening.request.place);
+        let dir = Arc::clone(&opening.request.dir);
         let mut log = logs[at];
         let next = logs.get(at + 1).copied();
-        let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
+        let path = dir.segment_path(log.base, SegmentFileKind::Log, log.suffix);
         let mode = if opening.request.read_only { OpenMode::Read } else { OpenMode::Write };
-        let file = place.storage.open(&path, mode).map_err(|e| Error::io(e, &path))?;
+        let file = dir.storage.open(&path, mode).map_err(|e| Error::io(e, &path))?;
         let known = opening.known_segment(&log).filter(|_| position > 0 || log.known).copied();
         let max_timestamp = known.map_or(Timestamp::NONE, |known| known.max_timestamp);
         let interval = u64::from(opening.request.config.index_interval_bytes);
@@ -161,13 +163,13 @@ impl Tail {
         self.settle(opening, rewriter, &mut log, position..walk.position, goes_on)?;
         let sealed = goes_on;
         if sealed && !opening.request.read_only {
-            self.keep_producers(&place, walk.end)?;
+            self.keep_producers(&dir, walk.end)?;
         }
         // The active one too: who goes on only knows the largest timestamp, not which batch has it.
         times.extend(indexer.finish());
         let log = LogFile { end: walk.end, valid: walk.position, ..log };
-        let made = segment(&place, &log, known.as_ref(), sealed);
-        made.update_facts(|facts| facts.max_timestamp = indexer.max_timestamp());
+        let made = segment(&dir, &log, known.as_ref(), sealed);
+        made.update_meta(|facts| facts.max_timestamp = indexer.max_timestamp());
         made.update_index(|index| {
             if position == 0 {
                 *index = SegmentIndex::empty();
@@ -183,12 +185,12 @@ impl Tail {
     /// Leaves the snapshot that the roll to `base` would have left: whoever made it was killed before it was written, or
     /// before its name was durable, and one that is there may be of a tail that was lost. Opening needs no room: where
     /// the disk is full, an older snapshot and the batches since tell the same.
-    fn keep_producers(&self, place: &Place, base: Offset) -> Result<()> {
+    fn keep_producers(&self, dir: &PartitionDir, base: Offset) -> Result<()> {
         let producers = &self.replay.producers;
         if producers.is_empty() {
             return Ok(());
         }
-        match place.put_snapshot(base, &producers.to_snapshot()) {
+        match dir.put_snapshot(base, &producers.to_snapshot()) {
             Err(error) if *error.kind() == ErrorKind::DiskFull => Ok(()),
             written => written,
         }
@@ -207,23 +209,23 @@ impl Tail {
         if opening.request.read_only || self.no_room.is_some() {
             return Ok(());
         }
-        let (place, file, end) = (&opening.request.place, rewriter.file, scanned.end);
-        let path = place.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
+        let (dir, file, end) = (&opening.request.dir, rewriter.file, scanned.end);
+        let path = dir.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
         let at = |e| Error::io(e, &path);
         let clean = opening.request.kafka.clean && !goes_on;
-        settle(place, rewriter, log, scanned, clean).map_err(at)?;
+        settle(dir, rewriter, log, scanned, clean).map_err(at)?;
         if log.len <= end || file.held() <= end {
             return Ok(());
         }
-        match swap::cut(place, file, log.base, end) {
+        match replace::cut(dir, file, log.base, end) {
             Err(error) if *error.kind() == ErrorKind::DiskFull => {
                 self.no_room = Some(error);
                 return Ok(());
             }
             cut => cut?,
         };
-        place.sync_dir()?;
-        let info = place.storage.info(&path).map_err(at)?;
+        dir.sync_dir()?;
+        let info = dir.storage.info(&path).map_err(at)?;
         (log.id, log.modified) = (info.id, info.modified);
         Ok(())
     }
@@ -274,7 +276,7 @@ impl Opening {
     /// Gives a segment that has none the wall times that retention and rolls go by.
     fn stamp(&self, segment: &Segment) {
         let now = self.request.now;
-        segment.update_facts(|facts| {
+        segment.update_meta(|facts| {
             if facts.first_append_at == Timestamp::NONE && !segment.is_empty() {
                 facts.first_append_at = now;
             }
@@ -305,7 +307,7 @@ impl Opening {
                 Err(Error::corrupt(path, walk.last.unwrap_or(walk.position), what))
             }
             Some(end) if end > walk.end => {
-                Err(Error::from(ErrorKind::MissingSegment(walk.end..end)).at_path(&self.request.place.dir))
+                Err(Error::from(ErrorKind::MissingSegment(walk.end..end)).at_path(&self.request.dir.path))
             }
             _ => Ok(()),
         }
@@ -314,8 +316,8 @@ impl Opening {
     /// Keeps the bytes from the first bad batch on aside, and cuts them off, where that is what a crash can leave. A
     /// read-only open only tells of them. Returns the error of a disk that has no room to keep them.
     fn cut(&mut self, file: &dyn File, log: &LogFile, walk: &Walk, more_files: bool) -> Result<Option<Error>> {
-        let place = Arc::clone(&self.request.place);
-        let path = place.segment_path(log.base, SegmentFileKind::Log, log.suffix);
+        let dir = Arc::clone(&self.request.dir);
+        let path = dir.segment_path(log.base, SegmentFileKind::Log, log.suffix);
         let Stop::Bad(why) = &walk.stop else { return Ok(None) };
         let torn = match &self.state {
             // Kafka's recovery point is the watermark; only the last file can have a torn tail above it, and none has
@@ -347,7 +349,7 @@ impl Opening {
         let valid_batches_followed = valid_batch_follows(file, walk.position, log.len).map_err(|e| e.at_path(&path))?;
         let kept_in = match self.request.read_only {
             true => String::new(),
-            false => match keep_aside(&place, file, log, walk.position) {
+            false => match keep_aside(&dir, file, log, walk.position) {
                 Err(error) if *error.kind() == ErrorKind::DiskFull => return Ok(Some(error)),
                 kept => kept?,
             },
@@ -365,17 +367,17 @@ impl Opening {
 }
 
 /// Copies `[position, len)` of a segment into a file of its own, durably.
-fn keep_aside(place: &Place, file: &dyn File, log: &LogFile, position: u64) -> Result<String> {
-    let (name, path) = unused_broken_name(place, log.base)?;
+fn keep_aside(dir: &PartitionDir, file: &dyn File, log: &LogFile, position: u64) -> Result<String> {
+    let (name, path) = unused_broken_name(dir, log.base)?;
     let at = |e| Error::io(e, &path);
-    let kept = place.storage.open(&path, OpenMode::CreateNew).map_err(at)?;
-    let copied = files::copy(file, position..log.len, |bytes, from| kept.write_at(bytes, from - position))
+    let kept = dir.storage.open(&path, OpenMode::CreateNew).map_err(at)?;
+    let copied = small_file::copy(file, position..log.len, |bytes, from| kept.write_at(bytes, from - position))
         .and_then(|()| kept.sync());
     if let Err(error) = copied {
-        files::remove(&*place.storage, &path)?;
+        small_file::remove(&*dir.storage, &path)?;
         return Err(at(error));
     }
-    place.sync_dir()?;
+    dir.sync_dir()?;
     Ok(name)
 }
 
@@ -424,7 +426,7 @@ impl Rewriter<'_> {
 /// again and syncs them. Where nothing is to be done it is synced all the same, unless it was closed in good order:
 /// whoever cut it, or began the next one, may have been killed before the sync.
 fn settle(
-    place: &Place,
+    dir: &PartitionDir,
     mut rewriter: Rewriter<'_>,
     log: &mut LogFile,
     scanned: Range<u64>,
@@ -440,12 +442,12 @@ fn settle(
     rewriter.file.sync()?;
     log.modified = rewriter.file.info()?.modified;
     // The name may be newer than the last sync of the directory.
-    if scanned.start == 0 { place.storage.sync_dir(&place.dir) } else { Ok(()) }
+    if scanned.start == 0 { dir.storage.sync_dir(&dir.path) } else { Ok(()) }
 }
 
 /// The leader epochs on record; a file that cannot be read counts as none, and batches fill it again.
-fn load_epochs(place: &Place) -> Result<Epochs> {
-    let bytes = files::read(&*place.storage, &place.path(file_name::LEADER_EPOCHS), EPOCHS_MAX)?;
+fn load_epochs(dir: &PartitionDir) -> Result<LeaderEpochs> {
+    let bytes = small_file::read(&*dir.storage, &dir.file_path(file_name::LEADER_EPOCHS), EPOCHS_MAX)?;
     let entries = bytes.and_then(|bytes| checkpoint::parse_epochs(&bytes).ok()).unwrap_or_default();
-    Ok(Epochs::from_checkpoint(&entries))
+    Ok(LeaderEpochs::from_checkpoint(&entries))
 }

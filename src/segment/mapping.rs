@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::storage::handles::MappedTicket;
+use crate::storage::file_cache::MappedTicket;
 use crate::storage::{File, fetch_for_reading};
 use crate::sync::atomic::{AtomicU64, Ordering};
 

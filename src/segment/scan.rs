@@ -96,7 +96,7 @@ impl<'f> Scan<'f> {
         self.buffer.get((self.position - self.buffer_at) as usize..self.filled).unwrap_or_default()
     }
 
-    /// Buffers at least `len` bytes from the current position on, or as many as the range has.
+    /// BufferPool at least `len` bytes from the current position on, or as many as the range has.
     fn fill(&mut self, len: usize) -> Result<(), ScanError> {
         let have = self.rest().len();
         if have >= len {

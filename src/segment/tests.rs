@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::offset::Timestamp;
+use crate::storage::OpenMode;
 use crate::storage::Storage;
 use crate::{FetchOptions, Log, LogConfig, Record, TopicConfig};
 
@@ -20,8 +21,8 @@ fn a_file_that_is_opened_for_a_reader_may_be_needed_to_make_room_for_it() {
     append();
     partition.roll().unwrap();
     append();
-    partition.shared.lock_active().let_go();
-    partition.shared.view.load().active().close_file();
+    partition.core.lock_active().let_go();
+    partition.core.view.load().active().close_file();
     let (done, is_done) = mpsc::channel();
     let reads = partition.clone();
     thread::spawn(move || done.send(reads.fetch(Offset::new(1), FetchOptions::default()).map(|fetch| fetch.len())));

@@ -12,7 +12,7 @@ use crate::sync::atomic::Ordering;
 
 use super::index::{Indexer, SegmentIndex};
 use super::reserve::Reservation;
-use super::{Facts, OpenData, Place, Segment};
+use super::{OpenData, PartitionDir, Segment, SegmentMeta};
 
 /// Appends to the active segment. One thread at a time; its owner's appender lock sees to it.
 pub(crate) struct SegmentWriter {
@@ -29,16 +29,16 @@ pub(crate) struct SegmentWriter {
 impl SegmentWriter {
     /// Makes a new segment's file, empty. The caller makes its name durable.
     pub(crate) fn create(
-        place: &Arc<Place>,
+        dir: &Arc<PartitionDir>,
         base: Offset,
         index_interval: u64,
         reserve: Option<Reserve>,
     ) -> Result<SegmentWriter> {
-        let path = place.segment_path(base, SegmentFileKind::Log, Suffix::None);
+        let path = dir.segment_path(base, SegmentFileKind::Log, Suffix::None);
         let io = |e| Error::io(e, &path);
-        let file = place.storage.open(&path, OpenMode::CreateNew).map_err(io)?;
-        let facts = Facts::new(file.info().map_err(io)?.id);
-        let segment = Segment::new(place, base, (0, base), false, facts, SegmentIndex::empty());
+        let file = dir.storage.open(&path, OpenMode::CreateNew).map_err(io)?;
+        let facts = SegmentMeta::new(file.info().map_err(io)?.id);
+        let segment = Segment::new(dir, base, (0, base), false, facts, SegmentIndex::empty());
         segment.adopt_file(file);
         Ok(SegmentWriter::resume(segment, index_interval, reserve))
     }
@@ -51,12 +51,12 @@ impl SegmentWriter {
         let indexer = if len == 0 {
             Indexer::new(segment.base(), index_interval)
         } else {
-            Indexer::resume(segment.base(), index_interval, segment.facts().max_timestamp, segment.end())
+            Indexer::resume(segment.base(), index_interval, segment.meta().max_timestamp, segment.end())
         };
         let entries = segment.index_entries();
         let index_entries = entries.offsets.max(entries.times);
-        let place = segment.place();
-        let space = Reservation::new(len, reserve, place.sizes, &place.preallocator);
+        let dir = segment.dir();
+        let space = Reservation::new(len, reserve, dir.sizes, &dir.preallocator);
         SegmentWriter { segment, data: None, indexer, len, index_entries, space }
     }
 
@@ -175,7 +175,7 @@ impl SegmentWriter {
         assert_eq!(self.space.end(), self.len, "a segment is trimmed before it is sealed");
         let last_time = self.indexer.finish();
         self.segment.update_index(|index| index.recent_mut().times.extend(last_time));
-        self.segment.update_facts(|facts| {
+        self.segment.update_meta(|facts| {
             facts.max_timestamp = facts.max_timestamp.max(self.indexer.max_timestamp());
             facts.sealed_at = now;
         });

@@ -1,17 +1,17 @@
 //! The seam to the disk. Everything above reads and writes through [`Storage`] and [`File`], directory operations
 //! included, so that the same engine runs on a real file system and on a simulated one that can crash at any operation.
 
-pub(crate) mod buffers;
-pub(crate) mod files;
+pub(crate) mod buffer_pool;
+pub(crate) mod file_cache;
 mod fs;
-pub(crate) mod handles;
 mod holds;
-pub(crate) mod paced;
 pub(crate) mod preallocator;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub(crate) mod small_file;
 #[cfg(all(test, loom))]
 pub(crate) mod tests;
+pub(crate) mod throttle;
 
 pub use fs::{FileSystem, Window};
 pub(crate) use fs::{fetch_for_reading, open_files_limit};

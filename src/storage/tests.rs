@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use loom::sync::atomic::{AtomicU64, Ordering};
 
-use super::handles::Handles;
+use super::file_cache::FileCache;
 use super::holds::{Hold, Holds};
 use super::preallocator::Preallocator;
 use super::{DirEntry, File, FileInfo, FileKind, LockGuard, OpenMode, Reserve, Reserved, Storage};
 use crate::format::RecordBatch;
-use crate::segment::Place;
+use crate::segment::PartitionDir;
 use crate::{Record, Timestamp};
 
 /// How many pages a file has.
@@ -53,11 +53,11 @@ pub(crate) fn batch_len() -> u64 {
 }
 
 /// A partition's place in a storage of its own. Nothing is mapped: loom does not see what is read from a mapping.
-pub(crate) fn place() -> Arc<Place> {
+pub(crate) fn dir() -> Arc<PartitionDir> {
     let storage = Arc::new(PagedStorage::default());
-    let place = Place::new(PathBuf::from("/p"), storage, Handles::new(16, 0), Arc::new(Preallocator::default()));
-    place.mapped_reads.store(false, std::sync::atomic::Ordering::Relaxed);
-    Arc::new(place)
+    let dir = PartitionDir::new(PathBuf::from("/p"), storage, FileCache::new(16, 0), Arc::new(Preallocator::default()));
+    dir.mapped_reads.store(false, std::sync::atomic::Ordering::Relaxed);
+    Arc::new(dir)
 }
 
 impl PagedStorage {

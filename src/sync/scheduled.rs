@@ -9,15 +9,15 @@ use std::time::Duration;
 use shuttle::sync::MutexGuard;
 use shuttle::thread::ThreadId;
 
-use super::time::{self, Alarm};
+use super::clock::{self, Alarm};
 
-/// A time of the schedule: see [`time`].
+/// A time of the schedule: see [`clock`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Instant(pub(super) Duration);
 
 impl Instant {
     pub(crate) fn now() -> Instant {
-        Instant(time::now())
+        Instant(clock::now())
     }
 
     pub(crate) fn elapsed(self) -> Duration {
@@ -130,7 +130,7 @@ impl Condvar {
         self.seats.change(|seats| seats.push_back(Arc::clone(&seat)));
         let alarm = deadline.map(|deadline| {
             let (seats, seat) = (Arc::clone(&self.seats), Arc::clone(&seat));
-            Alarm::set(deadline, move || {
+            Alarm::set(deadline.0, move || {
                 seats.leave(&seat);
                 seat.timed_out.store(true, Ordering::Relaxed);
                 seat.woken.notify_one();
@@ -146,7 +146,7 @@ impl Condvar {
         let drawn = self.seats.change(|seats| match seats.len() {
             0 => None,
             1 => seats.pop_front(),
-            count => seats.remove(time::draw(count)),
+            count => seats.remove(clock::draw(count)),
         });
         match drawn {
             Some(seat) => seat.woken.notify_one(),

@@ -9,82 +9,22 @@
 //! A task of its own lets time pass, and the scheduler chooses it as it chooses threads, so a schedule that fails can be
 //! replayed. With nobody to wake it ends, and if threads wait still, the scheduler tells of the deadlock.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use shuttle::rand::Rng;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, Runner};
 
-use super::scheduled::Instant;
+pub use super::clock::draw;
+use super::clock::{TIME, Time, now};
 
 /// The task that lets time pass: the first one that is made.
 const CLOCK: usize = 1;
-/// How often time passes in one schedule, at most: somebody waits for what never comes.
-const PASSES_MAX: usize = 200;
 /// Who waits longer than this waits for something else.
 const FOR_EVER: Duration = Duration::from_secs(600);
 /// A thread's stack, in bytes.
 const STACK: usize = 256 << 10;
 /// How many tasks a schedule has without memory being asked for at each step.
 const TASKS: usize = 32;
-
-// All tasks of a schedule run in one thread of the operating system.
-thread_local! {
-    static TIME: RefCell<Time> = RefCell::default();
-}
-
-#[derive(Default)]
-struct Time {
-    now: Duration,
-    alarms: BTreeMap<(Duration, u64), Box<dyn FnOnce()>>,
-    last_number: u64,
-    passes: usize,
-}
-
-impl Time {
-    /// Moves on to the next alarm.
-    fn pass(&mut self) -> Option<Box<dyn FnOnce()>> {
-        self.passes += 1;
-        let ((at, _), wake) = if self.passes <= PASSES_MAX { self.alarms.pop_first() } else { None }?;
-        self.now = self.now.max(at);
-        Some(wake)
-    }
-
-    fn next(&self) -> Option<Duration> {
-        self.alarms.keys().next().map(|(at, _)| at.saturating_sub(self.now))
-    }
-}
-
-/// Has something done at a time, but once this is dropped.
-pub(super) struct Alarm((Duration, u64));
-
-impl Alarm {
-    pub(super) fn set(at: Instant, ring: impl FnOnce() + 'static) -> Alarm {
-        TIME.with_borrow_mut(|time| {
-            time.last_number += 1;
-            let place = (at.0, time.last_number);
-            time.alarms.insert(place, Box::new(ring));
-            Alarm(place)
-        })
-    }
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        drop(TIME.with_borrow_mut(|time| time.alarms.remove(&self.0)));
-    }
-}
-
-pub(super) fn now() -> Duration {
-    TIME.with_borrow(|time| time.now)
-}
-
-/// A number below `count`, as the schedule has it.
-pub fn draw(count: usize) -> usize {
-    shuttle::rand::thread_rng().gen_range(0..count)
-}
 
 /// How much time has passed in this schedule.
 pub fn passed() -> Duration {

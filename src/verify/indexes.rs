@@ -8,7 +8,7 @@ use crate::format::{OffsetIndexEntry, RecordBatch, TimeIndexEntry};
 use crate::inspect::{self, IndexEntries};
 use crate::offset::{Offset, Timestamp};
 
-use super::{Check, Severity, Subject};
+use super::check::{Check, Severity, Subject};
 
 /// The offset and time index of a segment, read along with its batches.
 pub(super) struct Indexes {

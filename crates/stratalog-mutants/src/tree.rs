@@ -12,17 +12,22 @@ use crate::find::{Mutant, mutants};
 use crate::rewrite::{Rewritten, rewrite};
 
 /// The code that is mutated: where records are written, held, cut and read.
-const MUTATED: [&str; 10] = [
+const MUTATED: [&str; 15] = [
     "src/segment/",
     "src/storage/",
-    "src/durability",
-    "src/active",
-    "src/appender.rs",
+    "src/partition/account",
+    "src/partition/active",
+    "src/partition/append_parts",
+    "src/partition/append_state",
+    "src/partition/group_commit",
+    "src/partition/health",
+    "src/partition/pins",
+    "src/partition/sync",
+    "src/partition/waiters",
+    "src/append.rs",
+    "src/maintenance/retention.rs",
+    "src/read/",
     "src/truncate.rs",
-    "src/retention.rs",
-    "src/reader",
-    "src/tail.rs",
-    "src/pins.rs",
 ];
 const NOT_MUTATED: [&str; 3] = ["src/storage/sim/", "/tests.rs", "/tests/"];
 const SWITCH: &str = include_str!("switch.rs.txt");

@@ -10,7 +10,7 @@ use crate::offset::Offset;
 fn counted(segments: &Segments, floor: Offset) -> Vec<Garbage> {
     let merge = Merge::new(&segments.storage, &segments.sources, MergeBudget { memory: 0, files: 2 });
     let rule = TombstoneRule { now: Timestamp::from_millis(0), floor, pinned_from: None };
-    count_garbage(merge, &segments.facts(), &rule).unwrap()
+    count_garbage(merge, &segments.meta(), &rule).unwrap()
 }
 
 proptest! {

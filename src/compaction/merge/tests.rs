@@ -31,14 +31,14 @@ fn expected(segments: &Segments) -> Vec<Found> {
     last.into_values().collect()
 }
 
-fn budgets() -> impl Strategy<Value = MergeBudget> {
+fn resources() -> impl Strategy<Value = MergeBudget> {
     let memory = prop_oneof![0..2000_usize, Just(DigestBlocks::LEN * 9), Just(1 << 20)];
     (memory, 0..5_usize).prop_map(|(memory, files)| MergeBudget { memory, files })
 }
 
 proptest! {
     #[test]
-    fn every_key_is_shown_once_with_all_its_records(drafts in drafts(300, 9, 400), budget in budgets()) {
+    fn every_key_is_shown_once_with_all_its_records(drafts in drafts(300, 9, 400), budget in resources()) {
         let segments = Segments::new(&drafts);
         prop_assert_eq!(merged(&segments, budget).unwrap(), expected(&segments));
     }

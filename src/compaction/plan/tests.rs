@@ -1,13 +1,13 @@
 use super::*;
+use crate::compaction::plan::MarkerSummary;
 use crate::compaction::testing::clean;
-use crate::counted::MarkerFacts;
 use crate::format::digest::MarkerHorizon;
 
 const MIB: u64 = 1 << 20;
 
 /// Segments of 100 records each; the first append of each a second after that of the one before.
-fn segments(bytes: &[u64]) -> Vec<SegmentFacts> {
-    let segment = |(number, bytes): (usize, &u64)| SegmentFacts {
+fn segments(bytes: &[u64]) -> Vec<SegmentSummary> {
+    let segment = |(number, bytes): (usize, &u64)| SegmentSummary {
         base: Offset::new(number as u64 * 100),
         end: Offset::new(number as u64 * 100 + 100),
         bytes: *bytes,
@@ -128,7 +128,7 @@ fn a_segment_is_expected_to_keep_its_live_bytes_and_the_headers_of_their_batches
     let counts_with = DigestCounts { batches: 110, control_batches: 100, control_bytes: 7800, ..counts };
     let left_with = |garbage| bytes_without_garbage(whole + 8700, &counts_with, &garbage);
     assert_eq!(left_with(dead(98, 980, 0)), 20 + headers(3) + 8700, "markers may all stay, with a horizon");
-    let segment = SegmentFacts { index_bytes: 800, ..segments(&[whole]).remove(0) };
+    let segment = SegmentSummary { index_bytes: 800, ..segments(&[whole]).remove(0) };
     let item = Item::of(0, &segment, &counts, &dead(50, 500, 0), None);
     assert_eq!(item.index_bytes, 800 * (500 + headers(10)) / whole);
 }
@@ -137,11 +137,11 @@ fn a_segment_is_expected_to_keep_its_live_bytes_and_the_headers_of_their_batches
 fn markers_that_may_go_or_are_to_get_a_horizon_are_chosen_and_the_others_wait() {
     let horizon = |millis, first| MarkerHorizon { at: at(millis), first: Offset::new(first) };
     let markers = [
-        MarkerFacts { horizons: vec![horizon(100_000, 5), horizon(900_000, 6)], without_since: None },
-        MarkerFacts { horizons: vec![horizon(100_001, 101)], without_since: None },
-        MarkerFacts { horizons: Vec::new(), without_since: Some(at(40_000)) },
-        MarkerFacts { horizons: Vec::new(), without_since: Some(at(70_000)) },
-        MarkerFacts { horizons: vec![horizon(90_000, 450)], without_since: None },
+        MarkerSummary { horizons: vec![horizon(100_000, 5), horizon(900_000, 6)], without_since: None },
+        MarkerSummary { horizons: vec![horizon(100_001, 101)], without_since: None },
+        MarkerSummary { horizons: Vec::new(), without_since: Some(at(40_000)) },
+        MarkerSummary { horizons: Vec::new(), without_since: Some(at(70_000)) },
+        MarkerSummary { horizons: vec![horizon(90_000, 450)], without_since: None },
     ];
     let mut all = segments(&[MIB; 5]);
     all.iter_mut().zip(markers).for_each(|(segment, markers)| segment.markers = markers);

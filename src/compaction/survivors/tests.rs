@@ -15,7 +15,7 @@ fn kept(segments: &Segments, chosen: &[usize], memory: usize) -> (BTreeSet<Offse
     let name = || segments.path();
     let temp = TempFiles::new(&segments.storage, &name);
     let memory = SurvivorMemory::new(memory);
-    let mut survivors = Survivors::find(merge, &segments.facts(), &groups, &rule, &memory, temp).unwrap();
+    let mut survivors = Survivors::find(merge, &segments.meta(), &groups, &rule, &memory, temp).unwrap();
     let mut found = BTreeSet::new();
     for (group, number) in chosen.iter().enumerate() {
         for record in &segments.records[*number] {
@@ -66,7 +66,7 @@ fn no_record_relies_on_one_above_the_highest_winner() {
     let name = || segments.path();
     let groups = [segments.offsets(0..1), segments.offsets(1..2)];
     let temp = TempFiles::new(&segments.storage, &name);
-    let survivors = Survivors::find(merge, &segments.facts(), &groups, &rule, &SurvivorMemory::new(0), temp).unwrap();
+    let survivors = Survivors::find(merge, &segments.meta(), &groups, &rule, &SurvivorMemory::new(0), temp).unwrap();
     let winner = segments.records[2][0].offset;
     let highest: Vec<_> = survivors.groups().iter().map(|group| group.highest_winner).collect();
     assert_eq!(highest, [Some(winner), None]);

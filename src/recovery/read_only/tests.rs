@@ -77,20 +77,20 @@ fn beside(doings: impl FnOnce(&Log) -> Vec<Doing>) -> (Log, Opening) {
     let log = Log::open("/log", config.clone()).unwrap();
     let partition = log.create_topic("t", 1, TopicConfig::new()).unwrap().partition(0).unwrap();
     partition.append_records([crate::Record::new("key", "value")]).unwrap();
-    let shared = Arc::clone(&partition.shared);
+    let core = Arc::clone(&partition.core);
     let mut doings = doings(&log);
     doings.reverse();
-    let place = Place::new(
-        shared.place.dir.clone(),
+    let dir = PartitionDir::new(
+        core.dir.path.clone(),
         Arc::new(Between { inner: storage, doings: Mutex::new(doings), before_open: Box::new(|_| ()) }),
-        Arc::clone(&shared.place.handles),
-        Arc::clone(&shared.place.preallocator),
+        Arc::clone(&core.dir.file_cache),
+        Arc::clone(&core.dir.preallocator),
     );
-    let request = crate::opening::request(&config, &shared.budgets, Path::new("/log"), "t", 0, &shared.config());
+    let request = crate::log::open::request(&config, &core.resources, Path::new("/log"), "t", 0, &core.config());
     let request = Request { read_only: true, ..request };
     let (_, report) = super::super::open(request.clone()).unwrap();
-    let request = Request { place: Arc::new(place), ..request };
-    let (state, store) = StateStore::load(&request.place).unwrap();
+    let request = Request { dir: Arc::new(dir), ..request };
+    let (state, store) = StateFile::load(&request.dir).unwrap();
     (log, Opening { request, store: Some(store), state, report, salvaged: false, recognized: false })
 }
 
@@ -126,13 +126,13 @@ fn what_an_owner_may_cut_is_not_mapped_however_often_it_changes_the_directory() 
     partition.roll().unwrap();
     partition.append_records([crate::Record::new("key", "value")]).unwrap();
     partition.flush().unwrap();
-    let shared = Arc::clone(&partition.shared);
+    let core = Arc::clone(&partition.core);
     drop(partition);
     log.close().unwrap();
     // What cannot be told from an owner's doing: records are missing, and each time that is looked into the `state` is
     // another one by then. It is read twice to open the partition, and once more after that.
-    storage.overwrite(&shared.place.segment_path(Offset::new(1), SegmentFileKind::Log, Suffix::None), &[]).unwrap();
-    let path = shared.place.path(file_name::STATE);
+    storage.overwrite(&core.dir.segment_path(Offset::new(1), SegmentFileKind::Log, Suffix::None), &[]).unwrap();
+    let path = core.dir.file_path(file_name::STATE);
     let (inner, opened) = (storage.clone(), Mutex::new(0));
     let before_open = move |opening: &Path| {
         if opening != path {
@@ -149,12 +149,12 @@ fn what_an_owner_may_cut_is_not_mapped_however_often_it_changes_the_directory() 
         }
     };
     let between = Between { inner: storage, doings: Mutex::default(), before_open: Box::new(before_open) };
-    let (handles, ahead) = (Arc::clone(&shared.place.handles), Arc::clone(&shared.place.preallocator));
-    let place = Place::new(shared.place.dir.clone(), Arc::new(between), handles, ahead);
+    let (file_cache, ahead) = (Arc::clone(&core.dir.file_cache), Arc::clone(&core.dir.preallocator));
+    let dir = PartitionDir::new(core.dir.path.clone(), Arc::new(between), file_cache, ahead);
     let request =
-        crate::opening::request(&LogConfig::new(), &shared.budgets, Path::new("/log"), "t", 0, &shared.config());
-    let request = Request { place: Arc::new(place), read_only: true, ..request };
+        crate::log::open::request(&LogConfig::new(), &core.resources, Path::new("/log"), "t", 0, &core.config());
+    let request = Request { dir: Arc::new(dir), read_only: true, ..request };
     let (seen, report) = super::super::open(request).unwrap();
     assert!(report.error.is_some_and(|error| matches!(error.kind(), ErrorKind::MissingSegment(_))));
-    assert!(!seen.place.mapped_reads.load(crate::sync::atomic::Ordering::Relaxed));
+    assert!(!seen.dir.mapped_reads.load(crate::sync::atomic::Ordering::Relaxed));
 }

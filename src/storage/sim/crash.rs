@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::disk::{Change, Content, Dir, Disk, Inode, NameChange, Node, Pending, ROOT, grow};
+use super::change::{Change, grow};
+use super::disk::{Content, Dir, Disk, Inode, NameChange, Node, Pending, ROOT};
 use super::fault::Draw;
-
-/// A write is torn at multiples of this, as sectors are written whole.
-const SECTOR: u64 = 512;
 
 /// What a crash leaves of the changes to names.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -272,40 +270,9 @@ impl Inode {
                 (Fate::Hole, Change::Write { position, bytes }) => {
                     grow(content.edit(), position + bytes.len() as u64);
                 }
-                (Fate::Torn(seed), _) => apply_torn(what, content.edit(), &mut Draw(seed)),
+                (Fate::Torn(seed), _) => what.apply_torn(content.edit(), &mut Draw(seed)),
             }
         }
         content
-    }
-}
-
-/// Some of a write is there: up to a byte, or some of its sectors, or its length with zeros or garbage in it.
-pub(super) fn apply_torn(change: &Change, content: &mut Vec<u8>, draw: &mut Draw) {
-    let Change::Write { position, bytes } = change else { return change.apply(content) };
-    let len = bytes.len() as u64;
-    match draw.below(4) {
-        0 => {
-            let cut = draw.below(len + 1) as usize;
-            Change::Write { position: *position, bytes: bytes[..cut].into() }.apply(content);
-        }
-        1 => {
-            grow(content, position + len);
-            let mut at = 0;
-            while at < len {
-                let end = ((position + at) / SECTOR * SECTOR + SECTOR - position).min(len);
-                if draw.below(2) == 0 {
-                    let piece = bytes[at as usize..end as usize].into();
-                    Change::Write { position: position + at, bytes: piece }.apply(content);
-                }
-                at = end;
-            }
-        }
-        2 => grow(content, position + draw.below(len + 1)),
-        _ => {
-            // Only blocks that the file did not have yet can hold anything: what is overwritten is old or new.
-            let new = (content.len() as u64).max(*position);
-            let garbage: Vec<u8> = (new..position + len).map(|_| draw.next() as u8).collect();
-            Change::Write { position: new, bytes: garbage.into() }.apply(content);
-        }
     }
 }

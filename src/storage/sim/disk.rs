@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::storage::{FileInfo, FileKind, Sizes};
 
+use super::change::Change;
 use super::fault::{Call, Draw, Failed, Faults};
 use super::in_use::{By, InUse};
 
@@ -74,13 +75,6 @@ pub(super) struct Pending<T> {
     pub(super) what: T,
 }
 
-/// A change to a file.
-#[derive(Clone, Debug)]
-pub(super) enum Change {
-    Write { position: u64, bytes: Arc<[u8]> },
-    SetLen(u64),
-}
-
 #[derive(Clone, Debug, Default)]
 pub(super) struct Dir {
     pub(super) cached: BTreeMap<String, Node>,
@@ -136,18 +130,6 @@ pub(super) fn hash(bytes: &[u8], seed: u64) -> u64 {
     fold(hash ^ 0x9E37_79B9_7F4A_7C15, 0xE703_7ED1_A0B4_28DB ^ bytes.len() as u64)
 }
 
-impl Change {
-    pub(super) fn apply(&self, content: &mut Vec<u8>) {
-        match self {
-            Change::Write { position, bytes } => {
-                grow(content, position + bytes.len() as u64);
-                content[*position as usize..*position as usize + bytes.len()].copy_from_slice(bytes);
-            }
-            Change::SetLen(len) => content.resize(*len as usize, 0),
-        }
-    }
-}
-
 impl NameChange {
     pub(super) fn apply(&self, names: &mut BTreeMap<String, Node>) {
         match self {
@@ -195,7 +177,7 @@ impl Inode {
             }
             match draw.below(3) {
                 0 => {}
-                1 => super::crash::apply_torn(&change.what, self.durable.edit(), &mut draw),
+                1 => change.what.apply_torn(self.durable.edit(), &mut draw),
                 _ => change.what.apply(self.durable.edit()),
             }
         }
@@ -388,12 +370,6 @@ impl Disk {
         if let Some(free) = &mut self.free {
             *free += shrunk;
         }
-    }
-}
-
-pub(super) fn grow(content: &mut Vec<u8>, len: u64) {
-    if (content.len() as u64) < len {
-        content.resize(len as usize, 0);
     }
 }
 

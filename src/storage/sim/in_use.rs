@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::disk::Change;
+use super::change::Change;
 
 /// What a process has of the files, by their ids.
 #[derive(Clone, Debug, Default)]

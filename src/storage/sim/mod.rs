@@ -8,6 +8,7 @@
 //! [`SimStorage::observed`] hands out the state before each operation, and [`Image::all`] lists what a power cut may
 //! leave of it.
 
+mod change;
 mod crash;
 mod disk;
 mod fault;
@@ -29,11 +30,11 @@ pub(super) use self::seam::SimWindow;
 /// A file system in memory. Clones are the same one.
 #[derive(Clone)]
 pub struct SimStorage {
-    shared: Arc<Shared>,
+    shared: Arc<PartitionCore>,
     observer: Option<Observer>,
 }
 
-struct Shared {
+struct PartitionCore {
     disk: Mutex<Disk>,
     /// What somebody holds of the files.
     held: Registry<u64>,
@@ -49,7 +50,7 @@ impl SimStorage {
     }
 
     fn of(disk: Disk) -> SimStorage {
-        SimStorage { shared: Arc::new(Shared { disk: Mutex::new(disk), held: Registry::new() }), observer: None }
+        SimStorage { shared: Arc::new(PartitionCore { disk: Mutex::new(disk), held: Registry::new() }), observer: None }
     }
 
     /// A handle that hands the state before each operation made through it to `observer`, which must not use the
@@ -280,7 +281,7 @@ impl SimStorage {
     }
 }
 
-impl Drop for Shared {
+impl Drop for PartitionCore {
     fn drop(&mut self) {
         let violations = self.disk.lock().unwrap_or_else(PoisonError::into_inner).in_use.take_violations();
         assert!(violations.is_empty() || std::thread::panicking(), "violations: {violations:?}");

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::SimStorage;
-use super::disk::{Change, Dir, NameChange, Node, split};
+use super::change::Change;
+use super::disk::{Dir, NameChange, Node, split};
 use super::fault::{Call, Draw};
 use super::in_use::By;
 use crate::storage::holds::{Hold, Holds};

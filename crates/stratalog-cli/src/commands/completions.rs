@@ -4,10 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::cli::Cli;
 use crate::outcome::{Failure, Outcome, Status};
 use crate::ui::Ui;
 
@@ -34,24 +32,26 @@ pub struct ManArgs {
     dir: Option<PathBuf>,
 }
 
-pub fn run(args: &Args, ui: &Ui) -> Outcome {
+/// Writes a script for the shell that completes `tool`.
+pub fn run(args: &Args, mut tool: clap::Command, ui: &Ui) -> Outcome {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "stratalog", &mut script);
+    clap_complete::generate(args.shell, &mut tool, "stratalog", &mut script);
     let mut out = ui.stdout();
     out.write_all(&script)?;
     out.flush()?;
     Ok(Status::Well)
 }
 
-pub fn man(args: &ManArgs, ui: &Ui) -> Outcome {
+/// Writes the manual of `tool`.
+pub fn man(args: &ManArgs, tool: clap::Command, ui: &Ui) -> Outcome {
     let Some(dir) = &args.dir else {
         let mut out = ui.stdout();
-        clap_mangen::Man::new(Cli::command()).render(&mut out)?;
+        clap_mangen::Man::new(tool).render(&mut out)?;
         out.flush()?;
         return Ok(Status::Well);
     };
     let failed = |error| Failure::misuse(format!("{}: {error}", dir.display()));
     fs::create_dir_all(dir).map_err(failed)?;
-    clap_mangen::generate_to(Cli::command(), dir).map_err(failed)?;
+    clap_mangen::generate_to(tool, dir).map_err(failed)?;
     Ok(Status::Well)
 }

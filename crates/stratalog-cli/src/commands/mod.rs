@@ -24,7 +24,9 @@ pub mod topics;
 pub mod truncate;
 pub mod verify;
 
-use crate::cli::Command;
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Command};
 use crate::outcome::Outcome;
 use crate::ui::Ui;
 
@@ -41,8 +43,8 @@ pub fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Retain(args) => retain::run(&args, ui),
         Command::Truncate(args) => truncate::run(&args, ui),
         Command::DeleteRecords(args) => delete_records::run(&args, ui),
-        Command::Completions(args) => completions::run(&args, ui),
-        Command::Man(args) => completions::man(&args, ui),
+        Command::Completions(args) => completions::run(&args, Cli::command(), ui),
+        Command::Man(args) => completions::man(&args, Cli::command(), ui),
         Command::Import(args) => import::run(&args, ui),
         Command::Export(args) => export::run(&args, ui),
         Command::Append(args) => append::run(&args, ui),

@@ -1,0 +1,466 @@
+//! Configuration of a log and of its topics: each value with its unit, its default, Kafka's name for it, and what goes
+//! wrong at the extremes.
+
+mod properties;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{ErrorKind, Result};
+use crate::format::{Codec, TimestampType};
+use crate::offset::Timestamp;
+use crate::storage::Storage;
+use crate::sync::atomic::{AtomicI64, Ordering};
+
+/// Where a log gets the wall time from.
+pub trait Clock: Send + Sync + Debug {
+    /// The time now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The clock of the operating system, to the few milliseconds of its coarse reading: an append asks for the time, and
+/// the exact one costs as much as copying the record.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[cfg(target_os = "linux")]
+    fn now(&self) -> Timestamp {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        Timestamp::from_millis(now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn now(&self) -> Timestamp {
+        use std::time::{SystemTime, UNIX_EPOCH};
+        let millis = match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+            Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
+        };
+        Timestamp::from_millis(millis)
+    }
+}
+
+/// A clock that is set by hand, for tests.
+#[derive(Debug, Default)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// A clock that stands at `now`.
+    pub fn new(now: Timestamp) -> ManualClock {
+        ManualClock(AtomicI64::new(now.as_millis()))
+    }
+
+    /// Sets the time.
+    pub fn set(&self, now: Timestamp) {
+        self.0.store(now.as_millis(), Ordering::SeqCst);
+    }
+
+    /// Moves the time on.
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_millis() as i64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// What recovery may do to bytes that are not whole, valid batches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum RecoveryMode {
+    /// Nothing: even a torn tail is an error, and the partition takes no writes.
+    Strict,
+    /// Cuts a torn tail above the durable watermark, and keeps its bytes aside. Damage elsewhere is an error.
+    #[default]
+    CutTornTail,
+    /// Cuts at any damage, and keeps all that follows it aside. Loses what was acknowledged: only on purpose. Where no
+    /// record is left the log goes on where it is known to have ended.
+    Salvage,
+}
+
+/// What an append does when too many bytes wait to be synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backpressure {
+    /// Waits, at most so long, and then fails with [`ErrorKind::Backpressure`].
+    Wait(Duration),
+    /// Fails at once with [`ErrorKind::Backpressure`].
+    Fail,
+}
+
+/// When an append is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// As soon as the page cache has it: a killed process loses nothing. A power cut loses what was appended since the
+    /// last sync, which comes after `interval` or `bytes`, whichever is first.
+    Buffered {
+        /// The longest that appended bytes wait for a sync. Kafka's `flush.ms`.
+        interval: Duration,
+        /// The most bytes of a partition that wait for a sync. Kafka counts records instead, `flush.messages`.
+        bytes: u64,
+    },
+    /// After a sync. Appends of several threads share one.
+    Sync,
+}
+
+/// How old records go. Kafka's `cleanup.policy`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Cleanup {
+    /// By age and size, whole segments.
+    #[default]
+    Delete,
+    /// The latest record of each key stays; records without key are refused.
+    Compact,
+    /// Both.
+    CompactDelete,
+}
+
+/// Who says how far a partition is replicated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WatermarkMode {
+    /// Nobody: the high watermark is the log end.
+    #[default]
+    LogEnd,
+    /// The owner, by `set_high_watermark`. It starts at the one kept on disk, never at the log end.
+    Managed,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        $(
+            $(#[$doc])*
+            pub fn $name(mut self, value: $type) -> Self {
+                self.$name = value;
+                self
+            }
+        )*
+    };
+}
+
+/// Configuration of a log, checked once when it is opened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LogConfig {
+    /// Where the files are. Default: the file system, `None`.
+    pub storage: Option<Arc<dyn Storage>>,
+    /// The wall clock. Default: [`SystemClock`].
+    pub clock: Arc<dyn Clock>,
+    /// What recovery may do. Default: [`RecoveryMode::CutTornTail`].
+    pub recovery: RecoveryMode,
+    /// Takes gaps between the segments of a directory that is taken over for ones that a compaction left. Default
+    /// `false`: a missing segment is an error.
+    pub allow_gaps: bool,
+    /// Data files open at a time. Default `None`: half of what the process may open, at most 1024. With too few,
+    /// appends to many partitions in turn open, sync and close files all the time.
+    pub max_open_files: Option<usize>,
+    /// Bytes of sealed segments mapped, and of indexes cached, at a time. Default 64 GiB of address space; segments
+    /// beyond it are read.
+    pub max_mapped_bytes: u64,
+    /// Bytes accepted but not yet durable, of all partitions; each thread that appends may pass it by one batch.
+    /// Default 256 MiB. Too few make appends wait for syncs; too many make a power cut costly under
+    /// [`Durability::Buffered`].
+    pub max_unsynced_bytes: u64,
+    /// What an append does at that bound. Default: waits up to 30 s.
+    pub backpressure: Backpressure,
+    /// Appends are refused while less than this is free on the disk. Default 64 MiB, so that indexes, snapshots and a
+    /// compaction still have room; 0 switches it off.
+    pub min_free_bytes: u64,
+    /// How far the durable watermark on disk lies behind the true one, at most: what an open after a crash scans of
+    /// each partition. Default 64 MiB. Kafka writes its own at each roll and each minute.
+    pub checkpoint_bytes: u64,
+    /// Threads that sync. Default 2. Beside them one thread reserves space ahead of appends. With none there is no such
+    /// thread either, and `Log::maintain` syncs what is due.
+    pub sync_threads: usize,
+    /// Threads that open partitions. Default: four for each processor, `None`. Kafka's
+    /// `num.recovery.threads.per.data.dir`.
+    pub open_threads: Option<usize>,
+    /// How often each partition is looked at: for rolls by age, retention, and whether it is to be compacted. Default
+    /// 10 s; Kafka's `log.retention.check.interval.ms` is 5 minutes. `None`: there are no such threads, and the
+    /// owner calls `Log::maintain`.
+    pub maintenance_interval: Option<Duration>,
+    /// Threads that compact, for all partitions together; each takes `compaction_memory`. Default 1. There are none
+    /// without a [`maintenance_interval`](Self::maintenance_interval). Kafka's `log.cleaner.threads`.
+    pub compaction_threads: usize,
+    /// Memory for one compaction, in bytes. Default 64 MiB; any size works, a smaller one spills to disk. Kafka's
+    /// `log.cleaner.dedupe.buffer.size`.
+    pub compaction_memory: usize,
+    /// Bytes that compactions may read and write in a second, all together: log data, digests, and what is spilled.
+    /// Default: no limit, `None`. Kafka's
+    /// `log.cleaner.io.max.bytes.per.second`.
+    pub compaction_bytes_per_second: Option<u64>,
+    /// Configuration of the topics of a directory that is taken over.
+    pub topic_defaults: TopicConfig,
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        LogConfig {
+            storage: None,
+            clock: Arc::new(SystemClock),
+            recovery: RecoveryMode::default(),
+            allow_gaps: false,
+            max_open_files: None,
+            max_mapped_bytes: 64 << 30,
+            max_unsynced_bytes: 256 << 20,
+            backpressure: Backpressure::Wait(Duration::from_secs(30)),
+            min_free_bytes: 64 << 20,
+            checkpoint_bytes: 64 << 20,
+            sync_threads: 2,
+            open_threads: None,
+            maintenance_interval: Some(Duration::from_secs(10)),
+            compaction_threads: 1,
+            compaction_memory: 64 << 20,
+            compaction_bytes_per_second: None,
+            topic_defaults: TopicConfig::default(),
+        }
+    }
+}
+
+impl LogConfig {
+    /// The defaults.
+    pub fn new() -> LogConfig {
+        LogConfig::default()
+    }
+
+    /// Keeps the log in this storage.
+    pub fn storage(mut self, storage: Arc<dyn Storage>) -> LogConfig {
+        self.storage = Some(storage);
+        self
+    }
+
+    setters! {
+        /// Sets [`clock`](Self#structfield.clock).
+        clock: Arc<dyn Clock>,
+        /// Sets [`recovery`](Self#structfield.recovery).
+        recovery: RecoveryMode,
+        /// Sets [`allow_gaps`](Self#structfield.allow_gaps).
+        allow_gaps: bool,
+        /// Sets [`max_open_files`](Self#structfield.max_open_files).
+        max_open_files: Option<usize>,
+        /// Sets [`max_mapped_bytes`](Self#structfield.max_mapped_bytes).
+        max_mapped_bytes: u64,
+        /// Sets [`max_unsynced_bytes`](Self#structfield.max_unsynced_bytes).
+        max_unsynced_bytes: u64,
+        /// Sets [`backpressure`](Self#structfield.backpressure).
+        backpressure: Backpressure,
+        /// Sets [`min_free_bytes`](Self#structfield.min_free_bytes).
+        min_free_bytes: u64,
+        /// Sets [`checkpoint_bytes`](Self#structfield.checkpoint_bytes).
+        checkpoint_bytes: u64,
+        /// Sets [`sync_threads`](Self#structfield.sync_threads).
+        sync_threads: usize,
+        /// Sets [`open_threads`](Self#structfield.open_threads).
+        open_threads: Option<usize>,
+        /// Sets [`maintenance_interval`](Self#structfield.maintenance_interval).
+        maintenance_interval: Option<Duration>,
+        /// Sets [`compaction_threads`](Self#structfield.compaction_threads).
+        compaction_threads: usize,
+        /// Sets [`compaction_memory`](Self#structfield.compaction_memory).
+        compaction_memory: usize,
+        /// Sets [`compaction_bytes_per_second`](Self#structfield.compaction_bytes_per_second).
+        compaction_bytes_per_second: Option<u64>,
+        /// Sets [`topic_defaults`](Self#structfield.topic_defaults).
+        topic_defaults: TopicConfig,
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] names the value and its bounds.
+    pub fn validate(&self) -> Result<()> {
+        check(self.max_open_files != Some(0), "max_open_files must be at least 1")?;
+        check(self.max_unsynced_bytes > 0, "max_unsynced_bytes must be at least 1")?;
+        check(self.checkpoint_bytes >= 4096, "checkpoint_bytes must be at least 4096")?;
+        check(self.sync_threads <= 1024, "sync_threads must be at most 1024")?;
+        check(self.open_threads.is_none_or(|n| (1..=1024).contains(&n)), "open_threads must be 1 to 1024")?;
+        check(self.maintenance_interval.is_none_or(|i| !i.is_zero()), "maintenance_interval must not be zero")?;
+        check((1..=1024).contains(&self.compaction_threads), "compaction_threads must be 1 to 1024")?;
+        check(self.compaction_memory >= 1 << 10, "compaction_memory must be at least 1 KiB")?;
+        check(self.compaction_bytes_per_second != Some(0), "compaction_bytes_per_second must be at least 1")?;
+        self.topic_defaults.validate()
+    }
+}
+
+/// Configuration of a topic, checked when it is set; kept on disk with the topic, times in whole milliseconds.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct TopicConfig {
+    /// A segment is sealed before it grows beyond this. Default 1 GiB, at most 2^31 - 1; Kafka's `segment.bytes`.
+    /// Small ones make many files; the active one is never compacted.
+    pub segment_bytes: u64,
+    /// A segment is sealed so long after its first append, by a timer too. Default 7 days; Kafka's `segment.ms`.
+    pub segment_age: Duration,
+    /// A segment is sealed when an index would grow beyond this. Default 10 MiB; Kafka's `segment.index.bytes`.
+    pub segment_index_bytes: u32,
+    /// Bytes between entries of the offset index. Default 4096; Kafka's `index.interval.bytes`. Fewer make lookups
+    /// read less and indexes larger.
+    pub index_interval_bytes: u32,
+    /// How old records go. Default [`Cleanup::Delete`]; Kafka's `cleanup.policy`.
+    pub cleanup: Cleanup,
+    /// Segments whose newest record is older go. Default `None`: nothing goes that nobody asked to; Kafka's
+    /// `retention.ms` is 7 days.
+    pub retention_age: Option<Duration>,
+    /// The oldest segments go while this much is left without them. Default `None`; Kafka's `retention.bytes`.
+    pub retention_bytes: Option<u64>,
+    /// The largest batch, compressed. Default 1 MiB + 12; Kafka's `max.message.bytes`.
+    pub max_batch_bytes: usize,
+    /// When appends are acknowledged. Default: buffered, synced after 1 s or 16 MiB.
+    pub durability: Durability,
+    /// Whose timestamps records have. Default the producer's; Kafka's `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+    /// Records older than this at their append are refused. Default `None`; Kafka's `message.timestamp.before.max.ms`.
+    pub timestamp_before_max: Option<Duration>,
+    /// Records that far in the future are refused. Default `None`; Kafka's `message.timestamp.after.max.ms` is 1 h.
+    pub timestamp_after_max: Option<Duration>,
+    /// How batches that are built here are compressed. Default not at all; Kafka's `compression.type`, but ready
+    /// batches are never compressed again.
+    pub compression: Codec,
+    /// Who says how far the topic is replicated. Default: nobody.
+    pub watermark: WatermarkMode,
+    /// A segment is compacted when more than this share of its bytes is garbage. Default 0.5. Kafka's
+    /// `min.cleanable.dirty.ratio` is of the same spirit but measures how much of a log was never cleaned.
+    pub min_cleanable_dirty_ratio: f64,
+    /// Segments with newer records than this are not compacted. Default 0; Kafka's `min.compaction.lag.ms`.
+    pub min_compaction_lag: Duration,
+    /// A record is gone from the disk so long after a newer one of its key, plus one roll and one tick. Default
+    /// `None`; Kafka's `max.compaction.lag.ms`.
+    pub max_compaction_lag: Option<Duration>,
+    /// How long tombstones stay after they were first compacted, and markers of transactions after the last of their
+    /// records went. Default 24 h; Kafka's `delete.retention.ms`. Readers that are slower than this may miss a deletion,
+    /// and replicas the end of a transaction, unless they hold it (see `reader_hold_max`).
+    pub delete_retention: Duration,
+    /// How long a standing reader or a registered position keeps tombstones above it. Default 1 h. After that the
+    /// reader's next read fails with [`ErrorKind::LostTombstones`].
+    pub reader_hold_max: Duration,
+    /// Producers that wrote nothing for so long are forgotten. Default 24 h; Kafka's `producer.id.expiration.ms`.
+    pub producer_expiration: Duration,
+    /// Producers that are remembered. Default 100,000; the longest idle one goes first.
+    pub max_producers: usize,
+    /// Whether segments are read through mappings. Default `true`. A medium that fails again for a page that it gave
+    /// before, or another process that cuts a file of the log, ends the process by a signal where something is mapped:
+    /// without this and without [`append_windows`](Self::append_windows) nothing is.
+    pub mapped_reads: bool,
+    /// Whether space is reserved ahead of small appends: zeros behind the last batch, up to 1.5 MiB while a partition is
+    /// busy, which go when it rests. Default `true`. On ext4 and tmpfs small appends are then copied into a mapping.
+    pub append_windows: bool,
+}
+
+impl Default for TopicConfig {
+    fn default() -> TopicConfig {
+        TopicConfig {
+            segment_bytes: 1 << 30,
+            segment_age: Duration::from_secs(7 * 24 * 3600),
+            segment_index_bytes: 10 << 20,
+            index_interval_bytes: 4096,
+            cleanup: Cleanup::Delete,
+            retention_age: None,
+            retention_bytes: None,
+            max_batch_bytes: (1 << 20) + 12,
+            durability: Durability::Buffered { interval: Duration::from_secs(1), bytes: 16 << 20 },
+            timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max: None,
+            timestamp_after_max: None,
+            compression: Codec::None,
+            watermark: WatermarkMode::LogEnd,
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag: Duration::ZERO,
+            max_compaction_lag: None,
+            delete_retention: Duration::from_secs(24 * 3600),
+            reader_hold_max: Duration::from_secs(3600),
+            producer_expiration: Duration::from_secs(24 * 3600),
+            max_producers: 100_000,
+            mapped_reads: true,
+            append_windows: true,
+        }
+    }
+}
+
+impl TopicConfig {
+    /// The defaults.
+    pub fn new() -> TopicConfig {
+        TopicConfig::default()
+    }
+
+    setters! {
+        /// Sets [`segment_bytes`](Self#structfield.segment_bytes).
+        segment_bytes: u64,
+        /// Sets [`segment_age`](Self#structfield.segment_age).
+        segment_age: Duration,
+        /// Sets [`segment_index_bytes`](Self#structfield.segment_index_bytes).
+        segment_index_bytes: u32,
+        /// Sets [`index_interval_bytes`](Self#structfield.index_interval_bytes).
+        index_interval_bytes: u32,
+        /// Sets [`cleanup`](Self#structfield.cleanup).
+        cleanup: Cleanup,
+        /// Sets [`retention_age`](Self#structfield.retention_age).
+        retention_age: Option<Duration>,
+        /// Sets [`retention_bytes`](Self#structfield.retention_bytes).
+        retention_bytes: Option<u64>,
+        /// Sets [`max_batch_bytes`](Self#structfield.max_batch_bytes).
+        max_batch_bytes: usize,
+        /// Sets [`durability`](Self#structfield.durability).
+        durability: Durability,
+        /// Sets [`timestamp_type`](Self#structfield.timestamp_type).
+        timestamp_type: TimestampType,
+        /// Sets [`timestamp_before_max`](Self#structfield.timestamp_before_max).
+        timestamp_before_max: Option<Duration>,
+        /// Sets [`timestamp_after_max`](Self#structfield.timestamp_after_max).
+        timestamp_after_max: Option<Duration>,
+        /// Sets [`compression`](Self#structfield.compression).
+        compression: Codec,
+        /// Sets [`watermark`](Self#structfield.watermark).
+        watermark: WatermarkMode,
+        /// Sets [`min_cleanable_dirty_ratio`](Self#structfield.min_cleanable_dirty_ratio).
+        min_cleanable_dirty_ratio: f64,
+        /// Sets [`min_compaction_lag`](Self#structfield.min_compaction_lag).
+        min_compaction_lag: Duration,
+        /// Sets [`max_compaction_lag`](Self#structfield.max_compaction_lag).
+        max_compaction_lag: Option<Duration>,
+        /// Sets [`delete_retention`](Self#structfield.delete_retention).
+        delete_retention: Duration,
+        /// Sets [`reader_hold_max`](Self#structfield.reader_hold_max).
+        reader_hold_max: Duration,
+        /// Sets [`producer_expiration`](Self#structfield.producer_expiration).
+        producer_expiration: Duration,
+        /// Sets [`max_producers`](Self#structfield.max_producers).
+        max_producers: usize,
+        /// Sets [`mapped_reads`](Self#structfield.mapped_reads).
+        mapped_reads: bool,
+        /// Sets [`append_windows`](Self#structfield.append_windows).
+        append_windows: bool,
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] names the value and its bounds.
+    pub fn validate(&self) -> Result<()> {
+        let max = i32::MAX as u64;
+        check((1024..=max).contains(&self.segment_bytes), "segment_bytes must be 1 KiB to 2^31 - 1")?;
+        check(!self.segment_age.is_zero(), "segment_age must not be zero")?;
+        check((256..=1 << 30).contains(&self.segment_index_bytes), "segment_index_bytes must be 256 to 1 GiB")?;
+        check((1..=1 << 30).contains(&self.index_interval_bytes), "index_interval_bytes must be 1 to 1 GiB")?;
+        check((256..=max as usize).contains(&self.max_batch_bytes), "max_batch_bytes must be 256 to 2^31 - 1")?;
+        if let Durability::Buffered { interval, bytes } = self.durability {
+            check(
+                !interval.is_zero() && interval <= Duration::from_secs(24 * 3600),
+                "the sync interval must be up to a day",
+            )?;
+            check(bytes > 0, "the bytes between syncs must not be zero")?;
+        }
+        check(self.compression.is_supported(), "compression needs the feature of its name")?;
+        check((0.0..=1.0).contains(&self.min_cleanable_dirty_ratio), "min_cleanable_dirty_ratio must be 0 to 1")?;
+        check(
+            self.max_compaction_lag.is_none_or(|max| max >= self.min_compaction_lag && !max.is_zero()),
+            "max_compaction_lag must not be zero, nor below min_compaction_lag",
+        )?;
+        check(self.max_producers > 0, "max_producers must be at least 1")
+    }
+}
+
+fn check(holds: bool, what: &'static str) -> Result<()> {
+    if holds { Ok(()) } else { Err(ErrorKind::InvalidConfig(what.into()).into()) }
+}

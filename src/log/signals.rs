@@ -1,0 +1,54 @@
+//! What tells the maintenance threads to go on or to end.
+
+use std::time::Duration;
+
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Tells the maintenance threads what to do next.
+#[derive(Default)]
+pub(super) struct Stop {
+    state: Mutex<Signals>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Signals {
+    stopped: bool,
+    /// Counts the looks at all partitions: after each there may be something to compact.
+    ticks: u64,
+}
+
+impl Stop {
+    /// Waits for `interval`, or less when told to stop; whether it was.
+    pub(super) fn wait(&self, interval: Duration) -> bool {
+        let state = self.lock();
+        let waited = self.changed.wait_timeout_while(state, interval, |state| !state.stopped);
+        waited.unwrap_or_else(PoisonError::into_inner).0.stopped
+    }
+
+    /// Waits for the tick after those that were seen; `None` when told to stop.
+    pub(super) fn wait_for_tick(&self, seen: u64) -> Option<u64> {
+        let state = self.lock();
+        let state = self.changed.wait_while(state, |state| !state.stopped && state.ticks == seen);
+        let state = *state.unwrap_or_else(PoisonError::into_inner);
+        (!state.stopped).then_some(state.ticks)
+    }
+
+    pub(super) fn tick(&self) {
+        self.lock().ticks += 1;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Signals> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

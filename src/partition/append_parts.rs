@@ -1,0 +1,159 @@
+//! An append that needs more than one segment: all of it is there, or nothing.
+//!
+//! Everything that can fail comes first, where nobody sees it: the batches are written behind the end of the active
+//! segment, which no reader passes, and into new segments, which neither a view nor `state` names. When one of these
+//! steps fails, the new files are removed, durably, and the active one is cut where it ended. Nobody has seen anything
+//! of it, and neither producers, epochs nor indexes have taken note of it.
+//!
+//! What follows cannot fail: the segments are sealed one after the other, with the producers as they were there; all of
+//! it is one roll, whose second half makes files, names and `state` durable, and without which nothing in a new segment
+//! counts as durable; the view gets the new segments; and then the log end moves, once, over the whole append.
+//!
+//! A crash in the first part leaves what a crash in a single write leaves: bytes behind the durable watermark, here in
+//! several files, each named by the end of the one before. Recovery keeps the files that follow each other without a
+//! hole, up to the first batch that is torn, which is a beginning of the append; and puts aside a file behind a hole.
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::BatchHeader;
+use crate::format::file_name::{SegmentFileKind, Suffix};
+use crate::offset::{Offset, Timestamp};
+use crate::segment::writer::SegmentWriter;
+use crate::storage::small_file;
+
+use super::active::{Active, Fill, SPAN_MAX};
+use super::checkpoint::Roll;
+use super::core::PartitionCore;
+
+/// What goes into one segment.
+struct Part<'a> {
+    bytes: &'a [u8],
+    headers: &'a [BatchHeader],
+}
+
+impl Active {
+    /// Writes batches that have their offsets, each within the reach of the end before it, into as many segments as
+    /// they need, and makes them readable at once. Nothing has changed after an error, except that a roll back that
+    /// fails poisons the partition.
+    pub(crate) fn write_in_parts(
+        &mut self,
+        core: &PartitionCore,
+        bytes: &[u8],
+        headers: &[BatchHeader],
+        now: Timestamp,
+    ) -> Result<()> {
+        let parts = self.parts(bytes, headers, now);
+        let [first, more @ ..] = &parts[..] else { return Ok(()) };
+        if more.is_empty() {
+            return self.write(core, [first.bytes, &[]], first.headers, now);
+        }
+        core.finish_roll()?;
+        let len = self.writer.len();
+        let mut made = Vec::with_capacity(more.len());
+        if let Err(error) = self.stage(core, first, more, &mut made) {
+            return Err(self.take_back(core, len, made, error));
+        }
+        self.note_part(core, first, now);
+        let mut sealed = Vec::with_capacity(more.len());
+        let mut new = Vec::with_capacity(more.len());
+        for (writer, part) in made.into_iter().zip(more) {
+            sealed.push(self.seal_before(writer, now));
+            self.note_part(core, part, now);
+            new.push(Arc::clone(self.segment()));
+        }
+        core.group_commit.begin_roll(Roll { sealed, active_base: self.segment().base() });
+        self.show(core, new);
+        self.tell_end(core);
+        Ok(())
+    }
+
+    /// What goes into the active segment, perhaps nothing, and into each new one behind it.
+    fn parts<'a>(&self, bytes: &'a [u8], headers: &'a [BatchHeader], now: Timestamp) -> Vec<Part<'a>> {
+        let (mut fill, mut pending, mut is_young) = (self.fill(), 0, self.is_young(now));
+        let mut end = self.segment().end();
+        // How many of the batches each segment takes.
+        let mut counts = vec![0];
+        for header in headers {
+            // An empty segment takes any batch.
+            let is_empty = fill.len == 0 && pending == 0;
+            let fits = is_young && fill.takes(pending, header, header.base_offset, &self.config);
+            if !is_empty && !fits {
+                (fill, pending, is_young) = (Fill { base: end, len: 0, entries: 0 }, 0, true);
+                counts.push(0);
+            }
+            let reach = header.base_offset.since(fill.base) + u64::from(header.last_offset_delta);
+            assert!(reach <= SPAN_MAX, "a batch lies within the reach of the end before it");
+            pending += header.size;
+            end = header.next_offset();
+            *counts.last_mut().expect("there is one from the start") += 1;
+        }
+        let mut rest = Part { bytes, headers };
+        let part = |count: usize| {
+            let (headers, more_headers) = rest.headers.split_at(count);
+            let (bytes, more_bytes) = rest.bytes.split_at(headers.iter().map(|header| header.size).sum());
+            rest = Part { bytes: more_bytes, headers: more_headers };
+            Part { bytes, headers }
+        };
+        counts.into_iter().map(part).collect()
+    }
+
+    /// Writes all parts where nobody sees them. Segments that others follow are whole then: the active one ends where
+    /// its batches do, and a new one is synced, so that its file need not stay open.
+    fn stage(
+        &mut self,
+        core: &PartitionCore,
+        first: &Part<'_>,
+        more: &[Part<'_>],
+        made: &mut Vec<SegmentWriter>,
+    ) -> Result<()> {
+        let mut end = self.segment().end();
+        if let Some(last) = first.headers.last() {
+            self.writer.write([first.bytes, &[]])?;
+            end = last.next_offset();
+        }
+        self.writer.trim()?;
+        for (number, part) in more.iter().enumerate() {
+            made.push(self.create(core, end)?);
+            let writer = made.last_mut().expect("it was just made");
+            writer.write([part.bytes, &[]])?;
+            end = part.headers.last().map_or(end, BatchHeader::next_offset);
+            if number + 1 < more.len() {
+                writer.trim()?;
+                writer.let_go();
+                let segment = writer.segment();
+                segment.open_for_writing()?.file.sync().map_err(|e| Error::io(e, &segment.path()))?;
+                segment.close_file();
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what was written of an append that failed; returns what to tell of it.
+    fn take_back(&mut self, core: &PartitionCore, len: u64, made: Vec<SegmentWriter>, cause: Error) -> Error {
+        let bases: Vec<Offset> = made.iter().map(|writer| writer.segment().base()).collect();
+        drop(made);
+        let remove = |base: &Offset| {
+            let path = core.dir.segment_path(*base, SegmentFileKind::Log, Suffix::None);
+            small_file::remove(&*core.dir.storage, &path)
+        };
+        let removed = bases.iter().rev().try_for_each(remove);
+        // Else a power cut could bring a file back, to follow what is appended meanwhile.
+        let removed = removed.and_then(|()| if bases.is_empty() { Ok(()) } else { core.dir.sync_dir() });
+        match removed.and_then(|()| self.writer.take_back(len)) {
+            Ok(()) if *cause.kind() != ErrorKind::Poisoned => cause,
+            failed => {
+                let failed = failed.err().unwrap_or(cause);
+                core.poison(&failed);
+                let poisoned = Error::new(ErrorKind::Poisoned);
+                failed.path().map_or(poisoned.clone(), |path| poisoned.at_path(path))
+            }
+        }
+    }
+
+    fn note_part(&mut self, core: &PartitionCore, part: &Part<'_>, now: Timestamp) {
+        if !part.headers.is_empty() {
+            self.note(core, [part.bytes, &[]], part.headers, now);
+        }
+    }
+}

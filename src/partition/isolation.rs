@@ -1,0 +1,45 @@
+//! How far a reader may see, and the offsets that say so.
+
+use crate::offset::Offset;
+
+/// How far a reader may see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Isolation {
+    /// Everything appended: up to the log end. A power cut may take back what is not durable yet.
+    #[default]
+    End,
+    /// Up to the high watermark.
+    HighWatermark,
+    /// Up to the last stable offset; records of aborted transactions are told by
+    /// [`Fetch::aborted`](crate::Fetch::aborted), and left out by a [`Reader`](crate::Reader).
+    Committed,
+    /// Only what no power cut can take back.
+    Durable,
+}
+
+/// Offsets of a partition at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offsets {
+    /// The first offset that can be read.
+    pub start: Offset,
+    /// One past the last offset.
+    pub end: Offset,
+    /// One past the last offset that no power cut can take back.
+    pub durable: Offset,
+    /// As its owner set it; the log end where nobody manages it.
+    pub high_watermark: Offset,
+    /// No transaction is open below it.
+    pub last_stable: Offset,
+}
+
+impl Offsets {
+    /// One past the last offset that a reader of this isolation sees.
+    pub fn visible(&self, isolation: Isolation) -> Offset {
+        match isolation {
+            Isolation::End => self.end,
+            Isolation::HighWatermark => self.high_watermark,
+            Isolation::Committed => self.last_stable,
+            Isolation::Durable => self.durable,
+        }
+    }
+}
