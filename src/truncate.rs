@@ -274,7 +274,7 @@ fn adopt(
     held.set_end(end);
     core.give_up_unsynced();
     active.restart(core, last, producers);
-    core.pins.truncated();
+    core.pins.truncated(end);
     Ok(())
 }
 

@@ -47,6 +47,7 @@ const MAX_POSITIONS: usize = 10_000;
 /// How long the name of a position may be, in bytes.
 const MAX_NAME: usize = 249;
 const NOT_LOST: u64 = u64::MAX;
+const NOT_CUT: u64 = u64::MAX;
 
 /// The readers, positions and pins of a partition.
 #[derive(Debug, Default)]
@@ -87,6 +88,9 @@ struct Place {
     next: AtomicU64,
     /// Where it stood when it lost a tombstone.
     lost_from: AtomicU64,
+    /// The lowest offset to which the log was cut back since the reader asked last. Set before anything is appended there,
+    /// so a reader that sees what was appended sees it.
+    cut_to: AtomicU64,
 }
 
 impl Pins {
@@ -173,10 +177,11 @@ impl Pins {
         lowest.map(|(offset, name)| (offset, name.map(str::to_owned)))
     }
 
-    /// The log was cut back. A reader that still keeps a view from before cannot go on with that, nor safely with
-    /// another: it is told that it lost tombstones.
-    pub(crate) fn truncated(&self) {
+    /// The log was cut back to `to`: readers forget what they have fetched above. One that still keeps a view from before
+    /// cannot go on with that, nor safely with another: it is told that it lost tombstones.
+    pub(crate) fn truncated(&self, to: Offset) {
         let registry = self.lock();
+        registry.readers.values().for_each(|standing| standing.place.cut(to));
         for standing in registry.readers.values().filter(|standing| standing.place.get() < standing.hold_until) {
             standing.place.lose();
         }
@@ -284,6 +289,18 @@ impl<V: Clone> ReaderPin<V> {
         self.held = None;
     }
 
+    /// Whether the log was cut back since this was asked last: see [`take_cut`](Self::take_cut).
+    #[inline]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.place.cut_to.load(Ordering::Acquire) != NOT_CUT
+    }
+
+    /// The lowest offset to which the log was cut back since this was called last.
+    pub(crate) fn take_cut(&self) -> Option<Offset> {
+        let cut_to = self.place.cut_to.swap(NOT_CUT, Ordering::AcqRel);
+        (cut_to != NOT_CUT).then(|| Offset::new(cut_to))
+    }
+
     /// Moves on to `next`: everything below was read. Returns the view to go on with, the current one as `load` has it
     /// or the one that has to be kept. Called again before each further look at the log.
     ///
@@ -359,7 +376,8 @@ impl Registry {
 
 impl Standing {
     fn at(next: Offset, hold_until: Offset) -> Standing {
-        let place = Place { next: AtomicU64::new(next.get()), lost_from: AtomicU64::new(NOT_LOST) };
+        let (next, lost_from) = (AtomicU64::new(next.get()), AtomicU64::new(NOT_LOST));
+        let place = Place { next, lost_from, cut_to: AtomicU64::new(NOT_CUT) };
         Standing { place: Arc::new(place), hold_until, seen: None }
     }
 
@@ -391,6 +409,10 @@ impl Place {
     fn begin(&self, offset: Offset) {
         self.set(offset);
         self.lost_from.store(NOT_LOST, Ordering::Release);
+    }
+
+    fn cut(&self, to: Offset) {
+        self.cut_to.fetch_min(to.get(), Ordering::AcqRel);
     }
 
     #[inline]

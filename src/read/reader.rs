@@ -40,6 +40,8 @@ pub struct Reader {
     aborted: Vec<AbortedRange>,
     /// Where the fetch ends.
     fetched_to: Offset,
+    /// What was fetched from here on is gone: the log was cut back meanwhile.
+    cut_to: Offset,
     /// Up to where there was nothing to read when it was looked at: what is visible may end inside a batch.
     empty_to: Offset,
     /// How often the log had been cut by then: what lay there may be gone.
@@ -69,6 +71,7 @@ impl Reader {
             more: Vec::new(),
             aborted: Vec::new(),
             fetched_to: from,
+            cut_to: Offset::MAX,
             empty_to: from,
             empty_at_cuts: 0,
             ahead: FIRST_FETCH,
@@ -95,6 +98,7 @@ impl Reader {
         self.records = SuspendedRecords::default();
         self.failed = None;
         (self.next, self.batch_end, self.fetched_to, self.empty_to) = (offset, offset, offset, offset);
+        self.cut_to = Offset::MAX;
     }
 
     /// The next batch, its CRC checked, or `None` at the end for now. Control batches and aborted ones are among them.
@@ -111,6 +115,9 @@ impl Reader {
     /// [`Isolation::Committed`](crate::Isolation::Committed) those of aborted transactions, are left out.
     #[inline]
     pub fn next_record(&mut self) -> Result<Option<RecordView<'_>>> {
+        if self.pin.is_cut() {
+            self.note_cut();
+        }
         while self.records.is_done() {
             if !self.enter_batch()? {
                 return Ok(None);
@@ -173,6 +180,9 @@ impl Reader {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
+        if self.pin.is_cut() {
+            self.note_cut();
+        }
         let taken = self.try_take_batch();
         self.failed = taken.as_ref().err().cloned();
         taken
@@ -180,6 +190,9 @@ impl Reader {
 
     fn try_take_batch(&mut self) -> Result<Option<BatchHeader>> {
         self.next = self.next.max(self.batch_end);
+        if self.next > self.cut_to {
+            return Err(ErrorKind::Truncated.into());
+        }
         loop {
             if self.at == self.piece.len() {
                 if let Some(piece) = self.more.pop() {
@@ -191,6 +204,11 @@ impl Reader {
             }
             let batch = BatchView::parse(self.piece.get(self.at..).unwrap_or_default())?;
             let header = *batch.header();
+            if header.next_offset() > self.cut_to {
+                // Gaps lie before it, and it begins at or above the cut.
+                self.next = self.next.max(self.cut_to);
+                return Err(ErrorKind::Truncated.into());
+            }
             // Here, not in the fetch: its records are decoded from the cache that this brings them into.
             if batch.check_crc().is_err() {
                 // Once more, by itself: the error says where. What was fetched may be cut by now.
@@ -208,9 +226,20 @@ impl Reader {
         }
     }
 
+    /// Takes note that the log was cut back: what was fetched from there on is not shown any more.
+    #[cold]
+    fn note_cut(&mut self) {
+        let Some(cut_to) = self.pin.take_cut() else { return };
+        self.cut_to = self.cut_to.min(cut_to);
+        if self.next > self.cut_to {
+            // The batch that it stands in is gone.
+            self.records = SuspendedRecords::default();
+        }
+    }
+
     /// Fetches what comes behind all that was fetched; `false` at the end.
     fn fetch_more(&mut self) -> Result<bool> {
-        self.next = self.next.max(self.fetched_to);
+        self.next = self.next.max(self.fetched_to.min(self.cut_to));
         let max_bytes = self.options.max_bytes.min(self.ahead);
         let fetched = self.fetch(FetchOptions { max_bytes, check_crc: false, ..self.options })?;
         if fetched {
@@ -221,6 +250,12 @@ impl Reader {
 
     /// Fetches from where it stands.
     fn fetch(&mut self, options: FetchOptions) -> Result<bool> {
+        // Before the fetch, so that one to come is seen after it.
+        self.note_cut();
+        if self.next > self.cut_to {
+            return Err(ErrorKind::Truncated.into());
+        }
+        self.cut_to = Offset::MAX;
         let Reader { core, pin, next, .. } = self;
         let cuts = core.cuts.count();
         let load = || pin.view_at(*next, || core.view.load());

@@ -1,4 +1,4 @@
-//! A reader beside a compaction that does not wait for it, in every interleaving.
+//! A reader beside a compaction that does not wait for it, and beside a truncation, in every interleaving.
 
 use loom::sync::RwLock;
 use loom::thread;
@@ -36,5 +36,29 @@ fn models_a_reader_that_saw_a_value_sees_its_tombstone_or_is_told() {
         if compaction.join().unwrap() > 0 && next.is_err() {
             seen.note();
         }
+    });
+}
+
+#[test]
+fn models_a_reader_that_sees_what_came_after_a_cut_knows_of_the_cut() {
+    explore("a reader beside a truncation", None, |seen| {
+        let (pins, end) = (Arc::new(Pins::default()), Arc::new(AtomicU64::new(4)));
+        let pin: ReaderPin<()> = pins.reader(Offset::new(1));
+        let truncation = {
+            let (pins, end) = (Arc::clone(&pins), Arc::clone(&end));
+            thread::spawn(move || {
+                end.store(2, Ordering::Release);
+                pins.truncated(Offset::new(2));
+                // What is appended in the place of what was cut.
+                end.store(5, Ordering::Release);
+            })
+        };
+        if end.load(Ordering::Acquire) == 5 {
+            assert!(pin.is_cut(), "it would show what is gone");
+            assert_eq!(pin.take_cut(), Some(Offset::new(2)));
+            seen.note();
+        }
+        truncation.join().unwrap();
+        drop(pin);
     });
 }

@@ -190,7 +190,7 @@ fn a_truncation_ends_readers_that_keep_an_old_view() {
     past.view_at(at(50), || ()).expect("nothing was removed");
     drop(pass);
     let mut other = pins.reader::<()>(at(0));
-    pins.truncated();
+    pins.truncated(Offset::ZERO);
     assert_eq!(lost_from(keeps.view_at(at(1), || ())), Some(0));
     past.view_at(at(51), || ()).expect("it keeps no view");
     other.view_at(at(1), || ()).expect("it keeps no view");
