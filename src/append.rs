@@ -252,9 +252,8 @@ fn check_records(input: Input<'_>, config: &TopicConfig, now: Timestamp) -> Resu
     let mut scratch = Scratch::default();
     let keyed = config.cleanup != Cleanup::Delete;
     let own_times = config.timestamp_type == TimestampType::CreateTime;
-    let millis = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
-    let earliest = config.timestamp_before_max.map(|before| now.plus_millis(-millis(before)));
-    let latest = config.timestamp_after_max.map(|after| now.plus_millis(millis(after)));
+    let earliest = config.timestamp_before_max.map(|before| now.minus(before));
+    let latest = config.timestamp_after_max.map(|after| now.plus(after));
     for record in BatchView::parse(input.bytes)?.records(&mut scratch)? {
         let record = record?;
         if keyed && record.key.is_none() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Add;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The place of a record in its partition: 0 for the first, growing by one with each record.
 ///
@@ -91,6 +92,31 @@ impl Timestamp {
         self.0
     }
 
+    /// The time of the operating system's clock.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use stratalog::Timestamp;
+    ///
+    /// let now = Timestamp::now();
+    /// assert!(now > Timestamp::from_millis(1_600_000_000_000));
+    /// let later = SystemTime::from(now.plus(Duration::from_secs(1)));
+    /// assert_eq!(Timestamp::from(later).millis_since(now), 1000);
+    /// ```
+    pub fn now() -> Timestamp {
+        SystemTime::now().into()
+    }
+
+    /// This time, later by a duration; whole milliseconds count.
+    pub fn plus(self, time: Duration) -> Timestamp {
+        self.plus_millis(millis(time))
+    }
+
+    /// This time, earlier by a duration; whole milliseconds count.
+    pub fn minus(self, time: Duration) -> Timestamp {
+        self.plus_millis(-millis(time))
+    }
+
     /// This time, later by so many milliseconds.
     pub const fn plus_millis(self, millis: i64) -> Timestamp {
         Timestamp(self.0.saturating_add(millis))
@@ -99,6 +125,29 @@ impl Timestamp {
     /// Milliseconds from `earlier` to this time; negative when `earlier` is the later.
     pub const fn millis_since(self, earlier: Timestamp) -> i64 {
         self.0.saturating_sub(earlier.0)
+    }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Whole milliseconds count.
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Timestamp {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => Timestamp(millis(since)),
+            Err(before) => Timestamp(-millis(before.duration())),
+        }
+    }
+}
+
+/// Times that the system cannot tell become the Unix epoch.
+impl From<Timestamp> for SystemTime {
+    fn from(time: Timestamp) -> SystemTime {
+        let millis = Duration::from_millis(time.0.unsigned_abs());
+        let told = if time.0 < 0 { UNIX_EPOCH.checked_sub(millis) } else { UNIX_EPOCH.checked_add(millis) };
+        told.unwrap_or(UNIX_EPOCH)
     }
 }
 
@@ -118,5 +167,17 @@ mod tests {
         assert_eq!(Offset::MAX + 1, Offset::MAX);
         assert_eq!(Offset::from_i64(-1), None);
         assert_eq!(Offset::new(3).since(Offset::new(5)), 0);
+    }
+
+    #[test]
+    fn times_stop_at_the_ends_of_their_range_and_go_to_the_system_and_back() {
+        let second = Duration::from_secs(1);
+        let at = Timestamp::from_millis(500);
+        assert_eq!((at.plus(second).as_millis(), at.minus(second).as_millis()), (1500, -500));
+        assert_eq!(at.plus(Duration::MAX).as_millis(), i64::MAX);
+        assert_eq!(Timestamp::NONE.minus(Duration::MAX).as_millis(), i64::MIN);
+        for time in [at, at.minus(second), Timestamp::from_millis(0)] {
+            assert_eq!(Timestamp::from(SystemTime::from(time)), time);
+        }
     }
 }

@@ -142,8 +142,7 @@ impl MarkersDue {
         for markers in &segment.markers.horizons {
             note(markers.at, markers.first >= rules.floor);
         }
-        let wait = i64::try_from(rules.delete_retention.as_millis()).unwrap_or(i64::MAX);
-        segment.markers.without_since.into_iter().for_each(|since| note(since.plus_millis(wait), false));
+        segment.markers.without_since.into_iter().for_each(|since| note(since.plus(rules.delete_retention), false));
         due
     }
 }
@@ -244,10 +243,10 @@ fn lag_deadline(
     garbage: &Garbage,
     rules: &PlanRules,
 ) -> Option<Timestamp> {
-    let lag = i64::try_from(rules.max_compaction_lag?.as_millis()).unwrap_or(i64::MAX);
+    let lag = rules.max_compaction_lag?;
     let inside = (counts.records > counts.keys).then_some(segment.first_append_at);
     // A clock that was ahead does not put it off for longer than the lag.
-    inside.into_iter().chain(garbage.since).min().map(|since| since.min(rules.now).plus_millis(lag))
+    inside.into_iter().chain(garbage.since).min().map(|since| since.min(rules.now).plus(lag))
 }
 
 /// Segments that are to become one, or one that may be left alone.

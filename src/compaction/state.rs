@@ -139,7 +139,7 @@ impl CompactionState {
     /// Something was rewritten, and a segment that was not has markers now that are to get a horizon by this time.
     pub(crate) fn note_markers(&mut self, base: Offset, now: Timestamp, delete_retention: Duration) {
         let since = *self.markers.entry(base).or_insert(now);
-        self.lower_due(since.plus_millis(millis(delete_retention)));
+        self.lower_due(since.plus(delete_retention));
     }
 
     /// There is more to do from this time on, whatever was planned.
@@ -192,8 +192,4 @@ fn rules_sum(config: &TopicConfig) -> u32 {
     sum.update(&config.segment_bytes.to_be_bytes());
     sum.update(&config.segment_index_bytes.to_be_bytes());
     sum.finalize()
-}
-
-fn millis(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

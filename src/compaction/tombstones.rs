@@ -26,9 +26,9 @@ const HORIZONS_MAX: usize = 64;
 
 /// The horizon of tombstones that are seen for the first time.
 pub(crate) fn horizon(now: Timestamp, delete_retention: Duration) -> Timestamp {
-    let retention = i64::try_from(delete_retention.as_millis()).unwrap_or(i64::MAX);
-    let step = (retention / STEPS).max(1);
-    let at = now.plus_millis(retention).as_millis();
+    let at = now.plus(delete_retention);
+    let step = (at.millis_since(now) / STEPS).max(1);
+    let at = at.as_millis();
     let over = at.rem_euclid(step);
     Timestamp::from_millis(if over == 0 { at } else { at.saturating_add(step - over) })
 }

@@ -1,6 +1,7 @@
 //! Configuration of a log and of its topics: each value with its unit, its default, Kafka's name for it, and what goes
 //! wrong at the extremes.
 
+mod clock;
 mod properties;
 
 use std::fmt::Debug;
@@ -9,65 +10,9 @@ use std::time::Duration;
 
 use crate::error::{ErrorKind, Result};
 use crate::format::{Codec, TimestampType};
-use crate::offset::Timestamp;
 use crate::storage::Storage;
-use crate::sync::atomic::{AtomicI64, Ordering};
 
-/// Where a log gets the wall time from.
-pub trait Clock: Send + Sync + Debug {
-    /// The time now.
-    fn now(&self) -> Timestamp;
-}
-
-/// The clock of the operating system, to the few milliseconds of its coarse reading: an append asks for the time, and
-/// the exact one costs as much as copying the record.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    #[cfg(target_os = "linux")]
-    fn now(&self) -> Timestamp {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        Timestamp::from_millis(now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000))
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn now(&self) -> Timestamp {
-        use std::time::{SystemTime, UNIX_EPOCH};
-        let millis = match SystemTime::now().duration_since(UNIX_EPOCH) {
-            Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-            Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
-        };
-        Timestamp::from_millis(millis)
-    }
-}
-
-/// A clock that is set by hand, for tests.
-#[derive(Debug, Default)]
-pub struct ManualClock(AtomicI64);
-
-impl ManualClock {
-    /// A clock that stands at `now`.
-    pub fn new(now: Timestamp) -> ManualClock {
-        ManualClock(AtomicI64::new(now.as_millis()))
-    }
-
-    /// Sets the time.
-    pub fn set(&self, now: Timestamp) {
-        self.0.store(now.as_millis(), Ordering::SeqCst);
-    }
-
-    /// Moves the time on.
-    pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(by.as_millis() as i64, Ordering::SeqCst);
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
-    }
-}
+pub use self::clock::{Clock, ManualClock, SystemClock};
 
 /// What recovery may do to bytes that are not whole, valid batches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

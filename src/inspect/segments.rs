@@ -126,20 +126,18 @@ impl SegmentInfo {
 
     /// What time will bring to it under this configuration, unless records come.
     pub fn deadlines(&self, config: &TopicConfig) -> Vec<Deadline> {
-        let later =
-            |at: Timestamp, by: std::time::Duration| at.plus_millis(i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
         let known = |at: Timestamp| Some(at).filter(|at| *at != Timestamp::NONE);
         let mut found = Vec::new();
         let first_append_at = self.known.and_then(|known_of| known(known_of.first_append_at));
         if let Some(at) = first_append_at.filter(|_| self.is_last && self.end > self.base) {
-            found.push(Deadline { at: later(at, config.segment_age), what: Due::Roll });
+            found.push(Deadline { at: at.plus(config.segment_age), what: Due::Roll });
         }
         let sealed_at = self.known.and_then(|known_of| known(known_of.sealed_at));
         let newest = self.max_timestamp.and_then(known).into_iter().chain(sealed_at).min();
         if let (Some(newest), Some(age)) = (newest, config.retention_age)
             && config.cleanup != Cleanup::Compact
         {
-            found.push(Deadline { at: later(newest, age).plus_millis(1), what: Due::Retention });
+            found.push(Deadline { at: newest.plus(age).plus_millis(1), what: Due::Retention });
         }
         if config.cleanup != Cleanup::Delete && self.tombstones != Some(0) {
             found.extend(self.horizons.iter().map(|h| Deadline { at: h.at, what: Due::Tombstones }));

@@ -5,7 +5,7 @@ use crate::config::TopicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_name;
 use crate::partition::waiters::Wakes;
-use crate::sync::{Arc, MutexGuard, PoisonError};
+use crate::sync::{Arc, MutexGuard};
 
 use super::inner::LogInner;
 use super::partition::Partition;
@@ -146,7 +146,7 @@ impl LogInner {
         let mut changed = catalog.clone();
         changed.topics.get_mut(name).ok_or(ErrorKind::NotFound)?.deleted = true;
         self.commit_deletion(catalog, changed, || {
-            let topic = self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+            let topic = self.topics.write().remove(name);
             topic.map(|topic| topic.partitions()).unwrap_or_default()
         })
     }
@@ -168,7 +168,7 @@ impl LogInner {
             entry.leaving.insert(id);
         }
         self.commit_deletion(catalog, changed, || {
-            let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+            let mut topics = self.topics.write();
             let topic = if is_last { topics.remove(name) } else { topics.get(name).cloned() };
             topic.and_then(|topic| topic.remove(id)).into_iter().collect()
         })

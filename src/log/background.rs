@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use crate::maintenance;
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Arc, PoisonError, Weak};
+use crate::sync::{Arc, Weak};
 
 use super::inner::LogInner;
 use super::signals::Stop;
 
 impl LogInner {
     pub(super) fn start_threads(&self) {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = self.threads.lock();
         for at in 0..self.config.sync_threads {
             let resources = Arc::clone(&self.resources);
             let run = move || {
@@ -39,7 +39,7 @@ impl LogInner {
         self.resources.throttle.stop();
         self.resources.sync_queue.close();
         self.resources.preallocator.close();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             // The last clone may be the one that the maintenance thread holds for a pass.
             if thread.thread().id() != thread::current().id() {

@@ -14,7 +14,7 @@ use crate::recovery::RecoveryReport;
 use crate::storage::LockGuard;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::JoinHandle;
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
+use crate::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, Weak};
 
 use super::kafka_checkpoints::{self, PartitionEnds};
 use super::partition::Partition;
@@ -44,13 +44,13 @@ pub(crate) struct LogInner {
 impl LogInner {
     pub(super) fn register(&self, core: Arc<PartitionCore>) {
         let name = Arc::clone(&core.topic);
-        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        let mut topics = self.topics.write();
         let topic = topics.entry(name.to_string()).or_insert_with(|| Arc::new(TopicInner::new(name)));
         topic.insert(Partition { core, clock: Arc::clone(&self.config.clock) });
     }
 
     pub(super) fn topics(&self) -> RwLockReadGuard<'_, BTreeMap<String, Arc<TopicInner>>> {
-        self.topics.read().unwrap_or_else(PoisonError::into_inner)
+        self.topics.read()
     }
 
     pub(super) fn partitions(&self) -> Vec<Partition> {
@@ -58,7 +58,7 @@ impl LogInner {
     }
 
     pub(super) fn lock_catalog(&self) -> MutexGuard<'_, Catalog> {
-        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+        self.catalog.lock()
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
@@ -86,7 +86,7 @@ impl LogInner {
         let Some(catalog) = self.begin_end() else { return };
         let partitions = self.partitions();
         let ended = partitions.iter().map(|partition| partition.core.abandon()).fold(Wakes::default(), Wakes::and);
-        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.lock.lock() = None;
         drop(catalog);
         ended.call();
     }
@@ -133,7 +133,7 @@ impl LogInner {
         if !self.read_only && first_error.is_none() {
             first_error = kafka_checkpoints::hand_back(&*self.resources.storage, &self.dir, &ends, &damaged).err();
         }
-        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.lock.lock() = None;
         (first_error.map_or(Ok(()), Err), ended)
     }
 }

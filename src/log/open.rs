@@ -14,7 +14,7 @@ use crate::partition::resources::Resources;
 use crate::recovery::{self, KafkaCheckpoints, PartitionReport, RecoveryReport, Request};
 use crate::storage::{Storage, small_file};
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Arc, Mutex, PoisonError, thread};
+use crate::sync::{Arc, Mutex, thread};
 
 use super::directory::{
     Content, Found, content, is_log, load_meta, new_topic_id, partition_dirs, random, remove_deleted, remove_dir,
@@ -198,8 +198,8 @@ fn open_partitions(requests: Vec<Request>, config: &LogConfig) -> Result<(Vec<Ar
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let (Some(request), Some(result)) = (requests.get(at), results.get(at)) else { return };
-            let request = request.lock().unwrap_or_else(PoisonError::into_inner).take();
-            *result.lock().unwrap_or_else(PoisonError::into_inner) = request.map(recovery::open);
+            let request = request.lock().take();
+            *result.lock() = request.map(recovery::open);
         }
     };
     thread::scope(|scope| {
@@ -211,7 +211,7 @@ fn open_partitions(requests: Vec<Request>, config: &LogConfig) -> Result<(Vec<Ar
     let mut partitions = Vec::new();
     let mut report = RecoveryReport { partitions: Vec::with_capacity(results.len()), ..RecoveryReport::default() };
     for (result, (topic, id)) in results.into_iter().zip(names) {
-        match result.into_inner().unwrap_or_else(PoisonError::into_inner).expect("each partition was opened") {
+        match result.into_inner().expect("each partition was opened") {
             Ok((core, opened)) => {
                 partitions.push(core);
                 report.partitions.push(opened);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Tells the maintenance threads what to do next.
 #[derive(Default)]
@@ -23,14 +23,14 @@ impl Stop {
     pub(super) fn wait(&self, interval: Duration) -> bool {
         let state = self.lock();
         let waited = self.changed.wait_timeout_while(state, interval, |state| !state.stopped);
-        waited.unwrap_or_else(PoisonError::into_inner).0.stopped
+        waited.0.stopped
     }
 
     /// Waits for the tick after those that were seen; `None` when told to stop.
     pub(super) fn wait_for_tick(&self, seen: u64) -> Option<u64> {
         let state = self.lock();
         let state = self.changed.wait_while(state, |state| !state.stopped && state.ticks == seen);
-        let state = *state.unwrap_or_else(PoisonError::into_inner);
+        let state = *state;
         (!state.stopped).then_some(state.ticks)
     }
 
@@ -49,6 +49,6 @@ impl Stop {
     }
 
     fn lock(&self) -> MutexGuard<'_, Signals> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{ErrorKind, Result};
 use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::{Arc, PoisonError, RwLock};
+use crate::sync::{Arc, RwLock};
 
 use super::partition::Partition;
 use super::partitioner::RoundRobin;
@@ -33,24 +33,24 @@ impl TopicInner {
     }
 
     pub(super) fn insert(&self, partition: Partition) {
-        self.partitions.write().unwrap_or_else(PoisonError::into_inner).insert(partition.id(), partition);
+        self.partitions.write().insert(partition.id(), partition);
     }
 
     pub(super) fn remove(&self, id: u32) -> Option<Partition> {
-        self.partitions.write().unwrap_or_else(PoisonError::into_inner).remove(&id)
+        self.partitions.write().remove(&id)
     }
 
     pub(super) fn partition(&self, id: u32) -> Option<Partition> {
-        self.partitions.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.partitions.read().get(&id).cloned()
     }
 
     pub(super) fn partitions(&self) -> Vec<Partition> {
-        self.partitions.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.partitions.read().values().cloned().collect()
     }
 
     /// Each partition that is here in turn.
     pub(super) fn next_partition(&self) -> Result<Partition> {
-        let partitions = self.partitions.read().unwrap_or_else(PoisonError::into_inner);
+        let partitions = self.partitions.read();
         if partitions.is_empty() {
             return Err(ErrorKind::NotFound.into());
         }

@@ -1,7 +1,6 @@
 //! Which segments may be compacted, whether there is work, and what keeps the others from it. No file is looked at.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::compaction::state::Standing;
 use crate::config::{Cleanup, TopicConfig};
@@ -20,8 +19,8 @@ pub(crate) fn eligible<'v>(
     now: Timestamp,
 ) -> &'v [Arc<Segment>] {
     let bound = bounds(core).into_iter().map(|(offset, _)| offset).min().unwrap_or(Offset::MAX);
-    let lag = lag_of(config);
-    let may = |segment: &&Arc<Segment>| segment.end() <= bound && segment.meta().sealed_at.plus_millis(lag) <= now;
+    let lag = config.min_compaction_lag;
+    let may = |segment: &&Arc<Segment>| segment.end() <= bound && segment.meta().sealed_at.plus(lag) <= now;
     let count = view.sealed().iter().take_while(may).count();
     &view.sealed()[..count]
 }
@@ -35,7 +34,7 @@ pub(crate) fn standing(core: &PartitionCore, now: Timestamp) -> Standing {
     let view = core.view.load();
     let eligible = eligible(core, &view, &config, now);
     let next = view.sealed().get(eligible.len());
-    let lagging = next.map(|segment| segment.meta().sealed_at.plus_millis(lag_of(&config)));
+    let lagging = next.map(|segment| segment.meta().sealed_at.plus(config.min_compaction_lag));
     let lagging = lagging.filter(|until| *until > now);
     let Some(last) = eligible.last() else { return Standing::Idle(lagging) };
     let floor = || core.pins.lowest(last.end()).map_or(last.end(), |(offset, _)| offset);
@@ -66,7 +65,7 @@ pub(crate) fn pinned_by(core: &PartitionCore, now: Timestamp) -> Vec<PinnedBy> {
     if let Some(segment) = view.sealed().get(eligible.len()) {
         let below = bounds(core).into_iter().filter(|(offset, _)| *offset < segment.end());
         pinned.extend(below.map(|(offset, by)| by(offset)));
-        let until = segment.meta().sealed_at.plus_millis(lag_of(&config));
+        let until = segment.meta().sealed_at.plus(config.min_compaction_lag);
         pinned.extend((until > now).then_some(PinnedBy::MinCompactionLag(until)));
     }
     let counted = core.lock_compaction_state();
@@ -97,12 +96,4 @@ fn bounds(core: &PartitionCore) -> Vec<Bound> {
     bounds.extend(undecided.map(|offset| -> Bound { (offset, PinnedBy::Transaction) }));
     bounds.extend(core.pins.owner_bound().map(|offset| -> Bound { (offset, PinnedBy::Owner) }));
     bounds
-}
-
-fn lag_of(config: &TopicConfig) -> i64 {
-    millis(config.min_compaction_lag)
-}
-
-fn millis(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

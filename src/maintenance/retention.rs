@@ -50,9 +50,9 @@ pub(crate) fn plan(
     if config.cleanup == Cleanup::Compact {
         return Plan::default();
     }
-    let age = config.retention_age.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-    let expired = |segment: &Aged| age.is_some_and(|age| now.millis_since(segment.newest) > age);
-    let expires = |segment: &Aged| age.map(|age| segment.newest.plus_millis(age).plus_millis(1));
+    let age = config.retention_age;
+    let expired = |segment: &Aged| age.is_some_and(|age| now > segment.newest.plus(age));
+    let expires = |segment: &Aged| age.map(|age| segment.newest.plus(age).plus_millis(1));
     let mut total: u64 = sealed.iter().map(|segment| segment.bytes).sum::<u64>() + active.bytes;
     let mut log_start = None;
     let mut all = true;

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::offset::Timestamp;
 use crate::partition::core::PartitionCore;
 use crate::partition::stats::CompactionReport;
-use crate::sync::{Arc, Instant, Mutex, PoisonError};
+use crate::sync::{Arc, Instant, Mutex};
 
 use super::{Outcome, PassReport, due, turn};
 
@@ -42,7 +42,7 @@ impl Schedule {
         now: Timestamp,
         passes_over: &dyn Fn(&PartitionCore) -> bool,
     ) -> bool {
-        let _turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turns = self.turns.lock();
         all.iter().any(|core| !passes_over(core) && due(core, now).is_some())
     }
 
@@ -53,7 +53,7 @@ impl Schedule {
         now: Timestamp,
         passes_over: &dyn Fn(&PartitionCore) -> bool,
     ) -> Option<Turn> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.turns.lock();
         let waiting = all.iter().filter(|core| !passes_over(core));
         let place = |core: &Arc<PartitionCore>| due(core, now).map(|since| Place::of(core, since));
         let (_, core) =

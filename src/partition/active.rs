@@ -150,8 +150,7 @@ impl Active {
         if self.config.cleanup != Cleanup::Delete {
             age = age.min(self.config.max_compaction_lag.unwrap_or(age));
         }
-        let millis = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-        self.first_append_at.map(|at| at.plus_millis(millis))
+        self.first_append_at.map(|at| at.plus(age))
     }
 
     /// Whether a batch goes into the active segment, behind `pending` bytes that are about to be written.

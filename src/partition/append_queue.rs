@@ -13,7 +13,7 @@ use crate::format::BatchHeader;
 use crate::offset::{Offset, Timestamp};
 use crate::sync::atomic::Ordering;
 use crate::sync::explored::{AtomicUsize, Mutex, MutexGuard};
-use crate::sync::{Arc, OnceLock, PoisonError};
+use crate::sync::{Arc, OnceLock};
 
 /// Where an append went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +76,7 @@ impl AppendQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Queued>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

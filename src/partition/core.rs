@@ -11,7 +11,7 @@ use crate::replay::leader_epochs::LeaderEpochs;
 use crate::segment::list::SegmentListCell;
 use crate::segment::{PartitionDir, Segment};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
+use crate::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 
 use super::active::Active;
 use super::append_queue::AppendQueue;
@@ -77,24 +77,20 @@ pub(crate) struct PartitionCore {
 impl PartitionCore {
     /// The appender's lock: one write, never a sync.
     pub(crate) fn lock_active(&self) -> MutexGuard<'_, Active> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+        self.active.lock()
     }
 
     /// The appender's lock, when nobody has it.
     pub(crate) fn try_lock_active(&self) -> Option<MutexGuard<'_, Active>> {
-        match self.active.try_lock() {
-            Ok(active) => Some(active),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+        self.active.try_lock()
     }
 
     pub(crate) fn lock_leader_epochs(&self) -> MutexGuard<'_, LeaderEpochs> {
-        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.epochs.lock()
     }
 
     pub(crate) fn config(&self) -> Arc<TopicConfig> {
-        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.config.read())
     }
 
     /// Fails when the partition takes no writes.
@@ -108,12 +104,12 @@ impl PartitionCore {
 
     /// What compaction remembers between passes.
     pub(crate) fn lock_compaction_state(&self) -> MutexGuard<'_, CompactionState> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counted.lock()
     }
 
     /// What maintenance remembers.
     pub(crate) fn lock_maintenance_state(&self) -> MutexGuard<'_, MaintenanceState> {
-        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner)
+        self.upkeep.lock()
     }
 
     /// Waits for the thread that cuts files, which has the appender all the while.

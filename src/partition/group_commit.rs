@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::offset::Offset;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Condvar, Instant, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 use super::account::Account;
 use super::checkpoint::{Capture, Roll};
@@ -115,7 +115,7 @@ impl GroupCommit {
 
     pub(super) fn wait<'a>(&self, mut work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
         work.waiting += 1;
-        self.done.wait(work).unwrap_or_else(PoisonError::into_inner)
+        self.done.wait(work)
     }
 
     /// Lets all go on that wait, once they can have the lock: else each of them would wait for it once more.
@@ -130,7 +130,7 @@ impl GroupCommit {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+        self.work.lock()
     }
 }
 

@@ -1,7 +1,6 @@
 //! Whether a partition takes writes, and why it does not.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sync::PoisonError;
 use crate::sync::atomic::Ordering;
 use crate::sync::explored::{AtomicBool, Mutex};
 
@@ -16,13 +15,13 @@ pub(crate) struct Health {
 impl Health {
     /// Refuses writes for this reason from now on; the first reason stays.
     pub(crate) fn fail(&self, reason: Error) {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.reason.lock().get_or_insert(reason);
         self.unwell.store(true, Ordering::Release);
     }
 
     /// Refuses everything for this reason, whatever was wrong before.
     pub(crate) fn replace(&self, reason: Error) {
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+        *self.reason.lock() = Some(reason);
         self.unwell.store(true, Ordering::Release);
     }
 
@@ -58,6 +57,6 @@ impl Health {
 
     /// Why writes are refused.
     pub(crate) fn reason(&self) -> Option<Error> {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.reason.lock().clone()
     }
 }

@@ -8,7 +8,7 @@ use crate::replay::leader_epochs::LeaderEpochs;
 use crate::segment::list::SegmentListCell;
 use crate::segment::{Owner, PartitionDir};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use crate::sync::{Arc, Mutex, RwLock, Weak};
 
 use super::active::Active;
 use super::append_queue::AppendQueue;
@@ -102,7 +102,7 @@ impl PartitionCore {
         let managed = config.watermark == WatermarkMode::Managed;
         active.move_high_watermark(self, self.high_watermark_if(managed), || self.config_cache.set(&config));
         self.dir.mapped_reads.store(config.mapped_reads, Ordering::Relaxed);
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&config);
+        *self.config.write() = Arc::clone(&config);
         active.set_config(config);
         drop(active);
         if self.group_commit.account.unsynced() > 0 {

@@ -5,7 +5,7 @@ use crate::segment::Segment;
 use crate::segment::replace;
 use crate::storage::throttle::Throttled;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, MutexGuard, PoisonError, TryLockError};
+use crate::sync::{Arc, MutexGuard};
 
 use super::core::PartitionCore;
 
@@ -13,18 +13,14 @@ impl PartitionCore {
     /// The lock under which one maintenance pass, truncation or deletion runs at a time.
     pub(crate) fn lock_maintenance(&self) -> MutexGuard<'_, ()> {
         self.cancel.fetch_add(1, Ordering::AcqRel);
-        let guard = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = self.maintenance.lock();
         self.cancel.fetch_sub(1, Ordering::AcqRel);
         guard
     }
 
     /// The same lock, for a pass: when nobody has it.
     pub(crate) fn try_lock_pass(&self) -> Option<MutexGuard<'_, ()>> {
-        match self.maintenance.try_lock() {
-            Ok(guard) => Some(guard),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+        self.maintenance.try_lock()
     }
 
     /// Has a pass that is under way end soon: nobody waits for all of it.
@@ -62,7 +58,7 @@ impl PartitionCore {
     }
 
     fn lock_retired(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
-        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+        self.retired.lock()
     }
 
     /// Keeps segments that have left the view until nobody reads them.

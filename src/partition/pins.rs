@@ -38,9 +38,9 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::offset::{Offset, Timestamp};
+use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::sync::explored::{AtomicU64, Mutex, MutexGuard};
-use crate::sync::{Arc, PoisonError};
 
 /// How many positions a partition may have.
 const MAX_POSITIONS: usize = 10_000;
@@ -153,13 +153,12 @@ impl Pins {
     pub(crate) fn begin_pass(&self, below: Offset, now: Timestamp, reader_hold_max: Duration) -> TombstonePass<'_> {
         let mut registry = self.lock();
         assert!(registry.pass.is_none(), "one compaction at a time");
-        let hold_max = i64::try_from(reader_hold_max.as_millis()).unwrap_or(i64::MAX);
         let mut holder: Option<Holder> = None;
         for (_, name, standing) in registry.all() {
             let Some((offset, since)) = standing.look(below, now) else { continue };
-            if now.millis_since(since) < hold_max && holder.as_ref().is_none_or(|lowest| offset < lowest.offset) {
+            if now < since.plus(reader_hold_max) && holder.as_ref().is_none_or(|lowest| offset < lowest.offset) {
                 let name = name.map(str::to_owned);
-                holder = Some(Holder { name, offset, holds_until: since.plus_millis(hold_max) });
+                holder = Some(Holder { name, offset, holds_until: since.plus(reader_hold_max) });
             }
         }
         let floor = holder.as_ref().map_or(below, |holder| holder.offset);
@@ -438,7 +437,7 @@ impl Place {
 
 fn lock(registry: &Mutex<Registry>) -> MutexGuard<'_, Registry> {
     // Nothing panics half way through a change, but for a caller's closure, and then nothing is half changed.
-    registry.lock().unwrap_or_else(PoisonError::into_inner)
+    registry.lock()
 }
 
 #[cfg(all(test, loom))]

@@ -15,7 +15,7 @@ use crate::storage::preallocator::Preallocator;
 use crate::storage::throttle::Throttle;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::explored::{AtomicU64, Condvar, Mutex, MutexGuard};
-use crate::sync::{Arc, Instant, OnceLock, PoisonError, Weak};
+use crate::sync::{Arc, Instant, OnceLock, Weak};
 
 /// Free space is looked at again after this many appended bytes.
 const SPACE_CHECK_BYTES: u64 = 1 << 20;
@@ -130,7 +130,7 @@ impl Unsynced {
             if left.is_zero() {
                 break Err(full(bytes));
             }
-            waiting = self.freed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+            waiting = self.freed.wait_timeout(waiting, left).0;
         };
         *waiting -= 1;
         admitted
@@ -151,7 +151,7 @@ impl Unsynced {
     }
 
     fn lock(&self) -> MutexGuard<'_, usize> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 
@@ -302,8 +302,8 @@ impl SyncQueue {
                 return Some(target);
             }
             due = match due.later.keys().next().map(|(at, _)| at.saturating_duration_since(now)) {
-                None => self.changed.wait(due).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => self.changed.wait_timeout(due, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.changed.wait(due),
+                Some(left) => self.changed.wait_timeout(due, left).0,
             };
         }
     }
@@ -315,7 +315,7 @@ impl SyncQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Due> {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+        self.due.lock()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::offset::Offset;
 use crate::segment::PartitionDir;
 use crate::storage::{File, OpenMode};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// The smallest slot: a sector that most disks write whole.
 const SLOT_MIN: usize = 4096;
@@ -126,7 +126,7 @@ impl StateFile {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// The state with its segments.

@@ -22,25 +22,17 @@ use std::task::{Context, Poll, Wake, Waker};
 use crate::error::{Error, Result};
 use crate::offset::Offset;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, Instant, OnceLock, PoisonError, assert_no_lock_is_held};
+use crate::sync::{Arc, Instant, OnceLock, assert_no_lock_is_held};
 
 use sync::{AtomicU64, Mutex, MutexGuard, Thread, fence};
 
 /// What a model checker replaces.
 mod sync {
-    #[cfg(loom)]
-    pub(super) use loom::{
-        sync::atomic::{AtomicU64, fence},
-        sync::{Mutex, MutexGuard},
-        thread::{Thread, current, park},
-    };
-
+    pub(super) use crate::sync::explored::{AtomicU64, Mutex, MutexGuard, fence};
     #[cfg(not(loom))]
-    pub(super) use crate::sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicU64, fence},
-        thread::{Thread, current, park, park_timeout},
-    };
+    pub(super) use crate::sync::thread::{Thread, current, park, park_timeout};
+    #[cfg(loom)]
+    pub(super) use loom::thread::{Thread, current, park};
 
     /// Models have no time.
     #[cfg(loom)]
@@ -225,7 +217,7 @@ impl Tail {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiters> {
-        self.waiters.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiters.get_or_init(Box::default).lock()
     }
 }
 

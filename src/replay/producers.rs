@@ -190,11 +190,10 @@ impl Producers {
     /// with an open transaction, or with one that has ended at or above `settled`: a snapshot without any producer says
     /// that nothing is to be found out about transactions.
     pub(crate) fn remove_expired(&mut self, now: Timestamp, expiration: Duration, settled: Offset) {
-        let millis = i64::try_from(expiration.as_millis()).unwrap_or(i64::MAX);
         let Producers { entries, idle, .. } = self;
         entries.retain(|id, entry| {
             let is_idle = entry.current_txn_first_offset.is_none() && entry.last_seen < settled;
-            let expired = is_idle && now.millis_since(entry.timestamp) >= millis;
+            let expired = is_idle && entry.timestamp <= now.minus(expiration);
             if expired {
                 idle.remove(&(entry.last_seen, *id));
             }

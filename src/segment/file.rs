@@ -11,7 +11,7 @@ use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::storage::file_cache::Evict;
 use crate::storage::{File, Hold, OpenMode};
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, PoisonError, TryLockError, Weak, explored};
+use crate::sync::{Arc, Weak, explored};
 
 use super::Segment;
 use super::mapping::Mapping;
@@ -94,11 +94,7 @@ impl Segment {
 
     /// The same, where nobody is about to open it. Whether it was open.
     pub(crate) fn try_close_file(&self) -> bool {
-        match self.slot.try_lock() {
-            Ok(mut slot) => slot.data.take().is_some(),
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().data.take().is_some(),
-            Err(TryLockError::WouldBlock) => false,
-        }
+        self.slot.try_lock().is_some_and(|mut slot| slot.data.take().is_some())
     }
 
     /// A part of the file in a mapping of it, which is made when it is due and within the budget.
@@ -108,7 +104,7 @@ impl Segment {
         }
         let growth_min = self.dir.sizes.map_growth_min;
         let is_due = |map: &Mapping| map.is_outgrown(self.len(), self.is_sealed(), growth_min);
-        let map = data.map.read().unwrap_or_else(PoisonError::into_inner);
+        let map = data.map.read();
         if let Some(bytes) = map.part(&*data.file, part.clone())? {
             return Ok(Some(bytes));
         }
@@ -116,7 +112,7 @@ impl Segment {
             return Ok(None);
         }
         drop(map);
-        let mut map = data.map.write().unwrap_or_else(PoisonError::into_inner);
+        let mut map = data.map.write();
         if is_due(&map) {
             self.map_anew(data, &mut map);
         }
@@ -137,7 +133,7 @@ impl Segment {
     }
 
     pub(super) fn lock_slot(&self) -> explored::MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slot.lock()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::format::file_name::SegmentFileKind;
 use crate::format::{AbortedTxn, IndexSum, OffsetIndexEntry, TimeIndexEntry};
 use crate::offset::{Offset, Timestamp};
 use crate::storage::OpenMode;
-use crate::sync::{MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
+use crate::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
 use super::index::{Around, Entries, Indexer, SegmentIndex, Sums, around, before_time};
 use super::open_file::Cached;
@@ -277,7 +277,7 @@ impl Segment {
             return Ok(Some(Bytes::new()));
         }
         let cache = if sidecar.kind == OFFSETS.kind { &data.offsets } else { &data.times };
-        let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = cache.lock();
         if let Some(cached) = cache.as_ref().filter(|cached| cached.bytes.len() == sum.entries as usize * sidecar.entry)
         {
             return Ok(Some(cached.bytes.clone()));
@@ -326,15 +326,15 @@ impl Segment {
     }
 
     fn read_index(&self) -> RwLockReadGuard<'_, SegmentIndex> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner)
+        self.index.read()
     }
 
     fn write_index(&self) -> RwLockWriteGuard<'_, SegmentIndex> {
-        self.index.write().unwrap_or_else(PoisonError::into_inner)
+        self.index.write()
     }
 
     fn lock_index_files(&self) -> MutexGuard<'_, ()> {
-        self.index_files.lock().unwrap_or_else(PoisonError::into_inner)
+        self.index_files.lock()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::offset::Offset;
 use crate::segment::Segment;
+use crate::sync::Arc;
 use crate::sync::explored::RwLock;
-use crate::sync::{Arc, PoisonError};
 
 /// The segments at one moment, in order; the last one is the active one.
 #[derive(Debug)]
@@ -64,12 +64,12 @@ impl SegmentListCell {
     /// A snapshot.
     #[inline]
     pub(crate) fn load(&self) -> Arc<SegmentList> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.read())
     }
 
     /// Replaces the view by what `change` makes of it; `None` leaves it as it is. Returns whether it changed.
     pub(crate) fn update(&self, change: impl FnOnce(&SegmentList) -> Option<SegmentList>) -> bool {
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.0.write();
         match change(&current) {
             Some(view) => {
                 *current = Arc::new(view);

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use crate::format::file_name::{SegmentFileKind, Suffix};
 use crate::offset::Offset;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak, explored};
+use crate::sync::{Arc, Mutex, MutexGuard, RwLock, Weak, explored};
 
 use self::index::SegmentIndex;
 pub(crate) use self::meta::SegmentMeta;
@@ -147,7 +147,7 @@ impl Segment {
     }
 
     fn lock_meta(&self) -> MutexGuard<'_, SegmentMeta> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.facts.lock()
     }
 }
 

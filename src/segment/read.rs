@@ -8,7 +8,6 @@ use bytes::{Buf, Bytes};
 use crate::error::{Error, Result};
 use crate::format::{BATCH_HEADER_LEN, BatchHeader, BatchView, Extent, FormatError};
 use crate::offset::Offset;
-use crate::sync::PoisonError;
 
 use super::Segment;
 use super::open_file::OpenData;
@@ -109,7 +108,7 @@ impl Segment {
         if floor > readable {
             return Ok(0);
         }
-        let map = data.map.read().unwrap_or_else(PoisonError::into_inner);
+        let map = data.map.read();
         match around.next.map(|next| u64::from(next.position)) {
             // Large batches have an entry each: the walk goes from the header of this one to the next, which is as long.
             Some(next) if next > floor + LARGE => {

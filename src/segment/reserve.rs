@@ -18,16 +18,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::storage::preallocator::{Preallocator, Work};
 use crate::storage::{File, Reserve, Reserved, Sizes, Window};
 
-use sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-
-/// What a model checker replaces.
-mod sync {
-    pub(super) use crate::sync::{Arc, PoisonError, Weak};
-    #[cfg(not(loom))]
-    pub(super) use crate::sync::{Condvar, Mutex, MutexGuard};
-    #[cfg(loom)]
-    pub(super) use loom::sync::{Condvar, Mutex, MutexGuard};
-}
+use crate::sync::explored::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Arc, Weak};
 
 /// The boundary where nothing is ordered: all of the file is the appender's.
 const NOWHERE: u64 = u64::MAX;
@@ -327,11 +319,11 @@ impl Lead {
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.finished.wait(state).unwrap_or_else(PoisonError::into_inner)
+        self.finished.wait(state)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

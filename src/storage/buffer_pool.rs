@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// So many bytes are kept for the next reads, at most.
 const KEPT_MAX: usize = 4 << 20;
@@ -73,7 +73,7 @@ impl BufferPool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Free> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.free.lock()
     }
 }
 

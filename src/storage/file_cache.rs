@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use super::buffer_pool::BufferPool;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::explored;
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use crate::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// Something that holds a file open and can let go of it.
 pub(crate) trait Evict: Send + Sync {
@@ -113,7 +113,7 @@ impl FileCache {
     }
 
     fn lock_members(&self) -> MutexGuard<'_, Vec<Weak<dyn Evict>>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        self.members.lock()
     }
 
     /// Evicts members, the one unused for longest first, while a budget is overspent; never `asking` itself.
@@ -170,14 +170,14 @@ mod tests {
         }
 
         fn evict(&self) -> bool {
-            !self.busy && self.ticket.lock().unwrap().take().is_some()
+            !self.busy && self.ticket.lock().take().is_some()
         }
     }
 
     fn holder(file_cache: &Arc<FileCache>, busy: bool) -> Arc<Holder> {
         let holder = Arc::new(Holder { used: file_cache.now(), ticket: Mutex::new(None), busy });
         let member: Weak<dyn Evict> = Arc::downgrade(&(Arc::clone(&holder) as Arc<dyn Evict>));
-        *holder.ticket.lock().unwrap() = Some(file_cache.open(member));
+        *holder.ticket.lock() = Some(file_cache.open(member));
         holder
     }
 
@@ -187,8 +187,8 @@ mod tests {
         let first = holder(&file_cache, false);
         let second = holder(&file_cache, false);
         let third = holder(&file_cache, false);
-        assert!(first.ticket.lock().unwrap().is_none());
-        assert!(second.ticket.lock().unwrap().is_some() && third.ticket.lock().unwrap().is_some());
+        assert!(first.ticket.lock().is_none());
+        assert!(second.ticket.lock().is_some() && third.ticket.lock().is_some());
         assert_eq!(file_cache.open_files(), 2);
     }
 
@@ -198,7 +198,7 @@ mod tests {
         let busy = holder(&file_cache, true);
         let next = holder(&file_cache, false);
         assert_eq!(file_cache.open_files(), 2);
-        assert!(busy.ticket.lock().unwrap().is_some() && next.ticket.lock().unwrap().is_some());
+        assert!(busy.ticket.lock().is_some() && next.ticket.lock().is_some());
     }
 
     /// Used by others all the time.
@@ -240,9 +240,9 @@ mod tests {
         let file_cache = FileCache::new(2, 0);
         let late = Arc::new(Late { asked: AtomicU64::new(0), ticket: Mutex::new(None) });
         let member: Weak<dyn Evict> = Arc::downgrade(&(Arc::clone(&late) as Arc<dyn Evict>));
-        *late.ticket.lock().unwrap() = Some(file_cache.open(member));
+        *late.ticket.lock() = Some(file_cache.open(member));
         let others: Vec<_> = (0..3).map(|_| holder(&file_cache, true)).collect();
-        assert!(late.ticket.lock().unwrap().is_none(), "it was asked {:?} times", late.asked);
+        assert!(late.ticket.lock().is_none(), "it was asked {:?} times", late.asked);
         drop(others);
     }
 
@@ -258,7 +258,7 @@ mod tests {
         }
 
         fn evict(&self) -> bool {
-            self.asked.fetch_add(1, Ordering::Relaxed) > 0 && self.ticket.lock().unwrap().take().is_some()
+            self.asked.fetch_add(1, Ordering::Relaxed) > 0 && self.ticket.lock().take().is_some()
         }
     }
 
@@ -268,15 +268,15 @@ mod tests {
         let mapped = Arc::new(Mapped(Mutex::new(None)));
         let member: Weak<dyn Evict> = Arc::downgrade(&(Arc::clone(&mapped) as Arc<dyn Evict>));
         let _open = file_cache.open(member.clone());
-        *mapped.0.lock().unwrap() = file_cache.map(60, &member);
-        assert!(mapped.0.lock().unwrap().is_some());
+        *mapped.0.lock() = file_cache.map(60, &member);
+        assert!(mapped.0.lock().is_some());
         let other = holder(&file_cache, false);
         let other: Weak<dyn Evict> = Arc::downgrade(&(Arc::clone(&other) as Arc<dyn Evict>));
         let fits = file_cache.map(40, &other).expect("there is room for it");
-        assert!(mapped.0.lock().unwrap().is_some(), "nobody has to go for it");
+        assert!(mapped.0.lock().is_some(), "nobody has to go for it");
         drop(fits);
         let _taken = file_cache.map(41, &other).expect("room is made for it");
-        assert!(mapped.0.lock().unwrap().is_none());
+        assert!(mapped.0.lock().is_none());
         assert_eq!(file_cache.mapped_bytes(), 41);
     }
 
@@ -288,7 +288,7 @@ mod tests {
         }
 
         fn evict(&self) -> bool {
-            self.0.lock().unwrap().take().is_some()
+            self.0.lock().take().is_some()
         }
     }
 

@@ -20,7 +20,7 @@ use std::sync::LazyLock;
 
 use crate::sync::atomic::Ordering;
 use crate::sync::explored::{AtomicU64, Mutex, MutexGuard};
-use crate::sync::{Arc, PoisonError, Weak};
+use crate::sync::{Arc, Weak};
 
 /// A registry is searched for files that nobody has any more when it has grown to this many.
 const PRUNED_AT: usize = 64;
@@ -40,7 +40,7 @@ impl<K: Eq + Hash> Registry<K> {
 
     /// The account of a file. An identity is not used again while somebody has the file: its account is gone before.
     pub(super) fn of(&self, identity: K) -> Arc<Holds> {
-        let mut accounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut accounts = self.0.lock();
         if accounts.files.len() >= accounts.pruned_at {
             accounts.files.retain(|_, holds| holds.strong_count() > 0);
             accounts.pruned_at = (2 * accounts.files.len()).max(PRUNED_AT);
@@ -154,7 +154,7 @@ impl Holds {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -315,7 +315,7 @@ mod tests {
         let registry: Registry<u64> = Registry::new();
         let kept = registry.of(0);
         (1..10 * PRUNED_AT as u64).for_each(|identity| drop(registry.of(identity)));
-        let accounts = registry.0.lock().unwrap();
+        let accounts = registry.0.lock();
         assert!(accounts.files.len() <= 2 * PRUNED_AT, "{} accounts", accounts.files.len());
         drop(accounts);
         assert!(Arc::ptr_eq(&kept, &registry.of(0)));

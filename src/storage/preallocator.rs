@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
 /// What the preallocating thread does, a piece at a time.
 pub(crate) trait Work: Send + Sync {
@@ -72,13 +72,13 @@ impl Preallocator {
             if let Some(work) = queue.pop() {
                 return Some(work);
             }
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self.changed.wait(queue);
         }
         None
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{DirEntry, File, FileInfo, Hold, LockGuard, OpenMode, Reserve, Reserved, Sizes, Storage};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Arc, Instant, Mutex, PoisonError, thread};
+use crate::sync::{Arc, Instant, Mutex, thread};
 
 /// What was not used of the rate is kept for so long, so that one large read or write after another goes on evenly.
 const KEPT: Duration = Duration::from_millis(100);
@@ -71,7 +71,7 @@ impl Throttle {
     fn reserve(&self, bytes: usize, rate: u64) -> Instant {
         let takes = Duration::from_secs_f64(bytes as f64 / rate as f64);
         let now = Instant::now();
-        let mut passed_at = self.passed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut passed_at = self.passed_at.lock();
         let kept = now.checked_sub(KEPT).unwrap_or(now);
         let begins = passed_at.map_or(kept, |passed| passed.max(kept));
         let ends = begins.checked_add(takes).unwrap_or(begins);

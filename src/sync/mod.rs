@@ -1,8 +1,7 @@
 //! Locks, atomics, threads and the passing of time: those of the standard library, or of a scheduler that tries the orders
-//! in which threads may come (`tests/schedules.rs`). In builds with debug assertions each thread counts the locks that it
-//! holds.
+//! in which threads may come (`tests/schedules`).
 
-pub(crate) use std::sync::{Arc, PoisonError, TryLockError, Weak};
+pub(crate) use std::sync::{Arc, Weak};
 
 #[cfg(not(shuttle))]
 pub(crate) use std::{sync::OnceLock, time::Instant};
@@ -10,16 +9,11 @@ pub(crate) use std::{sync::OnceLock, time::Instant};
 #[cfg(shuttle)]
 pub(crate) use scheduled::{Instant, OnceLock};
 
-#[cfg(any(debug_assertions, shuttle))]
-pub(crate) use held::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, assert_no_lock_is_held};
-
-#[cfg(not(any(debug_assertions, shuttle)))]
-pub(crate) use base::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub(crate) use locks::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, assert_no_lock_is_held};
 
 #[cfg(shuttle)]
 mod clock;
-#[cfg(any(debug_assertions, shuttle))]
-mod held;
+mod locks;
 #[cfg(shuttle)]
 mod scheduled;
 #[cfg(shuttle)]
@@ -27,11 +21,13 @@ pub mod time;
 
 mod base {
     #[cfg(shuttle)]
-    pub(crate) use super::scheduled::Condvar;
+    pub(crate) use super::scheduled::{Condvar, WaitTimeoutResult};
     #[cfg(shuttle)]
     pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
     #[cfg(not(shuttle))]
-    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+    pub(crate) use std::sync::{
+        Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, WaitTimeoutResult,
+    };
 }
 
 pub(crate) mod atomic {
@@ -57,22 +53,16 @@ pub(crate) mod thread {
 
 /// The types of the small protocols whose every interleaving loom explores; it takes their place there.
 pub(crate) mod explored {
+    #[cfg(loom)]
+    pub(crate) use super::locks::explored::{Condvar, Mutex, MutexGuard, RwLock};
     #[cfg(not(loom))]
     pub(crate) use super::{
         Condvar, Mutex, MutexGuard, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, fence},
     };
     #[cfg(loom)]
-    pub(crate) use loom::sync::{
-        Condvar, Mutex, MutexGuard, RwLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, fence},
-    };
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
 }
 
 #[cfg(all(test, loom))]
 pub(crate) mod tests;
-
-/// Foreign code is about to be called, which may come back and take any lock.
-#[cfg(not(any(debug_assertions, shuttle)))]
-#[inline]
-pub(crate) fn assert_no_lock_is_held() {}

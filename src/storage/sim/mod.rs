@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use super::Sizes;
 use super::holds::Registry;
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Arc, Mutex, MutexGuard};
 
 pub use self::crash::{Breadth, Crash, Image, Kept, Order};
 use self::disk::{Disk, Node, ROOT, hash};
@@ -268,7 +268,7 @@ impl SimStorage {
     }
 
     fn lock_disk(&self) -> MutexGuard<'_, Disk> {
-        self.shared.disk.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.disk.lock()
     }
 
     /// The disk, for an operation that changes something.
@@ -283,7 +283,7 @@ impl SimStorage {
 
 impl Drop for PartitionCore {
     fn drop(&mut self) {
-        let violations = self.disk.lock().unwrap_or_else(PoisonError::into_inner).in_use.take_violations();
+        let violations = self.disk.lock().in_use.take_violations();
         assert!(violations.is_empty() || std::thread::panicking(), "violations: {violations:?}");
     }
 }
