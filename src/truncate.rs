@@ -81,17 +81,23 @@ fn truncate_locked(core: &PartitionCore, active: &mut Active, to: Offset, lossy:
 /// first: a disk without room for it is found while nothing has changed.
 fn prepare_cut(core: &PartitionCore, active: &mut Active, view: &SegmentList, to: Offset) -> Result<Holders> {
     active.let_go();
-    let behind = view.segments().iter().filter(|segment| segment.end() > to);
-    behind.for_each(|segment| segment.close_file());
-    let Some(segment) = view.from(to).first().filter(|segment| segment.base() <= to) else {
-        return Ok(Holders::Partition);
-    };
-    segment.begin_cut();
-    let prepared = copy_if_held(core, segment, to);
-    segment.close_file();
-    if prepared.is_err() {
-        segment.end_cut();
+    let behind = &view.segments()[view.segments().partition_point(|segment| segment.end() <= to)..];
+    let prepared = close_behind(behind, || match behind.first().filter(|segment| segment.base() <= to) {
+        Some(segment) => copy_if_held(core, segment, to),
+        None => Ok(Holders::Partition),
+    });
+    prepared.inspect_err(|_| behind.iter().for_each(|segment| segment.end_cut()))
+}
+
+/// Closes the files of segments that go or are cut. Nobody comes to hold more of them, nor of files that are made later
+/// and get the same name and inode. `prepare` may open the first one again.
+fn close_behind<T>(behind: &[Arc<Segment>], prepare: impl FnOnce() -> T) -> T {
+    for segment in behind {
+        segment.begin_cut();
+        segment.close_file();
     }
+    let prepared = prepare();
+    behind.iter().for_each(|segment| segment.close_file());
     prepared
 }
 
@@ -199,10 +205,8 @@ fn start_over(core: &PartitionCore, active: &mut Active, to: Offset) -> Result<W
     core.cuts.begin();
     let done = (|| {
         core.update_state(|state| state.pending = Pending::Reset(to))?;
-        for segment in core.view.load().segments() {
-            segment.close_file();
-        }
         active.let_go();
+        close_behind(core.view.load().segments(), || ());
         core.redo(Pending::Reset(to), Holders::Partition)?;
         let segment = reopen(&core.dir, to, to, 0)?;
         core.ends.set_log_start(to);

@@ -119,3 +119,27 @@ fn a_reader_whose_place_was_cut_off_does_not_wait_for_the_log_to_grow_there_agai
     append(&partition, 1);
     assert_eq!(*reader.wait(SHORT).unwrap_err().kind(), ErrorKind::Truncated);
 }
+
+/// A file that is made where one was removed may have its name and its inode.
+#[test]
+fn a_segment_that_was_cut_off_holds_nothing_of_the_file_that_has_its_place() {
+    for reset in [false, true] {
+        let (_log, partition) = open();
+        partition.roll().unwrap();
+        append(&partition, 3);
+        let old = Arc::clone(partition.core.view.load().active());
+        assert_eq!(old.base(), Offset::new(3));
+        if reset {
+            partition.reset_to(Offset::new(3)).unwrap();
+        } else {
+            partition.truncate(Offset::new(1)).unwrap();
+            append(&partition, 2);
+            partition.roll().unwrap();
+        }
+        append(&partition, 1);
+        let now = Arc::clone(partition.core.view.load().active());
+        assert_eq!((now.base(), now.meta().id), (old.base(), old.meta().id), "the same name and inode");
+        let data = old.open().unwrap();
+        assert!(old.hold(&data, old.len()).unwrap().is_none(), "nothing of it is held");
+    }
+}
