@@ -397,6 +397,30 @@ fn a_sync_that_finds_no_room_is_tried_once_a_second_whatever_is_appended_meanwhi
     );
 }
 
+/// Whoever syncs, and whoever waits for that sync, is told the same: the partition is poisoned, and by what.
+#[test]
+#[cfg(feature = "sim")]
+fn a_sync_that_fails_is_one_error_for_all_who_wait_for_it() {
+    use std::error::Error;
+    use stratalog::sim::{Call, Fault, SimStorage};
+
+    for error in [std::io::ErrorKind::Other, std::io::ErrorKind::StorageFull] {
+        let storage = SimStorage::new();
+        let log = Log::open("/log", quiet().storage(Arc::new(storage.clone()))).unwrap();
+        let partition = log.create_topic("t", 1, small()).unwrap().partition(0).unwrap();
+        common::append(&partition, 1);
+        storage.set_fault(Some(Fault { call: Some(Call::Sync), after: 0, error, forever: true }));
+        let synced = |told: stratalog::Error| {
+            assert_eq!(*told.kind(), ErrorKind::Poisoned, "{error:?}: {told}");
+            assert!(told.source().is_some(), "{error:?}: it says by what");
+        };
+        synced(partition.flush().unwrap_err());
+        synced(partition.flush().unwrap_err());
+        synced(partition.append_records([Record::new("k", "v")]).unwrap_err());
+        synced(partition.wait_durable(Offset::new(1), LONG).unwrap_err());
+    }
+}
+
 #[test]
 fn an_iterator_of_records_may_append_itself() {
     let (_dir, log, partition) = one(quiet(), small());

@@ -165,13 +165,23 @@ impl PartitionCore {
 
         let result = self.sync_once(roll.as_ref(), &active, covered);
         let mut work = self.group_commit.lock();
-        match &result {
+        let result = match result {
             // The data is safe; what did not fit goes beside it. The roll is finished when there is room (I9).
-            Err(error) if *error.kind() == ErrorKind::DiskFull && !self.health.is_poisoned() => work.roll = roll,
-            // What the failed sync covered is unknown for good; a second try would prove nothing (I8).
-            Err(error) => self.poison(error),
-            Ok(_) => work.rests_until = None,
-        }
+            Err(error) if *error.kind() == ErrorKind::DiskFull && !self.health.is_poisoned() => {
+                work.roll = roll;
+                Err(error)
+            }
+            // What the failed sync covered is unknown for good; a second try would prove nothing (I8). The thread that
+            // synced and those that waited for it are told the same.
+            Err(error) => {
+                self.poison(&error);
+                Err(self.health.reason().unwrap_or(error))
+            }
+            Ok(end) => {
+                work.rests_until = None;
+                Ok(end)
+            }
+        };
         self.group_commit.stop_syncing(work);
         result
     }
