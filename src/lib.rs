@@ -61,7 +61,9 @@ pub use config::{
     WatermarkMode,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use format::{BatchBuilder, Codec, Header, Record, RecordBatch, RecordView, TimestampType};
+pub use format::{
+    BatchBuilder, Codec, Header, OwnedHeader, OwnedRecord, Record, RecordBatch, RecordView, TimestampType,
+};
 pub use log::{Budget, Log, MaintenanceReport, Partition, Topic, partition_for_key};
 pub use maintenance::{PassReport, PauseGuard};
 pub use offset::{Offset, Timestamp};
@@ -69,7 +71,9 @@ pub use partition::{
     Appended, CompactionReport, CompactionStats, FailedPass, Isolation, LastPass, LogStats, Offsets, PartitionStats,
     Pin, PinnedBy, WaitOutcome,
 };
-pub use read::{Fetch, FetchOptions, FileRegion, Reader};
+#[cfg(feature = "async")]
+pub use read::Tail;
+pub use read::{Fetch, FetchOptions, FileRegion, OwnedRecords, Reader, Start};
 pub use recovery::{Cut, PartitionReport, RecoveryReport};
 pub use replay::transactions::AbortedRange;
 #[cfg(any(test, feature = "sim"))]

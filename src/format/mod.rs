@@ -69,7 +69,7 @@ pub use header::{
 pub use index_entry::{OffsetIndexEntry, TimeIndexEntry};
 pub use meta::Meta;
 pub use partition_metadata::TopicId;
-pub use record::{Header, Headers, Record, RecordView};
+pub use record::{Header, Headers, OwnedHeader, OwnedRecord, Record, RecordView};
 pub use records::Records;
 pub(crate) use records::SuspendedRecords;
 pub use snapshot::ProducerSnapshotEntry;

@@ -1,4 +1,6 @@
-//! Records: as they are handed in, and as they are read from a batch.
+//! Records: as they are handed in, as they are read from a batch, and as they are kept.
+
+use bytes::Bytes;
 
 use super::{FormatError, varint};
 use crate::offset::{Offset, Timestamp};
@@ -45,6 +47,34 @@ impl<'a> Record<'a> {
     pub fn with_headers(mut self, headers: &'a [Header<'a>]) -> Record<'a> {
         self.headers = headers;
         self
+    }
+}
+
+/// A record without key.
+impl<'a> From<&'a str> for Record<'a> {
+    fn from(value: &'a str) -> Record<'a> {
+        Record::keyless(value)
+    }
+}
+
+/// A record without key.
+impl<'a> From<&'a [u8]> for Record<'a> {
+    fn from(value: &'a [u8]) -> Record<'a> {
+        Record::keyless(value)
+    }
+}
+
+/// A record without key.
+impl<'a> From<&'a Vec<u8>> for Record<'a> {
+    fn from(value: &'a Vec<u8>) -> Record<'a> {
+        Record::keyless(value)
+    }
+}
+
+/// A record without key.
+impl<'a> From<&'a Bytes> for Record<'a> {
+    fn from(value: &'a Bytes) -> Record<'a> {
+        Record::keyless(value)
     }
 }
 
@@ -113,6 +143,59 @@ impl<'a> RecordView<'a> {
     /// Whether it deletes its key.
     pub fn is_tombstone(&self) -> bool {
         self.value.is_none()
+    }
+}
+
+/// A record that owns what it has. Of a batch that is not compressed it shares the bytes that were read: nothing is
+/// copied, and as long as the record lives, so do the bytes of what was fetched with it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct OwnedRecord {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its timestamp; the batch's append time under [`LogAppendTime`](super::TimestampType::LogAppendTime).
+    pub timestamp: Timestamp,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// Its value; `None` for a tombstone.
+    pub value: Option<Bytes>,
+    /// Its headers, in order.
+    pub headers: Vec<OwnedHeader>,
+}
+
+/// A header of an [`OwnedRecord`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct OwnedHeader {
+    /// Its key.
+    pub key: Bytes,
+    /// Its value, which may be null.
+    pub value: Option<Bytes>,
+}
+
+impl OwnedRecord {
+    /// Takes a record out of what it borrows; `own` keeps bytes of that.
+    pub(crate) fn of(view: &RecordView<'_>, own: impl Fn(&[u8]) -> Bytes) -> OwnedRecord {
+        let header = |header: Header<'_>| OwnedHeader { key: own(header.key), value: header.value.map(&own) };
+        OwnedRecord {
+            offset: view.offset,
+            timestamp: view.timestamp,
+            key: view.key.map(&own),
+            value: view.value.map(&own),
+            headers: view.headers().map(header).collect(),
+        }
+    }
+
+    /// Whether it deletes its key.
+    pub fn is_tombstone(&self) -> bool {
+        self.value.is_none()
+    }
+}
+
+/// Copies the bytes.
+impl From<RecordView<'_>> for OwnedRecord {
+    fn from(view: RecordView<'_>) -> OwnedRecord {
+        OwnedRecord::of(&view, Bytes::copy_from_slice)
     }
 }
 

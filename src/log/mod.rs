@@ -140,6 +140,39 @@ impl Log {
         self.topic(name).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
+    /// The topic of that name, made as [`create_topic`](Self::create_topic) makes it when it is absent. One that is there
+    /// keeps its partitions and its configuration.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// use stratalog::{Log, LogConfig, TopicConfig};
+    ///
+    /// let dir = tempfile::tempdir().unwrap();
+    /// for run in 0..2 {
+    ///     let log = Log::open(dir.path(), LogConfig::new())?;
+    ///     let topic = log.topic_or_create("orders", 3, TopicConfig::new())?;
+    ///     assert_eq!(topic.append(("key", "value"))?.1.base_offset.get(), run);
+    ///     log.close()?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`create_topic`](Self::create_topic), but [`ErrorKind::AlreadyExists`].
+    pub fn topic_or_create(&self, name: &str, partitions: u32, config: TopicConfig) -> Result<Topic> {
+        loop {
+            if let Some(topic) = self.topic(name) {
+                return Ok(topic);
+            }
+            match self.create_topic(name, partitions, config.clone()) {
+                // Another thread was faster.
+                Err(error) if *error.kind() == ErrorKind::AlreadyExists && self.topic(name).is_some() => {}
+                created => return created,
+            }
+        }
+    }
+
     /// Makes a single partition of a topic, which is made when it is absent: a broker may have only some of a topic's
     /// partitions. The configuration counts when the topic is made; else the topic's own does.
     ///

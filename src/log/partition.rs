@@ -20,7 +20,7 @@ use crate::partition::stats::{CompactionReport, PartitionStats};
 use crate::partition::visibility;
 use crate::partition::waiters::WaitOutcome;
 use crate::partition::{Isolation, Offsets};
-use crate::read::{self, Fetch, FetchOptions, Reader};
+use crate::read::{self, Fetch, FetchOptions, Reader, Start};
 use crate::truncate;
 use crate::verify::{self, VerifyReport};
 
@@ -38,6 +38,12 @@ thread_local! {
 pub struct Partition {
     pub(crate) core: Arc<PartitionCore>,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partition").field("topic", &self.topic()).field("id", &self.id()).finish_non_exhaustive()
+    }
 }
 
 impl Partition {
@@ -133,22 +139,62 @@ impl Partition {
         read::fetch(&self.core, from, options)
     }
 
-    /// A reader from `from` on that sees everything appended.
-    pub fn reader(&self, from: Offset) -> Result<Reader> {
-        self.reader_with(from, FetchOptions::default())
+    /// A reader from `start` on, an [`Offset`] most often, that sees everything appended.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OffsetOutOfRange`] for an offset below the log start or beyond the end.
+    pub fn reader(&self, start: impl Into<Start>) -> Result<Reader> {
+        self.reader_with(start, FetchOptions::default())
     }
 
     /// A reader with other options.
-    pub fn reader_with(&self, from: Offset, options: FetchOptions) -> Result<Reader> {
+    pub fn reader_with(&self, start: impl Into<Start>, options: FetchOptions) -> Result<Reader> {
         self.core.check_open()?;
-        // The reader registers before its offset is checked: what it may still read stays from here on.
-        let reader = Reader::new(Arc::clone(&self.core), from, options);
-        let offsets = self.offsets();
-        if from < offsets.start || from > offsets.end {
-            let (start, end) = (offsets.start, offsets.end);
-            return Err(ErrorKind::OffsetOutOfRange { requested: from, start, end }.into());
+        let start = start.into();
+        loop {
+            let from = start.resolve(&self.core, options.isolation)?;
+            // The reader registers before its offset is checked: what it may still read stays from here on.
+            let reader = Reader::new(Arc::clone(&self.core), from, options);
+            let offsets = self.offsets();
+            if (offsets.start..=offsets.end).contains(&from) {
+                return Ok(reader);
+            }
+            // Any other start lay within the log when it was looked up, and is looked up again.
+            if matches!(start, Start::Offset(_)) {
+                let (start, end) = (offsets.start, offsets.end);
+                return Err(ErrorKind::OffsetOutOfRange { requested: from, start, end }.into());
+            }
         }
-        Ok(reader)
+    }
+
+    /// The records from `start` on as a stream, which goes on with what comes. Reading is a call to the operating system
+    /// where the bytes are not in memory: it is made within the poll.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// use std::{pin::Pin, task::{Context, Poll, Waker}};
+    /// use futures_core::Stream;
+    /// use stratalog::{Isolation, Log, LogConfig, Start, TopicConfig};
+    ///
+    /// let dir = tempfile::tempdir().unwrap();
+    /// let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// let mut tail = events.tail(Start::Latest, Isolation::End)?;
+    /// let mut poll = || Pin::new(&mut tail).poll_next(&mut Context::from_waker(Waker::noop()));
+    /// assert!(poll().is_pending());
+    /// events.append_records(["event"])?;
+    /// let Poll::Ready(Some(Ok(record))) = poll() else { panic!("it is there") };
+    /// assert_eq!(record.value.as_deref(), Some(&b"event"[..]));
+    /// # log.close()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`reader`](Self::reader).
+    #[cfg(feature = "async")]
+    pub fn tail(&self, start: impl Into<Start>, isolation: Isolation) -> Result<read::Tail> {
+        let options = FetchOptions { isolation, ..FetchOptions::default() };
+        self.reader_with(start, options).map(read::Tail::new)
     }
 
     /// Where it begins and ends at this moment.

@@ -69,6 +69,16 @@ impl PartitionCore {
         isolation: Isolation,
         target: Offset,
     ) -> Reached<impl FnMut() -> Result<u64> + Send + Unpin + 'static> {
+        self.future_where(isolation, target, |_| Ok(()))
+    }
+
+    /// The same, ended by an error of `check` as well, which is asked at each look.
+    pub(crate) fn future_where(
+        &self,
+        isolation: Isolation,
+        target: Offset,
+        check: impl Fn(&PartitionCore) -> Result<()> + Send + Unpin + 'static,
+    ) -> Reached<impl FnMut() -> Result<u64> + Send + Unpin + 'static> {
         let me = self.weak();
         let mut begun = false;
         let current = move || {
@@ -76,7 +86,7 @@ impl PartitionCore {
             if !std::mem::replace(&mut begun, true) {
                 me.check_open()?;
             }
-            Ok(me.waited_for(isolation))
+            check(&me).map(|()| me.waited_for(isolation))
         };
         Reached::new(Arc::clone(self.waiters.of(isolation)), target.get(), current)
     }

@@ -1,5 +1,6 @@
 //! Reading: readers that go from one batch to the next.
 
+use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BATCH_HEADER_LEN, BatchHeader, BatchView, Codec, RecordView, Scratch, SuspendedRecords};
+use crate::format::{
+    BATCH_HEADER_LEN, BatchHeader, BatchView, Codec, OwnedRecord, RecordView, Scratch, SuspendedRecords,
+};
 use crate::offset::Offset;
 use crate::partition::core::PartitionCore;
 use crate::partition::pins::ReaderPin;
@@ -141,15 +144,68 @@ impl Reader {
     /// [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) when what it waits for, or the place where it stands, was
     /// cut off; the reason for which nothing more comes.
     pub fn wait(&self, timeout: Duration) -> Result<WaitOutcome> {
-        let (core, next) = (&self.core, self.next);
-        let cuts = core.cuts.count();
+        let (target, check) = self.awaited();
+        let core = &self.core;
+        core.wait_where(self.options.isolation, target, Some(timeout), || check(core))
+    }
+
+    /// Resolves once there is something to read behind [`offset`](Reader::offset): the same as [`wait`](Reader::wait), as
+    /// a future of no particular runtime. It goes by what the reader has seen as empty: where what is visible ends inside
+    /// a batch it waits for the rest of that. Dropping it loses nothing.
+    ///
+    /// # Errors
+    /// Those of [`wait`](Reader::wait).
+    pub fn ready(&self) -> impl Future<Output = Result<Offset>> + Send + Unpin + 'static {
+        let (target, check) = self.awaited();
+        self.core.future_where(self.options.isolation, target, check)
+    }
+
+    /// Which end it waits for, and what ends that: a truncation.
+    fn awaited(&self) -> (Offset, impl Fn(&PartitionCore) -> Result<()> + Send + Unpin + 'static) {
+        let next = self.next;
+        let cuts = self.core.cuts.count();
         let empty_to = if cuts == self.empty_at_cuts { self.empty_to.max(next) } else { next };
         // Asked once it is among those whom a truncation ends: this tells of those before.
-        let check = || {
+        let check = move |core: &PartitionCore| {
             let rest_is_gone = empty_to > next && core.cuts.count() != cuts;
             if rest_is_gone || next > core.end() { Err(ErrorKind::Truncated.into()) } else { Ok(()) }
         };
-        core.wait_where(self.options.isolation, empty_to + 1, Some(timeout), check)
+        (empty_to + 1, check)
+    }
+
+    /// The records from here on, each of its own, up to the end for now: the iterator gives `None` there, and goes on when
+    /// there is more. An error is given once, and again by each further call.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// use stratalog::{Log, LogConfig, OwnedRecord, Start, TopicConfig};
+    ///
+    /// let dir = tempfile::tempdir().unwrap();
+    /// let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records(["one", "two"])?;
+    /// let records: Vec<OwnedRecord> = events.reader(Start::Earliest)?.records().collect::<Result<_, _>>()?;
+    /// assert_eq!(records[1].value.as_deref(), Some(&b"two"[..]));
+    /// # log.close()
+    /// # }
+    /// ```
+    pub fn records(&mut self) -> OwnedRecords<'_> {
+        OwnedRecords(self)
+    }
+
+    fn next_owned(&mut self) -> Result<Option<OwnedRecord>> {
+        while self.records.is_done() {
+            if !self.enter_batch()? {
+                return Ok(None);
+            }
+        }
+        // Records of one that is not compressed lie in the piece, which is not left before they are done.
+        let piece = (!self.compressed).then(|| self.piece.clone());
+        let record = self.next_record()?;
+        Ok(record.map(|record| match &piece {
+            Some(piece) => OwnedRecord::of(&record, |bytes| piece.slice_ref(bytes)),
+            None => record.into(),
+        }))
     }
 
     fn batch_bytes(&self) -> &[u8] {
@@ -293,6 +349,18 @@ fn next_any<'a>(
             Err(error)
         }
         None => Ok(None),
+    }
+}
+
+/// The records of a [`Reader`], one after the other: see [`Reader::records`].
+#[derive(Debug)]
+pub struct OwnedRecords<'r>(&'r mut Reader);
+
+impl Iterator for OwnedRecords<'_> {
+    type Item = Result<OwnedRecord>;
+
+    fn next(&mut self) -> Option<Result<OwnedRecord>> {
+        self.0.next_owned().transpose()
     }
 }
 
