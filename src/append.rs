@@ -1,5 +1,5 @@
-//! Appending: check, assign offsets, write, publish, account. Small appends that meet are combined by the thread that
-//! holds the appender.
+//! Appending: check, assign offsets, write, publish, account. The thread that holds the appender combines small appends
+//! that arrive at the same time.
 
 use bytes::Bytes;
 
@@ -14,7 +14,7 @@ use crate::sync::{Arc, MutexGuard, OnceLock};
 
 /// Batches up to this size are combined into one write.
 const COMBINE_BATCH: usize = 32 << 10;
-/// A combined write is not larger than this.
+/// The largest combined write.
 const COMBINE_MAX: usize = 1 << 20;
 
 /// One batch to append: whole, its CRC checked.
@@ -49,8 +49,8 @@ pub(crate) fn append(
     appended
 }
 
-/// Appends batches that have their offsets already, gaps and all. Everything is checked before anything is written, and
-/// all of it is seen at once, however many segments it needs.
+/// Appends batches that already have their offsets, including gaps. Everything is checked before anything is written.
+/// All batches become visible at once, however many segments they need.
 pub(crate) fn append_at(core: &PartitionCore, bytes: &[u8], now: Timestamp) -> Result<Appended> {
     admit(core, bytes.len() as u64)?;
     let headers = check_given(bytes, core.config().max_batch_bytes)?;
@@ -69,7 +69,8 @@ pub(crate) fn append_at(core: &PartitionCore, bytes: &[u8], now: Timestamp) -> R
     written.map(|()| Appended { base_offset: first.base_offset, next_offset: last.next_offset(), append_time: None })
 }
 
-/// A batch may begin a segment that is named by the end before it, and must lie within its reach.
+/// Checks the gaps. A batch may begin a new segment, which gets the end before the batch as its base offset. So the
+/// batch must be within a segment's reach from there.
 fn check_gaps(headers: &[BatchHeader], mut end: Offset) -> Result<()> {
     for header in headers {
         let given = header.base_offset;
@@ -81,11 +82,11 @@ fn check_gaps(headers: &[BatchHeader], mut end: Offset) -> Result<()> {
     Ok(())
 }
 
-/// What every append waits for, or fails on, before it takes a lock.
+/// Does what every append waits for, or fails on, before it takes a lock.
 #[inline]
 fn admit(core: &PartitionCore, size: u64) -> Result<()> {
     core.check_writable()?;
-    // Whoever's bytes they are that take the room: all are synced now.
+    // It does not matter which partition's bytes use up the budget: all partitions are synced now.
     core.resources.unsynced.admit(size, &core.resources.sync_queue)?;
     core.resources.space.admit()
 }
@@ -98,7 +99,7 @@ fn append_locked(
     now: Timestamp,
 ) -> Result<Appended> {
     let active = &mut *active;
-    // Closed or poisoned meanwhile: nothing may be written behind that.
+    // The partition may have been closed or poisoned meanwhile. Nothing may be written after that.
     core.check_writable()?;
     let end = active.segment().end();
     if let Some(given) = expected.filter(|given| *given != end) {
@@ -141,7 +142,7 @@ fn write_one(
     Ok(Appended { base_offset: at, next_offset: header.next_offset(), append_time })
 }
 
-/// Queues an append behind the thread that holds the appender, and waits for that thread or for its turn.
+/// Queues an append for the thread that holds the appender, and waits for that thread's answer or for the appender.
 fn append_combined(core: &PartitionCore, input: Input<'_>, now: Timestamp) -> Result<Appended> {
     let bytes = Bytes::copy_from_slice(input.bytes);
     let queued = Queued { bytes, header: *input.header, now, result: OnceLock::new() };
@@ -150,7 +151,7 @@ fn append_combined(core: &PartitionCore, input: Input<'_>, now: Timestamp) -> Re
     appended
 }
 
-/// Appends everything queued, as few writes as possible.
+/// Appends everything queued, in as few writes as possible.
 fn drain(core: &PartitionCore, active: &mut Active) {
     let batch = core.append_queue.take();
     let mut rest = batch.as_slice();
@@ -160,7 +161,7 @@ fn drain(core: &PartitionCore, active: &mut Active) {
     }
 }
 
-/// Appends a run from the front of the queue with one write; returns how many it took.
+/// Appends a run from the front of the queue with one write. Returns how many appends it took.
 fn drain_run(core: &PartitionCore, active: &mut Active, queue: &[Arc<Queued>]) -> usize {
     let first = &queue[0];
     let alone = |result| {
@@ -211,7 +212,7 @@ fn drain_run(core: &PartitionCore, active: &mut Active, queue: &[Arc<Queued>]) -
     headers.len()
 }
 
-/// The header that a batch has at this place.
+/// Returns the header that a batch has at this offset.
 fn placed(header: &BatchHeader, at: Offset, leader_epoch: i32) -> BatchHeader {
     BatchHeader { base_offset: at, leader_epoch, ..*header }
 }
@@ -235,7 +236,7 @@ fn check_size(size: usize, config: &TopicConfig) -> Result<()> {
     if size > max { Err(ErrorKind::BatchTooLarge { size, max }.into()) } else { Ok(()) }
 }
 
-/// The last offset of all is never given: the log's end lies behind each batch.
+/// The largest offset is never assigned: the log end is behind every batch.
 fn check_reach(header: &BatchHeader, end: Offset) -> Result<()> {
     if u64::from(header.last_offset_delta) < Offset::MAX.since(end) {
         Ok(())
@@ -244,7 +245,7 @@ fn check_reach(header: &BatchHeader, end: Offset) -> Result<()> {
     }
 }
 
-/// What only the records tell: that each has a key where the topic is compacted, and a timestamp within the bounds.
+/// Checks what only the records tell: each has a key if the topic is compacted, and a timestamp within the bounds.
 fn check_records(input: Input<'_>, config: &TopicConfig, now: Timestamp) -> Result<()> {
     if input.header.attributes.is_control() {
         return Ok(());

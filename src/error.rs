@@ -23,18 +23,18 @@ struct Inner {
     source: Option<io::Error>,
 }
 
-/// What went wrong. New kinds may come.
+/// What went wrong. New kinds may be added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The operating system refused a call. `source()` of the error has its own error.
+    /// The operating system refused a call. `source()` returns the operating system's error.
     Io(io::ErrorKind),
-    /// The disk is full, or below the configured free-space watermark. Nothing was appended; appends work again
-    /// once there is room. Retention and deletion need none.
+    /// The disk is full, or below the configured free-space watermark. Nothing was appended. Appends work again once
+    /// there is room. Retention and deletion need no free space.
     DiskFull,
     /// Bytes on disk that are not what was written. Nothing was deleted.
     Corrupt(Cow<'static, str>),
-    /// A batch handed in is not a valid record batch. Nothing was appended.
+    /// The given batch is not a valid record batch. Nothing was appended.
     InvalidBatch(FormatError),
     /// A batch is larger than `max_batch_bytes`. Nothing was appended.
     BatchTooLarge {
@@ -47,14 +47,14 @@ pub enum ErrorKind {
     MissingKey,
     /// A record's timestamp lies outside the configured bounds. Nothing was appended.
     TimestampOutOfBounds {
-        /// The record's.
+        /// The record's timestamp.
         timestamp: Timestamp,
         /// The time of the append.
         now: Timestamp,
     },
-    /// The offset asked for is not in the partition.
+    /// The requested offset is not in the partition.
     OffsetOutOfRange {
-        /// What was asked for.
+        /// The requested offset.
         requested: Offset,
         /// The first offset that can be read.
         start: Offset,
@@ -64,38 +64,39 @@ pub enum ErrorKind {
     /// The end of the partition is not where the caller expects it, or given offsets go backwards. Nothing was
     /// appended.
     UnexpectedOffset {
-        /// What the caller gave.
+        /// The offset that the caller gave.
         given: Offset,
         /// The log end offset.
         end: Offset,
     },
-    /// Too many bytes are accepted but not yet durable, and stayed so for the configured time. Nothing was appended.
+    /// Too many bytes were accepted but not yet durable, for longer than the configured wait. Nothing was appended.
     Backpressure {
         /// Bytes accepted and not yet durable.
         unsynced: u64,
         /// The configured bound.
         limit: u64,
     },
-    /// A sync failed, so the partition takes no more writes until it is opened anew. What was durable stays readable.
+    /// A sync failed, so the partition takes no more writes until the log is opened again. What was durable stays
+    /// readable.
     Poisoned,
     /// The log, or the topic, was closed or deleted.
     Closed,
     /// The log was opened read-only.
     ReadOnly,
-    /// The owner has removed or replaced what this read-only log was opened on: open it again.
+    /// The owner has removed or replaced files since this read-only log was opened: open it again.
     Outdated,
     /// Another process, or another handle in this one, has the directory open.
     Locked,
     /// A directory that is neither empty nor a log. It was not touched.
     NotALog,
-    /// Written by a newer version, or with features unknown here.
+    /// The file was written by a newer version, or with features unknown here.
     UnsupportedVersion {
-        /// What the file says.
+        /// The version in the file.
         found: u32,
-        /// The newest known here.
+        /// The newest version known here.
         supported: u32,
     },
-    /// A codec that this build leaves out; switch on the feature of that name.
+    /// This build leaves out the codec: switch on the feature of that name.
     UnsupportedCodec(&'static str),
     /// A topic name that cannot be a directory name here.
     InvalidName(Cow<'static, str>),
@@ -105,27 +106,27 @@ pub enum ErrorKind {
     AlreadyExists,
     /// No topic or partition of that name.
     NotFound,
-    /// A file of the chain is missing: the offsets in this range are neither there nor known to be compacted away.
+    /// A segment of the chain is missing: the offsets in this range are neither there nor known to be compacted away.
     MissingSegment(Range<Offset>),
     /// Two segments claim the same offsets.
     Overlap(Range<Offset>),
-    /// `truncate` below an offset that already justified the removal of older records.
+    /// `truncate` below an offset whose record was the reason to compact older records away.
     TruncateBelowCompacted {
         /// The lowest offset that `truncate` accepts.
         lowest: Offset,
     },
-    /// The reader stood still for longer than `reader_hold_max`, and tombstones that it had not read yet were removed:
-    /// it must start over to know what was deleted.
+    /// The reader did not move for longer than `reader_hold_max`, and tombstones that it had not read yet were removed.
+    /// It must start over to know what was deleted.
     LostTombstones {
-        /// Where the reader stood.
+        /// The reader's position.
         from: Offset,
     },
-    /// What a waiter waited for was cut off by a truncation.
+    /// A truncation removed what the waiter waited for.
     Truncated,
 }
 
 impl Error {
-    /// An error of this kind, with no file.
+    /// Makes an error of this kind, with no file.
     pub(crate) fn new(kind: ErrorKind) -> Error {
         Error(Box::new(Inner { kind, path: None, position: None, source: None }))
     }
@@ -135,7 +136,7 @@ impl Error {
         Error::new(ErrorKind::Corrupt(what.into())).at_path(path).at_position(position)
     }
 
-    /// A file of ours with bytes that are not what was written, or of a version that is not known here.
+    /// One of our files holds other bytes than were written, or has a version that is not known here.
     pub(crate) fn bad_file(path: &Path, why: &FormatError) -> Error {
         match why {
             FormatError::BadVersion { found, supported } => {
@@ -145,7 +146,7 @@ impl Error {
         }
     }
 
-    /// An error of the operating system. A full disk has its own kind.
+    /// Wraps an error of the operating system. A full disk has its own kind.
     pub(crate) fn io(error: io::Error, path: &Path) -> Error {
         let kind = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::DiskFull,
@@ -155,7 +156,7 @@ impl Error {
         Error(Box::new(Inner { kind, path: Some(path.to_path_buf()), position: None, source: Some(error) }))
     }
 
-    /// What all writes fail with after this failure, which is its source.
+    /// Makes the error that all later writes return after this failure. The failure is its source.
     pub(crate) fn poisoned_by(cause: &Error) -> Error {
         let mut error = cause.clone();
         error.0.source.get_or_insert_with(|| io::Error::other(cause.0.kind.to_string()));
@@ -185,7 +186,7 @@ impl Error {
         self.0.path.as_deref()
     }
 
-    /// The byte of that file where it went wrong.
+    /// The byte position in that file.
     pub fn position(&self) -> Option<u64> {
         self.0.position
     }
@@ -196,7 +197,7 @@ impl Error {
     }
 }
 
-/// The same error again, for those who wait for the same failed sync.
+/// Repeats the error, for all threads that wait for the same failed sync.
 impl Clone for Error {
     fn clone(&self) -> Error {
         Error(Box::new(Inner {

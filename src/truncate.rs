@@ -1,6 +1,7 @@
-//! Cutting a partition back, and starting it over at another offset.
+//! Truncating a partition, and resetting it to another offset.
 //!
-//! `state` says first what is to be done; a crash at any point has recovery do it again from its first step.
+//! The `state` file first records what is to be done. After a crash at any point recovery does it again from its first
+//! step.
 
 use std::sync::Arc;
 
@@ -22,9 +23,9 @@ use crate::segment::listing::{LogFile, snapshots};
 use crate::segment::replace;
 use crate::segment::{PartitionDir, Segment, SegmentMeta};
 
-/// Removes every batch that holds an offset at or above `to`. What lies below the cut is checked first: damage there is
-/// an error, and nothing has changed. Damage above goes with the cut. `lossy`: cuts even below what compaction relied
-/// on, and where damage is met below `to`, at the last good batch before it.
+/// Removes every batch that holds an offset at or above `to`. The part below the cut is checked first: damage there is
+/// an error, and nothing has changed. Damage above is removed with the cut. `lossy`: also cuts below what compaction
+/// relied on, and at damage below `to` cuts at the last good batch before it.
 pub(crate) fn truncate(core: &PartitionCore, to: Offset, lossy: bool) -> Result<Offset> {
     let pass = core.lock_maintenance();
     let truncated = truncate_locked(core, &mut core.lock_active(), to, lossy);
@@ -32,7 +33,7 @@ pub(crate) fn truncate(core: &PartitionCore, to: Offset, lossy: bool) -> Result<
     tell(core, truncated)
 }
 
-/// Wakes who waits for what is gone, with no lock held, whether that worked or not.
+/// Wakes the waiters for what is gone, with no lock held, whether the truncation succeeded or not.
 fn tell<T>(core: &PartitionCore, done: Result<(T, Wakes)>) -> Result<T> {
     let done = done.map(|(done, wakes)| {
         wakes.call();
@@ -42,7 +43,7 @@ fn tell<T>(core: &PartitionCore, done: Result<(T, Wakes)>) -> Result<T> {
     done
 }
 
-/// Those who wait for what is gone are failed before anything is appended in its place.
+/// Waiters for what is gone fail before anything is appended in its place.
 fn truncate_locked(core: &PartitionCore, active: &mut Active, to: Offset, lossy: bool) -> Result<(Offset, Wakes)> {
     core.check_writable()?;
     core.finish_roll()?;
@@ -60,25 +61,25 @@ fn truncate_locked(core: &PartitionCore, active: &mut Active, to: Offset, lossy:
         check_relied_on(core, &view, to)?;
     }
     if to < start {
-        // The batch that holds `start` goes, and nothing is left. The log does not end below its start.
+        // The batch that holds `start` is removed, and nothing is left. The log does not end below its start.
         return start_over(core, active, start).map(|wakes| (start, wakes));
     }
-    // From here on what lies below the cut is durable, so that what is missing there after a crash is damage, not a
-    // torn tail: `state` says so.
+    // From here on everything below the cut is durable, and `state` records that. So bytes missing there after a crash
+    // are damage, not a torn tail.
     core.sync_quietly(to)?;
     let held = core.group_commit.hold();
     core.cuts.begin();
     let done = prepare_cut(core, active, &view, to).map(|holders| {
         let done = cut_back(core, active, &held, to, producers, holders);
-        // Half done; opening anew completes it.
+        // The cut is half done. The next open completes it.
         done.inspect_err(|error| core.poison(error))
     });
     core.cuts.end();
     done.flatten().map(|()| (to, core.waiters.truncated(to)))
 }
 
-/// Closes the files that go or are cut. Where somebody has bytes beyond the cut, what is left of that file is copied
-/// first: a disk without room for it is found while nothing has changed.
+/// Closes the files that are removed or cut. If readers hold bytes beyond the cut, the rest of that file is copied
+/// first: a full disk is then found while nothing has changed.
 fn prepare_cut(core: &PartitionCore, active: &mut Active, view: &SegmentList, to: Offset) -> Result<Holders> {
     active.let_go();
     let behind = &view.segments()[view.segments().partition_point(|segment| segment.end() <= to)..];
@@ -89,8 +90,8 @@ fn prepare_cut(core: &PartitionCore, active: &mut Active, view: &SegmentList, to
     prepared.inspect_err(|_| behind.iter().for_each(|segment| segment.end_cut()))
 }
 
-/// Closes the files of segments that go or are cut. Nobody comes to hold more of them, nor of files that are made later
-/// and get the same name and inode. `prepare` may open the first one again.
+/// Closes the files of segments that are removed or cut. No new holds can be taken on them, nor on later files that get
+/// the same name and inode. `prepare` may open the first file again.
 fn close_behind<T>(behind: &[Arc<Segment>], prepare: impl FnOnce() -> T) -> T {
     for segment in behind {
         segment.begin_cut();
@@ -114,8 +115,8 @@ fn copy_if_held(core: &PartitionCore, segment: &Segment, to: Offset) -> Result<H
     Ok(Holders::Readers)
 }
 
-/// Where the log ends once nothing of it reaches beyond `to`, and its producers there. Reads all that the truncation
-/// will have to read below `to`, so that damage is met before anything has changed.
+/// Returns where the log ends once no batch reaches beyond `to`, and the producers at that end. Reads everything that
+/// the truncation must read below `to`, so that damage is found before anything has changed.
 fn what_stays(
     core: &PartitionCore,
     active: &Active,
@@ -132,7 +133,7 @@ fn what_stays(
                 let Some(segment) = view.segments().iter().find(damaged) else { return Err(error) };
                 match cut_point_of(segment, end)?.end {
                     before if before < end => end = before,
-                    // The medium gave other bytes this time.
+                    // The medium returned different bytes this time.
                     _ => return Err(error),
                 }
             }
@@ -141,7 +142,7 @@ fn what_stays(
     }
 }
 
-/// The end of the last batch that lies below `to` whole.
+/// Returns the end of the last batch that is completely below `to`.
 fn cut_below(view: &SegmentList, to: Offset, lossy: bool) -> Result<Offset> {
     let Some(segment) = view.from(to).first().filter(|segment| segment.base() < to) else { return Ok(to) };
     let cut = cut_point_of(segment, to)?;
@@ -157,7 +158,7 @@ fn cut_point_of(segment: &Segment, to: Offset) -> Result<CutPoint> {
         .map_err(|e| e.at_path(&segment.path()))
 }
 
-/// The producers as they were at `end`.
+/// Returns the producers as they were at `end`.
 fn producers_before(core: &PartitionCore, active: &Active, view: &SegmentList, end: Offset) -> Result<Producers> {
     let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
     let snapshots = snapshots(&core.dir)?;
@@ -167,14 +168,14 @@ fn producers_before(core: &PartitionCore, active: &Active, view: &SegmentList, e
     Ok(replay.producers)
 }
 
-/// Compaction removed records because of ones below an offset that is remembered: those stay.
+/// Compaction removed records because of newer ones below a remembered offset. Those newer records must stay.
 fn check_relied_on(core: &PartitionCore, view: &SegmentList, to: Offset) -> Result<()> {
     let relied_on = core.state().max_winner_offset.map_or(Offset::ZERO, |winner| winner + 1);
     if to >= relied_on {
         return Ok(());
     }
-    // The batch that holds it goes whole, or stays whole. Where damage hides which one that is, a segment's end is a
-    // place that no batch reaches over.
+    // The batch that holds the offset is removed or kept as a whole. If damage hides which batch that is, the segment's
+    // end is used: no batch reaches across it.
     let holder = view.from(relied_on).first().filter(|segment| segment.base() < relied_on);
     let lowest = match holder {
         Some(segment) => {
@@ -186,7 +187,7 @@ fn check_relied_on(core: &PartitionCore, view: &SegmentList, to: Offset) -> Resu
     Err(ErrorKind::TruncateBelowCompacted { lowest }.into())
 }
 
-/// Starts over, empty, at `to`: below, within or beyond the log.
+/// Resets the partition, empty, to `to`: below, within or beyond the log.
 pub(crate) fn reset(core: &PartitionCore, to: Offset) -> Result<()> {
     let pass = core.lock_maintenance();
     let reset = reset_locked(core, &mut core.lock_active(), to);
@@ -210,10 +211,10 @@ fn start_over(core: &PartitionCore, active: &mut Active, to: Offset) -> Result<W
         core.redo(Pending::Reset(to), Holders::Partition)?;
         let segment = reopen(&core.dir, to, to, 0)?;
         core.ends.set_log_start(to);
-        // Else what is appended next would be above it one moment, and below it the next.
+        // Otherwise the next append would be above the high watermark at one moment, and below it at the next.
         core.ends.set_high_watermark(to);
         core.lock_leader_epochs().truncate_from_end(Offset::ZERO);
-        // What was replicated is gone, and nothing of what comes is.
+        // The replicated records are gone, and no later record is replicated yet.
         core.ends.set_high_watermark(core.high_watermark().min(to));
         adopt(core, active, &held, vec![segment], Producers::default(), to)?;
         core.ends.set_high_watermark(to);
@@ -237,7 +238,7 @@ fn cut_back(
     core.update_state(|state| {
         state.pending = Pending::Truncate(to);
         state.durable_end = to;
-        // Which snapshot is the newest one below the end is looked for.
+        // `MAX`: the newest snapshot below the end is searched for.
         state.producers_at = (!producers.is_empty()).then_some(Offset::MAX);
         state.high_watermark = state.high_watermark.min(to);
     })?;
@@ -248,7 +249,8 @@ fn cut_back(
         view.segments().iter().filter(|segment| segment.base() < state.active_base).cloned().collect();
     let active_segment = reopen(&core.dir, state.active_base, state.durable_end, state.durable_position)?;
     if !active_segment.is_empty() {
-        // The writer goes on from the largest timestamp of what is left; its age counts on.
+        // The writer continues from the largest timestamp of the remaining batches. The segment's age keeps counting
+        // from its first append.
         active_segment.max_timestamp()?;
         let before = view.segments().iter().find(|segment| segment.base() == state.active_base);
         let first_append_at = before.map_or(Timestamp::NONE, |segment| segment.meta().first_append_at);
@@ -262,7 +264,7 @@ fn cut_back(
     adopt(core, active, held, segments, producers, to)
 }
 
-/// Puts what is left in the place of what was there.
+/// Publishes the remaining segments in place of the old ones.
 fn adopt(
     core: &PartitionCore,
     active: &mut Active,
@@ -273,7 +275,7 @@ fn adopt(
 ) -> Result<()> {
     let last = Arc::clone(segments.last().expect("a partition always has an active segment"));
     core.view.update(|_| Some(SegmentList::new(segments)));
-    // It counted records as dead because of ones that are gone.
+    // The compaction state counted records as dead because of records that are now gone.
     *core.lock_compaction_state() = Default::default();
     held.set_end(end);
     core.give_up_unsynced();
@@ -282,7 +284,7 @@ fn adopt(
     Ok(())
 }
 
-/// The segment that is the active one now.
+/// Opens the segment that is now the active one.
 fn reopen(dir: &Arc<PartitionDir>, base: Offset, end: Offset, len: u64) -> Result<Arc<Segment>> {
     let path = dir.segment_path(base, SegmentFileKind::Log, Suffix::None);
     let info = dir.storage.info(&path).map_err(|e| Error::io(e, &path))?;

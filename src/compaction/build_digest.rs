@@ -1,4 +1,4 @@
-//! Building the digest of a sealed segment: one sequential read of its log, every CRC checked.
+//! Builds the digest of a sealed segment in one sequential read of its log, and checks every CRC.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use super::rewrite::Temporaries;
 use super::sort::Sorter;
 use super::spill::TempFiles;
 
-/// The digest of a segment as it is stored, when it fits the segment.
+/// The stored digest of a segment, if it matches the segment.
 pub(crate) fn stored(segment: &Segment, hasher: &KeyHasher) -> Result<Option<Source>> {
     let path = segment.sidecar_path(SegmentFileKind::Digest);
     let expected = Expected { key_id: hasher.id(), base: segment.base(), end: segment.end(), log_len: segment.len() };
@@ -63,7 +63,7 @@ pub(crate) fn build(
         Ok(Source { path, footer })
     });
     if written.is_err() {
-        // What cannot be removed goes at the next open.
+        // If this fails, the next open removes the file.
         let _ = small_file::remove(&*dir.storage, &temporary);
     }
     written
@@ -103,7 +103,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Writes what was read.
+    /// Writes the digest of what was read.
     fn write(&mut self, path: &Path, subject: DigestSubject, memory: usize) -> Result<DigestFooter> {
         let file = self.storage.open(path, OpenMode::CreateNew).map_err(|e| Error::io(e, path))?;
         let mut writer = DigestWriter::new(file, path, subject, memory);
@@ -140,7 +140,7 @@ impl Builder<'_> {
     }
 }
 
-/// What goes wrong with a batch: its bytes, or something else.
+/// The cause of a failure in a batch: its bytes, or something else.
 enum Trouble {
     Bytes(crate::format::FormatError),
     Other(Error),

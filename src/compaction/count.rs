@@ -1,4 +1,4 @@
-//! Counting the garbage of each segment by one merge of the digests; no log data is read for it.
+//! Counts the garbage of each segment with one merge of the digests. No log data is read.
 
 use super::merge::{Found, Merge, Source, offset};
 use super::tombstones::{TombstoneRule, Verdict};
@@ -6,8 +6,8 @@ use crate::compaction::plan::{Garbage, SegmentSummary};
 use crate::error::Result;
 use crate::offset::Timestamp;
 
-/// Counts what is garbage in each of the merged segments, given in the same order. What a segment's own digest tells
-/// does not count here: see [`SegmentSummary`].
+/// Counts the garbage in each of the merged segments, given in the same order. Garbage that a segment's own digest
+/// shows does not count here: see [`SegmentSummary`].
 pub(crate) fn count_garbage(
     merge: Merge<'_>,
     segments: &[&SegmentSummary],
@@ -41,12 +41,12 @@ pub(crate) fn count_garbage(
     Ok(garbage)
 }
 
-/// Dead records of a segment.
+/// The dead records of a segment.
 #[derive(Clone, Copy, Debug)]
 struct Dead {
     records: u64,
     bytes: u64,
-    /// A newer record came at this time, or later.
+    /// The earliest time at which a newer record may have come.
     since: i64,
     first_append_at: i64,
 }
@@ -56,8 +56,8 @@ impl Dead {
         Dead { records: 0, bytes: 0, since: i64::MAX, first_append_at: first_append_at.as_millis() }
     }
 
-    /// Counts a record if it is dead. Whether it is cannot be foreseen, so there is no branch. It is garbage since the
-    /// newer one was appended, and that was no earlier than the first append to the newer one's segment.
+    /// Counts a record if it is dead. The branch would be unpredictable, so there is none. A record is garbage since
+    /// the newer one was appended, which was no earlier than the first append to the newer one's segment.
     #[inline]
     fn add(&mut self, record: &Found, is_dead: bool, since: i64) {
         self.records += u64::from(is_dead);
@@ -66,7 +66,7 @@ impl Dead {
     }
 }
 
-/// What tombstones wait for.
+/// The counts of tombstones by what they wait for.
 struct Tombstones<'a> {
     sources: &'a [Source],
     segments: &'a [&'a SegmentSummary],
@@ -75,7 +75,7 @@ struct Tombstones<'a> {
 }
 
 impl Tombstones<'_> {
-    /// Counts the record number `at`, a tombstone that is the latest record of its key.
+    /// Counts record number `at`, a tombstone that is the latest record of its key.
     #[cold]
     fn count(&mut self, records: &[Found], at: usize) {
         let latest = &records[at];

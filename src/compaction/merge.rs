@@ -1,9 +1,9 @@
-//! Bringing the digests of many segments together, key by key.
+//! Merges the digests of many segments, key by key.
 //!
-//! Hashes are evenly spread over all digests alike, so the merge goes through the space of hashes slice by slice: of
-//! each digest it reads the few entries that lie in the slice, sorts them all, and shows the records of one key after
-//! the other. A slice is as wide as fits the memory. There is no limit to the number of digests, no cascade and no
-//! temporary file; each digest is read once, but for the blocks at the edges of slices.
+//! Hashes are spread evenly over all digests. So the merge goes through the hash space slice by slice. It reads the few
+//! entries of each digest that lie in the slice, sorts them all, and passes on the records of one key after the other.
+//! A slice is as wide as the memory allows. There is no limit to the number of digests, no cascade and no temporary
+//! file. Each digest is read once, except for the blocks at the edges of slices.
 
 use std::path::PathBuf;
 
@@ -14,11 +14,11 @@ use crate::offset::Offset;
 use crate::segment::digest_file::DigestReader;
 use crate::storage::Storage;
 
-/// The most that is read at a time.
+/// The most bytes read at a time.
 const PIECE_MAX: usize = 1 << 20;
-/// Entries of a slice that is sorted within the processor's cache.
+/// The number of entries in a slice that can be sorted within the processor's cache.
 const SLICE_CACHED: usize = 1 << 14;
-/// Entries of one digest in a slice, at least: so many that the blocks at the edges do not matter.
+/// The least number of entries of one digest in a slice, so that the blocks at the edges cost little.
 const SLICE_OF_DIGEST: usize = 1 << 10;
 
 /// A digest to be merged.
@@ -32,22 +32,22 @@ pub(crate) struct Source {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Found {
     hash: KeyHash,
-    /// The number of its segment among those that are merged.
+    /// The index of its segment among the merged ones.
     pub(crate) source: u32,
-    /// Its offset, less the segment's base.
+    /// Its offset relative to the segment's base.
     pub(crate) delta: u32,
     pub(crate) tombstone: bool,
     pub(crate) record_bytes: u32,
 }
 
 impl Found {
-    /// Whether the other one is of the same key.
+    /// Whether the other one has the same key.
     #[inline]
     pub(crate) fn is_same_key(&self, other: &Found) -> bool {
         self.hash == other.hash
     }
 
-    /// The same as an entry of another segment's digest, where it lies `delta` behind the base.
+    /// Makes an entry for another segment's digest, where it lies `delta` behind the base.
     #[inline]
     pub(crate) fn entry(&self, delta: u32) -> DigestEntry {
         DigestEntry::new(self.hash, delta, self.tombstone, self.record_bytes)
@@ -61,22 +61,22 @@ impl Hashed for Found {
     }
 }
 
-/// The memory and the open files that a merge may take.
+/// The memory and the number of open files that a merge may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MergeBudget {
-    /// Bytes. At least one entry of each digest and a block are held, however few it is.
+    /// Bytes. A merge holds at least one entry of each digest and a block, however few bytes this is.
     pub(crate) memory: usize,
-    /// Digests that are kept open. The others are opened for each slice.
+    /// The number of digests that stay open. The others are opened for each slice.
     pub(crate) files: usize,
 }
 
-/// A merge of the digests of segments that follow each other.
+/// A merge of the digests of consecutive segments.
 pub(crate) struct Merge<'a> {
     storage: &'a dyn Storage,
     sources: &'a [Source],
     files: usize,
     readers: Vec<Option<DigestReader>>,
-    /// Of each digest, how many entries have been merged.
+    /// The number of entries of each digest that have been merged.
     merged: Vec<u64>,
     /// The most entries in a slice.
     capacity: usize,
@@ -87,7 +87,7 @@ pub(crate) struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    /// The sources are in the order of their offsets.
+    /// Creates a merge. The sources must be in the order of their offsets.
     pub(crate) fn new(storage: &'a dyn Storage, sources: &'a [Source], budget: MergeBudget) -> Merge<'a> {
         let ends = sources.windows(2).all(|pair| pair[0].footer.subject.end <= pair[1].footer.subject.base);
         assert!(ends, "segments come in order");
@@ -108,15 +108,15 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// What is merged.
+    /// The merged digests.
     pub(crate) fn sources(&self) -> &'a [Source] {
         self.sources
     }
 
-    /// Calls `visit` with the records of some keys, until all have been shown: of each key the last record in each
-    /// segment, in the order of their offsets. The keys come in the order of their hashes.
+    /// Calls `visit` with the records of some keys, until it has passed on all. For each key these are its last record
+    /// in each segment, in offset order. The keys come in hash order.
     ///
-    /// A digest that turns out to be damaged is [`Corrupt`](crate::ErrorKind::Corrupt), with its path.
+    /// A damaged digest is reported as [`Corrupt`](crate::ErrorKind::Corrupt), with its path.
     pub(crate) fn run(mut self, mut visit: impl FnMut(&[Found]) -> Result<()>) -> Result<()> {
         let mut first = 0;
         loop {
@@ -139,19 +139,20 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Of each digest, how many entries are still to come.
+    /// The number of entries of each digest still to come.
     fn left(&self) -> impl Iterator<Item = u64> + '_ {
         self.sources.iter().zip(&self.merged).map(|(source, merged)| source.footer.counts.keys - merged)
     }
 
-    /// Collects all entries with hashes from `first` to where it returns, as far as the upper half goes.
+    /// Collects all entries whose hash, by its upper half, lies between `first` and the returned value.
     fn fill_slice(&mut self, first: u64, left: u64) -> Result<u64> {
         let wanted = SLICE_CACHED.max(self.sources.len() * SLICE_OF_DIGEST).min(self.capacity / 8 * 7).max(1);
         let mut last = part_of(first, u64::MAX, wanted as u64, left);
         self.slice.clear();
         for source in 0..self.sources.len() {
             while !self.collect(source, first, last)? {
-                // Nothing more is read before it fits: hashes that are not spread would fill the memory block by block.
+                // Narrow the slice before reading more: hashes that are not evenly spread would fill the memory block
+                // by block.
                 while self.slice.len() > self.capacity && last > first {
                     last = first.midpoint(last);
                     self.narrow(last);
@@ -161,7 +162,7 @@ impl<'a> Merge<'a> {
         Ok(last)
     }
 
-    /// Gives back what lies behind `last`.
+    /// Gives back the entries behind `last`.
     fn narrow(&mut self, last: u64) {
         self.slice.retain(|found| {
             let stays = found.hash.high <= last;
@@ -170,7 +171,7 @@ impl<'a> Merge<'a> {
         });
     }
 
-    /// Adds the entries of one digest to the slice; `false` when the slice has to be narrower.
+    /// Adds the entries of one digest to the slice. Returns `false` if the slice must become narrower.
     fn collect(&mut self, source: usize, first: u64, last: u64) -> Result<bool> {
         let Source { footer, .. } = &self.sources[source];
         let keys = footer.counts.keys;
@@ -216,7 +217,7 @@ impl<'a> Merge<'a> {
         if source < self.files {
             self.readers[source] = Some(reader);
         }
-        // A slice of one hash, as far as its upper half goes, holds an entry or two of each digest.
+        // A slice of a single upper half holds only an entry or two of each digest.
         Ok(self.slice.len() <= self.capacity || last == first)
     }
 }
@@ -228,7 +229,7 @@ fn take_reader(storage: &dyn Storage, source: &Source, kept: &mut Option<DigestR
     }
 }
 
-/// Where a part of the range from `first` to `last` ends that is `wanted` of `all`.
+/// Returns where a part of the range from `first` to `last` ends that holds `wanted` of `all` entries.
 fn part_of(first: u64, last: u64, wanted: u64, all: u64) -> u64 {
     if wanted >= all {
         return last;
@@ -236,7 +237,7 @@ fn part_of(first: u64, last: u64, wanted: u64, all: u64) -> u64 {
     first + (u128::from(last - first) * u128::from(wanted) / u128::from(all)) as u64
 }
 
-/// How many of so many entries with hashes of `first` and above have one up to `last`, or a few more.
+/// Estimates how many of the entries with hashes from `first` on have one up to `last`, or a few more.
 fn expected(first: u64, last: u64, entries: u64) -> u64 {
     let share = u128::from(last - first) * u128::from(entries) / (u128::from(u64::MAX - first) + 1);
     (share as u64).saturating_add((share as u64).isqrt()).min(entries)

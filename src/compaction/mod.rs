@@ -1,17 +1,17 @@
-//! Compaction: of the records of each key the latest stays, and the cost follows the garbage, not the log.
+//! Compaction keeps only the latest record of each key. Its cost follows the garbage, not the size of the log.
 //!
-//! 1. Each sealed segment below the cleaning bound gets a [digest](crate::format::digest), once: one sequential read of
-//!    its log, the hashes of its keys [sorted](sort) in fixed memory.
+//! 1. Each sealed segment below the cleaning bound gets a [digest](crate::format::digest), once. This takes one
+//! sequential read of its log, and the hashes of its keys are [sorted](sort) in fixed memory.
 //! 2. A [merge](mod@merge) of the digests finds the latest record of every key, and [counts](count) the dead records of
-//!    each segment. No log data is read.
-//! 3. A [plan](mod@plan), which is a pure function of these counts, chooses what to rewrite and leaves all else alone.
-//! 4. A second merge finds the [survivors](mod@survivors) of what was chosen: their offsets, for the rewrite, and their
-//!    entries, which are the digests of its output.
-//! 5. The chosen segments are read once more and written without what is dead.
+//! each segment. No log data is read.
+//! 3. A [plan](mod@plan), a pure function of these counts, chooses what to rewrite. It leaves everything else alone.
+//! 4. A second merge finds the [survivors](mod@survivors) of the chosen segments: their offsets, for the rewrite, and
+//! their entries, which become the digests of its output.
+//! 5. The chosen segments are read once more and written without their dead records.
 //!
-//! So log data is read at most twice and written at most once, however many keys there are. What does not fit the
-//! memory is [divided](spill) by its hash or offset on the way to a temporary file, so that it comes back in pieces
-//! that do: the cost is linear.
+//! So log data is read at most twice and written at most once, however many keys there are. Data that does not fit the
+//! memory is [divided](spill) by hash or offset on its way to a temporary file, so that it comes back in pieces that
+//! fit. The cost is linear.
 
 use std::time::Duration;
 
@@ -37,33 +37,33 @@ pub(crate) mod survivors;
 mod testing;
 pub(crate) mod tombstones;
 
-/// What a compaction is to do.
+/// How much a compaction does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum CompactMode {
-    /// What is due by the topic's configuration.
+    /// Compacts what is due by the topic's configuration.
     #[default]
     Due,
-    /// The same, but the active segment is sealed first, so that everything appended so far can be compacted.
+    /// The same, but seals the active segment first, so that everything appended so far can be compacted.
     Full,
 }
 
-/// How a compaction is to be done.
+/// The settings of one compaction run.
 #[derive(Clone, Copy)]
 pub(crate) struct Order<'a> {
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) memory: &'a Memory,
     pub(crate) now: Timestamp,
     pub(crate) mode: CompactMode,
-    /// Asked at each stop, which is after each segment that was read for a digest and after each group: whether to
-    /// leave the rest for later. It is told how long it took to prepare what is done from then on.
+    /// Asked at each stop whether to leave the rest for later. A stop follows each segment that was read for a digest
+    /// and each group. The argument is how long preparing the work from then on has taken.
     pub(crate) is_over: &'a dyn Fn(Duration) -> bool,
-    /// What is done then, before this goes on with the rest. `None`: the rest is left for another turn.
+    /// Called at such a stop before the run continues with the rest. `None`: the rest is left for another turn.
     pub(crate) between: Option<&'a dyn Fn()>,
 }
 
-/// The memory of one compaction. Each step has all of it, as the ones before have given theirs back.
+/// The memory of one compaction. Each step may use all of it, because earlier steps have freed theirs.
 ///
-/// However little it is, a step takes what it needs to go on in pieces of a few kilobytes, which is up to 2 MiB.
+/// However small it is, a step takes what it needs to proceed in pieces of a few kilobytes, which is up to 2 MiB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Memory {
     bytes: usize,
@@ -71,27 +71,27 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// So many bytes, and files open at a time.
+    /// Allows this many bytes, and this many files open at a time.
     pub(crate) fn new(bytes: usize, files: usize) -> Memory {
         Memory { bytes, files }
     }
 
-    /// For sorting the keys of a segment.
+    /// The memory for sorting the keys of a segment.
     pub(crate) fn sort(&self) -> sort::SortMemory {
         sort::SortMemory::new(self.bytes)
     }
 
-    /// For what is written of a digest.
+    /// The memory for writing a digest.
     pub(crate) fn digest_writer(&self) -> usize {
         (self.bytes / 16).clamp(DigestBlocks::LEN, 1 << 20)
     }
 
-    /// For the merge that counts.
+    /// The memory for the merge that counts.
     pub(crate) fn count(&self) -> merge::MergeBudget {
         self.merge(self.bytes)
     }
 
-    /// For the merge that finds the survivors, and for these.
+    /// The memory for the merge that finds the survivors, and for the survivors themselves.
     pub(crate) fn survivors(&self) -> (merge::MergeBudget, survivors::SurvivorMemory) {
         (self.merge(self.bytes / 8 * 3), survivors::SurvivorMemory::new(self.bytes / 8 * 5))
     }

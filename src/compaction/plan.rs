@@ -1,18 +1,19 @@
-//! Deciding what to compact: a pure function of what is known of the segments.
+//! Decides what to compact: a pure function of the segments' metadata and counts.
 //!
 //! A segment is rewritten when
 //!
 //! - more than `min_cleanable_dirty_ratio` of its record bytes are garbage: superseded by a record in the same segment
 //!   or in a later one, aborted, or without a key;
-//! - some of its garbage is older than `max_compaction_lag`, by the wall time at which newer records of the keys came;
-//! - it has tombstones that may go, or older records of the keys that these delete;
-//! - it has markers of transactions of which nothing is left, and these may go, or are to get a horizon: that waits for
-//!   `delete_retention`, in which the segment may be rewritten for another reason;
-//! - it is small beside its neighbours: segments are put together as long as none that has to be read for no other
-//!   reason makes up more than half of the result, so a record is moved a logarithmic number of times at most.
+//! - some of its garbage is older than `max_compaction_lag`, by the wall time at which the newer records of the keys
+//!   came;
+//! - it has tombstones that may be removed, or older records of the keys that these delete;
+//! - it has transaction markers without any remaining batches, and these may be removed or are to get a horizon. The
+//!   horizon waits for `delete_retention`, during which the segment may be rewritten for another reason;
+//! - it is small compared with its neighbours. Segments are merged only while no segment that is read for its size
+//!   alone makes up more than half of the result. So a record is moved at most a logarithmic number of times.
 //!
-//! All others are left alone and not read. Only segments that end at or below the bound, and have a digest, are looked
-//! at. When the plan is carried out, another one with nothing new finds nothing to do.
+//! All other segments are left alone and not read. Only segments that end at or below the bound and have a digest are
+//! considered. Once the plan is carried out, a new plan without new data finds nothing to do.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -21,89 +22,90 @@ use crate::format::BATCH_HEADER_LEN;
 use crate::format::digest::{DigestCounts, DigestEntry, Horizon, MarkerHorizon};
 use crate::offset::{Offset, Timestamp};
 
-/// A marker becomes longer by so many bytes, at most, when it gets a horizon: its timestamp counts from that then.
+/// The most bytes by which a marker grows when it gets a horizon, because its timestamp then counts from that horizon.
 const HORIZON_MAX: u64 = 9;
 
-/// What a plan knows of a sealed segment.
+/// The input of a plan for one sealed segment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentSummary {
     pub(crate) base: Offset,
     pub(crate) end: Offset,
-    /// Bytes of its `.log`.
+    /// The size of its `.log`, in bytes.
     pub(crate) bytes: u64,
-    /// Bytes of its larger index.
+    /// The size of its larger index, in bytes.
     pub(crate) index_bytes: u64,
-    /// The wall time of its first append; [`Timestamp::NONE`] where nobody knows, which counts as long ago.
+    /// The wall time of its first append. [`Timestamp::NONE`] means unknown and counts as long ago.
     pub(crate) first_append_at: Timestamp,
-    /// What its digest counts; `None` while it has no valid one.
+    /// The counts of its digest; `None` while it has no valid one.
     pub(crate) counts: Option<DigestCounts>,
     /// The horizons of its tombstones.
     pub(crate) horizons: Vec<Horizon>,
-    /// What may become of its markers; nothing where that cannot be told.
+    /// The state of its markers; empty where that cannot be determined.
     pub(crate) markers: MarkerSummary,
 }
 
-/// The markers of a segment of whose transactions nothing is left.
+/// The markers in a segment whose transactions have no batches left.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct MarkerSummary {
-    /// The horizons that some of them have, the earliest first.
+    /// The existing horizons, the earliest first.
     pub(crate) horizons: Vec<MarkerHorizon>,
-    /// Since when there are some without a horizon.
+    /// Since when some of them have had no horizon.
     pub(crate) without_since: Option<Timestamp>,
 }
 
-/// The garbage of a segment that no one sees who looks at it alone.
+/// The garbage of a segment that only a comparison with other segments shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Garbage {
-    /// Records whose keys have a newer one in a later segment; of each key the last one in this segment counts.
+    /// Records whose keys have a newer record in a later segment. Only the last record of each key in this segment
+    /// counts.
     pub(crate) dead_records: u64,
     /// Their bytes, uncompressed.
     pub(crate) dead_bytes: u64,
     /// The earliest time at which one of the newer records may have come.
     pub(crate) since: Option<Timestamp>,
-    /// Tombstones that may go now.
+    /// The number of tombstones that may be removed now.
     pub(crate) expired: u64,
-    /// Whether it has older records of keys whose tombstones may go now.
+    /// Whether it has older records of keys whose tombstones may be removed now.
     pub(crate) joins: bool,
-    /// The earliest time at which other tombstones may go.
+    /// The earliest time at which other tombstones may be removed.
     pub(crate) next_horizon: Option<Timestamp>,
-    /// Tombstones that could go, but for a reader that has not passed them.
+    /// Tombstones that could be removed, but a reader has not passed them.
     pub(crate) held: u64,
-    /// Tombstones that could go, but for a segment without a digest.
+    /// Tombstones that could be removed, but a segment has no digest.
     pub(crate) pinned: u64,
 }
 
 /// Why a segment is rewritten: the first that applies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Reason {
-    /// Too much of it is garbage.
+    /// Too large a share of it is garbage.
     Garbage,
     /// Some of its garbage is too old.
     Lag,
-    /// It has tombstones that may go.
+    /// It has tombstones that may be removed.
     Tombstones,
-    /// It has older records of keys whose tombstones may go.
+    /// It has older records of keys whose tombstones may be removed.
     Joins,
-    /// It has markers that may go, or that are to get a horizon.
+    /// It has markers that may be removed, or that are to get a horizon.
     Markers,
-    /// It is small beside its neighbours.
+    /// It is small compared with its neighbours.
     Small,
 }
 
-/// Segments that follow each other and become one.
+/// Consecutive segments that become one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Group {
-    /// Their numbers.
+    /// The indexes of these segments.
     pub(crate) segments: Range<usize>,
     pub(crate) base: Offset,
     pub(crate) end: Offset,
-    /// Bytes of the result, about.
+    /// The approximate size of the result, in bytes.
     pub(crate) expected_bytes: u64,
-    /// Why, for each of them.
+    /// The reason for each of them.
     pub(crate) reasons: Vec<Reason>,
 }
 
-/// What the plan goes by.
+/// The rules that a plan follows.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct PlanRules {
     pub(crate) now: Timestamp,
@@ -113,21 +115,21 @@ pub(crate) struct PlanRules {
     pub(crate) max_compaction_lag: Option<Duration>,
     pub(crate) segment_bytes: u64,
     pub(crate) segment_index_bytes: u64,
-    /// Tombstones and markers from here on stay: a reader stands here, or it is the bound.
+    /// Tombstones and markers from here on stay, because a reader stands here, or because it is the bound.
     pub(crate) floor: Offset,
     pub(crate) delete_retention: Duration,
-    /// When readers that hold tombstones do so no longer.
+    /// When readers stop holding back tombstones.
     pub(crate) held_until: Option<Timestamp>,
 }
 
-/// What the markers of a segment wait for.
+/// What the markers of a segment are due for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct MarkersDue {
-    /// Some may go, or are to get a horizon.
+    /// Some may be removed now, or are to get a horizon.
     pub(crate) now: bool,
-    /// Some could go, but for a reader that has not passed them.
+    /// Some could be removed, but a reader has not passed them.
     pub(crate) held: bool,
-    /// When others may.
+    /// When others become due.
     next: Option<Timestamp>,
 }
 
@@ -147,17 +149,17 @@ impl MarkersDue {
     }
 }
 
-/// What is to be done.
+/// The work to be done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Plan {
-    /// In the order of their offsets, in which they are to be carried out.
+    /// In the order of their offsets. They must be carried out in this order.
     pub(crate) groups: Vec<Group>,
-    /// When there is more to do, if no record comes.
+    /// When there is more to do, even if no record comes.
     pub(crate) next_deadline: Option<Timestamp>,
 }
 
-/// Decides what to compact. `garbage` is that of each segment; what it says of one that is not to be looked at does not
-/// matter.
+/// Decides what to compact. `garbage` holds one entry for each segment. Entries of segments that are not considered are
+/// ignored.
 pub(crate) fn plan(segments: &[SegmentSummary], garbage: &[Garbage], rules: &PlanRules) -> Plan {
     assert_eq!(segments.len(), garbage.len(), "the garbage of each segment");
     let mut items = Vec::new();
@@ -180,11 +182,11 @@ pub(crate) fn plan(segments: &[SegmentSummary], garbage: &[Garbage], rules: &Pla
     Plan { groups, next_deadline }
 }
 
-/// What the garbage can be by now, at most, when some segments came since it was counted: `None` stands for those. A
-/// plan with it that finds nothing to do needs no counting.
+/// The most garbage possible by now, if segments came after the last count. `None` stands for such a segment. If a plan
+/// with this upper bound finds nothing to do, no count is needed.
 pub(crate) fn could_be(segments: &[SegmentSummary], counted: &[Option<Garbage>], now: Timestamp) -> Vec<Garbage> {
     assert_eq!(segments.len(), counted.len(), "each segment, counted or not");
-    // Each key of a new segment supersedes one record below it, of average size.
+    // Each key of a new segment supersedes at most one record below it, of average size.
     let mut new_keys = 0;
     let mut new_since: Option<Timestamp> = None;
     let mut garbage: Vec<Garbage> = Vec::with_capacity(segments.len());
@@ -231,12 +233,12 @@ fn reason(segment: &SegmentSummary, counts: &DigestCounts, garbage: &Garbage, ru
     }
 }
 
-/// Bytes of records that may go.
+/// The bytes of records that may be removed.
 fn dead_bytes(counts: &DigestCounts, garbage: &Garbage) -> u64 {
     counts.record_bytes - counts.key_bytes + garbage.dead_bytes.min(counts.key_bytes)
 }
 
-/// When the oldest garbage of a segment has to be gone.
+/// When the oldest garbage of a segment must be removed.
 fn lag_deadline(
     segment: &SegmentSummary,
     counts: &DigestCounts,
@@ -245,20 +247,20 @@ fn lag_deadline(
 ) -> Option<Timestamp> {
     let lag = rules.max_compaction_lag?;
     let inside = (counts.records > counts.keys).then_some(segment.first_append_at);
-    // A clock that was ahead does not put it off for longer than the lag.
+    // A clock that was ahead does not delay this by more than the lag.
     inside.into_iter().chain(garbage.since).min().map(|since| since.min(rules.now).plus(lag))
 }
 
-/// Segments that are to become one, or one that may be left alone.
+/// Segments that are to become one, or a single one that may be left alone.
 #[derive(Clone, Debug)]
 struct Item {
     segments: Range<usize>,
     base: Offset,
     end: Offset,
-    /// Bytes of what is left when its garbage is gone.
+    /// The bytes that remain without its garbage.
     bytes: u64,
     index_bytes: u64,
-    /// Bytes of the largest segment that nothing but its size speaks for.
+    /// The size of the largest segment that is included only for its size, in bytes.
     largest_left_alone: u64,
     reasons: Vec<Option<Reason>>,
 }
@@ -294,14 +296,14 @@ impl Item {
     }
 }
 
-/// About as much as a segment has left without its garbage, rather more than less: a batch keeps its header for as long
-/// as it keeps a record.
+/// Estimates what remains of a segment without its garbage, and rather too much than too little. A batch keeps its
+/// header as long as it keeps a record.
 fn bytes_without_garbage(bytes: u64, counts: &DigestCounts, garbage: &Garbage) -> u64 {
     let dead = dead_bytes(counts, garbage);
     if dead == 0 {
         return bytes;
     }
-    // Control batches may all stay, and each get a horizon.
+    // All control batches may stay, and each may get a horizon.
     let controls = counts.control_bytes.saturating_add(counts.control_batches.saturating_mul(HORIZON_MAX)).min(bytes);
     let data = counts.batches - counts.control_batches;
     let header = BATCH_HEADER_LEN as u64;
@@ -314,7 +316,7 @@ fn bytes_without_garbage(bytes: u64, counts: &DigestCounts, garbage: &Garbage) -
     (live as u64).saturating_add(left_headers).saturating_add(controls).min(bytes)
 }
 
-/// Puts neighbours together wherever the rules allow it; `None` where they allow it nowhere.
+/// Merges neighbours wherever the rules allow it. Returns `None` if they allow it nowhere.
 fn join(items: &[Item], rules: &PlanRules) -> Option<Vec<Item>> {
     let mut joined: Vec<Item> = Vec::with_capacity(items.len());
     let mut start = 0;
@@ -327,7 +329,7 @@ fn join(items: &[Item], rules: &PlanRules) -> Option<Vec<Item>> {
             item.bytes += next.bytes;
             item.index_bytes += next.index_bytes;
             item.reasons.extend_from_slice(&next.reasons);
-            // What is rewritten anyway does not speak against a further neighbour.
+            // A segment that is rewritten anyway does not count against a further neighbour.
             item.largest_left_alone = 0;
         }
         joined.push(item);
@@ -336,7 +338,7 @@ fn join(items: &[Item], rules: &PlanRules) -> Option<Vec<Item>> {
     (joined.len() < items.len()).then_some(joined)
 }
 
-/// How many of the first items become one: as many as may, two at least.
+/// How many of the first items become one: as many as allowed, and at least two.
 fn longest_join(items: &[Item], rules: &PlanRules) -> Option<usize> {
     let first = items.first()?;
     let (mut bytes, mut index_bytes, mut largest, mut next) = (0u64, 0u64, 0, first.segments.start);

@@ -1,9 +1,9 @@
-//! Writing a group of segments anew, without what is dead in them.
+//! Rewrites a group of segments without their dead records.
 //!
-//! Batches whose records all stay are copied as they are, in long runs. One that loses records keeps its offsets,
+//! Batches whose records all stay are copied as they are, in long runs. A batch that loses records keeps its offsets,
 //! timestamps, codec and producer. The last batch of the group stays in any case, empty if need be, so that the chain
-//! of segments has no hole; and so does the last batch of each known producer. The CRC of everything that is read is
-//! checked, so damage never gets a new one.
+//! of segments has no hole. So does the last batch of each known producer. The CRC of everything that is read is
+//! checked, so damage never gets a new CRC.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -35,16 +35,16 @@ use crate::format::digest::Horizon;
 
 /// Output is written in pieces of this size.
 const PIECE: usize = 1 << 20;
-/// Output is sent to the medium in pieces of this size, while the next one is made: the sync at the end is short, and
-/// no more than two pieces wait for it.
+/// Output is sent to the medium in pieces of this size while the next one is made. So the sync at the end is short: at
+/// most two pieces wait for it.
 const WRITE_OUT: u64 = 4 << 20;
-/// Positions in indexes are 32-bit, in Kafka signed.
+/// The largest output: positions in indexes are 32-bit, and signed in Kafka.
 const LEN_MAX: u64 = i32::MAX as u64;
 
 /// Hands out names of temporary files that this process has not used before.
 pub(crate) struct Temporaries<'a> {
     dir: &'a PartitionDir,
-    /// Each number is given once, and says nothing of anything else.
+    /// Each number is handed out once. The counter synchronizes nothing else.
     counter: &'a AtomicU64,
 }
 
@@ -53,7 +53,7 @@ impl<'a> Temporaries<'a> {
         Temporaries { dir, counter }
     }
 
-    /// A path that no file has; it would be removed when the log is opened.
+    /// Returns a path that no file has. A leftover there is removed when the log is opened.
     pub(crate) fn path(&self, base: Offset, kind: SegmentFileKind) -> PathBuf {
         self.path_of(base, kind, self.next())
     }
@@ -67,22 +67,22 @@ impl<'a> Temporaries<'a> {
     }
 }
 
-/// What a rewrite goes by, the same for all groups of a pass.
+/// The rules of a rewrite, the same for all groups of a pass.
 pub(crate) struct Rules<'a> {
-    /// How many bytes of the log lie between two index entries of an output.
+    /// The number of log bytes between two index entries of an output.
     pub(crate) index_interval: u64,
-    /// Everything that is read and written goes through it.
+    /// All reads and writes go through it.
     pub(crate) storage: &'a Throttled,
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) memory: &'a Memory,
     pub(crate) tombstones: &'a TombstoneRule,
-    /// The horizon of markers whose transactions lose the last of what was left of them.
+    /// The horizon of markers whose transactions lose their last batches in this pass.
     pub(crate) marker_horizon: Timestamp,
     pub(crate) last_batches: &'a LastBatches,
     pub(crate) temporaries: &'a Temporaries<'a>,
 }
 
-/// A segment of the group, with what is known of it.
+/// A segment of the group and what the rewrite needs to know about it.
 pub(crate) struct Input<'a> {
     pub(crate) segment: &'a Arc<Segment>,
     pub(crate) horizons: &'a [Horizon],
@@ -91,18 +91,18 @@ pub(crate) struct Input<'a> {
     pub(crate) entries: Vec<AbortedTxn>,
 }
 
-/// What became of a group.
+/// The result of rewriting a group.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) segment: Replacement,
-    /// The highest abort marker that records were removed for.
+    /// The highest abort marker that caused records to be removed.
     pub(crate) highest_abort: Option<Offset>,
-    /// From when on the first of its markers may go.
+    /// When the first of its markers may be removed.
     pub(crate) markers_go: Option<Timestamp>,
     pub(crate) bytes_read: u64,
 }
 
-/// Writes one group. `group` is its number among the survivors' groups.
+/// Rewrites one group. `group` is its index among the survivors' groups.
 pub(crate) fn rewrite(
     rules: &Rules<'_>,
     inputs: &[Input<'_>],
@@ -128,7 +128,7 @@ pub(crate) fn rewrite(
     written
 }
 
-/// Removes what a rewrite that failed has left; what cannot be removed goes at the next open.
+/// Removes the files of a failed rewrite. Files that cannot be removed now are removed at the next open.
 fn discard(rules: &Rules<'_>, base: Offset, number: u64) {
     for kind in SegmentFileKind::ALL {
         let _ = small_file::remove(&*rules.temporaries.dir.storage, &rules.temporaries.path_of(base, kind, number));
@@ -142,7 +142,7 @@ struct Writer {
     path: PathBuf,
     file: Arc<dyn File>,
     buffer: Vec<u8>,
-    /// Bytes written, without the buffer.
+    /// The number of bytes written, without the buffer.
     written: u64,
     /// The last piece that was sent to the medium.
     sent: Range<u64>,
@@ -184,7 +184,7 @@ impl Writer {
         })
     }
 
-    /// Reads one segment of the group and writes what stays of it.
+    /// Reads one segment of the group and writes the part that stays.
     fn take(
         &mut self,
         rules: &Rules<'_>,
@@ -245,8 +245,8 @@ impl Writer {
         }
     }
 
-    /// A control batch stays while batches of its transaction do, and then until its horizon, which it gets when the
-    /// last of these go.
+    /// Writes or drops a control batch. It stays while batches of its transaction stay, and then until its horizon. It
+    /// gets that horizon when the last of these batches are removed.
     fn marker(
         &mut self,
         rules: &Rules<'_>,
@@ -267,7 +267,7 @@ impl Writer {
             (MarkerFate::Superfluous, Some(at)) if rules.tombstones.lets_go(at, header.base_offset) => {
                 return self.emptied(rules, filter, header);
             }
-            // One that another hand gave it does not count.
+            // A horizon that another program gave it does not count.
             (MarkerFate::Needed, _) => None,
             (MarkerFate::Parting | MarkerFate::Superfluous, None) => Some(rules.marker_horizon),
             (_, at) => at,
@@ -280,7 +280,8 @@ impl Writer {
         self.note(filter, start)
     }
 
-    /// Nothing is left of a batch: it stays, empty, where it is the last of its producer or of the group.
+    /// Handles a batch of which nothing is left. It stays, empty, if it is the last batch of its producer or of the
+    /// group.
     fn emptied(&mut self, rules: &Rules<'_>, filter: &mut TransactionFilter, header: &BatchHeader) -> Result<()> {
         let of_producer = rules.last_batches.contains(header);
         if !of_producer && header.next_offset() != self.end {
@@ -298,7 +299,7 @@ impl Writer {
         self.note(filter, start)
     }
 
-    /// Takes note of the batch at the end of the buffer, and writes that when it is full.
+    /// Records the batch at the end of the buffer, and writes the buffer when it is full.
     fn note(&mut self, filter: &mut TransactionFilter, start: usize) -> Result<()> {
         let bytes = self.buffer.get(start..).unwrap_or_default();
         let batch = BatchView::parse(bytes).expect("what was written is a batch");
@@ -359,7 +360,7 @@ impl Writer {
             (SegmentFileKind::TimeIndex, &self.times),
             (SegmentFileKind::TxnIndex, &self.aborted),
         ] {
-            // Kafka makes a transaction index only where a transaction aborts.
+            // Kafka creates a transaction index only where a transaction aborts.
             if kind != SegmentFileKind::TxnIndex || !bytes.is_empty() {
                 let path = rules.temporaries.path_of(self.base, kind, self.number);
                 small_file::write_new(storage, &path, bytes)?;

@@ -1,5 +1,5 @@
-//! What compaction remembers of a partition between passes, and whether there is work by that. Losing it costs a look at
-//! the digests, or a count.
+//! The compaction state that a partition keeps between passes, and whether it shows work to do. Losing it costs reading
+//! the digests again, or a new count.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,35 +14,35 @@ use crate::segment::list::SegmentList;
 
 use super::plan::{Garbage, Group, SegmentSummary};
 
-/// What is remembered of a partition.
+/// The compaction state of a partition.
 #[derive(Debug, Default)]
 pub(crate) struct CompactionState {
-    /// By base and end of the segment.
+    /// The garbage by base and end of the segment.
     garbage: BTreeMap<(Offset, Offset), Garbage>,
     planned: Option<Planned>,
-    /// What the last plan chose and was not carried out yet.
+    /// The groups of the last plan that were not carried out yet.
     rest: Vec<Group>,
-    /// The end of the first segment with a tombstone that only a reader keeps from going.
+    /// The end of the first segment with a tombstone that only a reader holds back.
     held_below: Option<Offset>,
     /// Segments with markers that are to get a horizon, by their bases, and since when.
     markers: BTreeMap<Offset, Timestamp>,
     /// Segments whose log is damaged, by their bases.
     pub(crate) damaged: BTreeMap<Offset, Error>,
-    /// Tombstones in all digests, as of the last look.
+    /// The number of tombstones in all digests, when they were last read.
     pub(crate) tombstones: Option<u64>,
 }
 
 /// Whether there is something to compact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Standing {
-    /// Nothing, until this time comes or records do.
+    /// There is nothing to do until this time, or until new records come.
     Idle(Option<Timestamp>),
-    /// There is, and had to be by the time that is given.
+    /// There is work to do, and it was due by this time.
     Due(Option<Timestamp>),
 }
 
 impl CompactionState {
-    /// What `state` has of it, where that is of the segments that are there.
+    /// Restores the plan from `state` if it describes the present segments.
     pub(crate) fn restored(state: &State, view: &SegmentList) -> CompactionState {
         let same = |planned: &Planned| {
             let found = view.sealed().iter().filter(|segment| segment.end() <= planned.to);
@@ -51,14 +51,15 @@ impl CompactionState {
                 (segment.base(), segment.end(), facts.id, facts.modified)
             });
             let known = state.segments.iter().filter(|segment| segment.end <= planned.to);
-            // The active segment may end there too, empty.
+            // The active segment may also end there, if it is empty.
             let known = known.filter(|segment| segment.base < state.active_base);
             found.eq(known.map(|segment| (segment.base, segment.end, segment.id, segment.modified)))
         };
         CompactionState { planned: state.planned.filter(same), ..CompactionState::default() }
     }
 
-    /// Whether there is something to compact in segments that end at `end`: `floor` is what all readers have passed.
+    /// Whether there is something to compact in segments that end at `end`. `floor` is the offset that all readers have
+    /// passed.
     pub(crate) fn standing(
         &self,
         config: &TopicConfig,
@@ -79,18 +80,18 @@ impl CompactionState {
         Standing::Idle(planned.due)
     }
 
-    /// Whether only a reader keeps tombstones from going.
+    /// Whether only a reader holds tombstones back.
     pub(crate) fn is_held(&self) -> bool {
         self.held_below.is_some()
     }
 
-    /// What is worth being stored: nothing while a plan waits to be carried out, or for somebody who is not there after
-    /// the next open.
+    /// The part worth storing. There is none while a plan waits to be carried out, a segment is damaged, or tombstones
+    /// wait for a reader, which will be gone after the next open.
     pub(crate) fn planned(&self) -> Option<Planned> {
         self.planned.filter(|_| self.rest.is_empty() && self.damaged.is_empty() && self.held_below.is_none())
     }
 
-    /// The end of what was counted.
+    /// The end of the counted segments.
     pub(crate) fn counted_to(&self) -> Offset {
         self.planned.map_or(Offset::ZERO, |planned| planned.counted_to)
     }
@@ -100,18 +101,18 @@ impl CompactionState {
         self.planned.and_then(|planned| planned.due)
     }
 
-    /// Whether whoever kept tombstones from going has passed some of them: all below `floor` was read.
+    /// Whether the reader that held tombstones back has passed some of them: everything below `floor` was read.
     pub(crate) fn is_passed(&self, floor: Offset) -> bool {
         self.held_below.is_some_and(|below| floor >= below)
     }
 
-    /// Forgets the plan: the next pass makes another.
+    /// Discards the plan, so that the next pass makes another.
     pub(crate) fn forget_plan(&mut self) {
         self.planned = None;
         self.rest.clear();
     }
 
-    /// What the last count said of a segment; `None` when it was not counted.
+    /// The last count of a segment, or `None` if it was not counted.
     pub(crate) fn garbage_of(&self, facts: &SegmentSummary, segment: &Segment) -> Option<Garbage> {
         if let Some(garbage) = self.garbage.get(&(facts.base, facts.end)) {
             return Some(*garbage);
@@ -125,31 +126,32 @@ impl CompactionState {
         })
     }
 
-    /// Takes note of a count.
+    /// Records a count.
     pub(crate) fn set_garbage(&mut self, garbage: BTreeMap<(Offset, Offset), Garbage>, held_below: Option<Offset>) {
         (self.garbage, self.held_below) = (garbage, held_below);
     }
 
-    /// Since when a segment has markers that are to get a horizon. Where that is not remembered it counts from the seal:
-    /// the next rewrite is not put off for it.
+    /// Since when a segment has had markers that are to get a horizon. If that is unknown it counts from the seal, so
+    /// that the next rewrite is not delayed.
     pub(crate) fn markers_since(&mut self, segment: &Segment, now: Timestamp) -> Timestamp {
         *self.markers.entry(segment.base()).or_insert_with(|| segment.meta().sealed_at.min(now))
     }
 
-    /// Something was rewritten, and a segment that was not has markers now that are to get a horizon by this time.
+    /// Records that a rewrite has left an unrewritten segment with markers that are to get a horizon after
+    /// `delete_retention`.
     pub(crate) fn note_markers(&mut self, base: Offset, now: Timestamp, delete_retention: Duration) {
         let since = *self.markers.entry(base).or_insert(now);
         self.lower_due(since.plus(delete_retention));
     }
 
-    /// There is more to do from this time on, whatever was planned.
+    /// Makes more work due from this time on, whatever was planned.
     pub(crate) fn lower_due(&mut self, at: Timestamp) {
         if let Some(planned) = &mut self.planned {
             planned.due = planned.due.into_iter().chain([at]).min();
         }
     }
 
-    /// A segment took the place of others, and has no garbage that is known.
+    /// Records that a segment took the place of others. It has no known garbage.
     pub(crate) fn replaced(&mut self, olds: &[Arc<Segment>], base: Offset, end: Offset) {
         for old in olds {
             self.garbage.remove(&(old.base(), old.end()));
@@ -159,7 +161,7 @@ impl CompactionState {
         self.rest.retain(|group| group.end > end || group.base < base);
     }
 
-    /// Takes note of a plan; `counted` says that it went by a count.
+    /// Records a plan. `counted` says that it is based on a count.
     pub(crate) fn set_plan(&mut self, config: &TopicConfig, to: Offset, counted: bool, due: Option<Timestamp>) {
         let counted_to = if counted { to } else { self.counted_to() };
         self.planned = Some(Planned { to, counted_to, due, rules: rules_sum(config) });
@@ -169,7 +171,7 @@ impl CompactionState {
         self.rest = rest.to_vec();
     }
 
-    /// What is left to be carried out, where its segments are still there.
+    /// The groups still to be carried out whose segments still exist.
     pub(crate) fn rest(&self, facts: &[SegmentSummary]) -> Vec<Group> {
         let place = |group: &Group| {
             let first = facts.binary_search_by_key(&group.base, |facts| facts.base).ok()?;
@@ -182,7 +184,7 @@ impl CompactionState {
     }
 }
 
-/// The checksum of all that a plan depends on.
+/// The checksum of all configuration that a plan depends on.
 fn rules_sum(config: &TopicConfig) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&config.min_cleanable_dirty_ratio.to_bits().to_be_bytes());

@@ -1,10 +1,10 @@
-//! What stays of the segments that are rewritten.
+//! The records that remain of the rewritten segments.
 //!
-//! One merge of all digests finds the latest record of every key. Of those that lie in the groups to be rewritten two
-//! things are kept: the offset, in a [set](super::offset_set) that is read in ascending order while the log is rewritten;
-//! and the entry, in one stream for each group, which arrives in the order of the hashes and so is the digest of the
-//! group's output. Neither takes more than fixed memory: what is beyond goes to temporary files. Log data is neither
-//! read nor hashed for it.
+//! One merge of all digests finds the latest record of every key. For each such record in a group to be rewritten, two
+//! things are kept. Its offset goes to a [set](super::offset_set) that is read in ascending order during the rewrite.
+//! Its entry goes to one stream per group. The entries arrive in hash order, so this stream is the digest of the
+//! group's output. Both use fixed memory, and anything beyond goes to temporary files. No log data is read or hashed
+//! for this.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -18,16 +18,16 @@ use crate::format::digest::DigestEntry;
 use crate::offset::Offset;
 use crate::segment::digest_file::DigestWriter;
 
-/// Entries in a page of a group's stream.
+/// The number of entries in a page of a group's stream.
 const PAGE_ITEMS: usize = 170;
-/// A group has at least so many pages of the memory.
+/// The least number of pages in memory for a group.
 const PAGES_PER_GROUP: usize = 2;
-/// There are pages for at least so many groups: a merge serves them all.
+/// The least number of groups that the pages suffice for, because one merge serves them all.
 const GROUPS_MIN: usize = 128;
-/// No group.
+/// Marks a segment outside all groups.
 const NONE: u32 = u32::MAX;
 
-/// How the search for survivors uses its memory, beside that of the merge.
+/// How the search for survivors divides its memory, besides the memory of the merge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SurvivorMemory {
     offsets: OffsetMemory,
@@ -35,7 +35,7 @@ pub(crate) struct SurvivorMemory {
 }
 
 impl SurvivorMemory {
-    /// About `bytes`, but enough for some pages: not less than 1 MiB.
+    /// Uses about `bytes`, but enough for some pages: not less than 1 MiB.
     pub(crate) fn new(bytes: usize) -> SurvivorMemory {
         let count = (bytes / 2 / (PAGE_ITEMS * DigestEntry::LEN)).max(GROUPS_MIN * PAGES_PER_GROUP);
         SurvivorMemory {
@@ -44,46 +44,47 @@ impl SurvivorMemory {
         }
     }
 
-    /// How many groups one merge can serve.
+    /// The number of groups that one merge can serve.
     fn groups(&self) -> usize {
         self.entries.count / PAGES_PER_GROUP
     }
 }
 
-/// What becomes of a group.
+/// The outcome for a group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct GroupSurvivors {
     /// The offsets of its segments.
     pub(crate) offsets: Range<Offset>,
-    /// Records that stay.
+    /// The number of records that stay.
     pub(crate) records: u64,
-    /// Tombstones that go because their time is over.
+    /// The number of tombstones that are removed because their horizon has passed.
     pub(crate) dropped_tombstones: u64,
-    /// The highest offset of those.
+    /// The highest offset of those tombstones.
     pub(crate) highest_dropped_tombstone: Option<Offset>,
-    /// No record goes because of one above this offset: of a group that loses nothing, `None`. An aborted record goes
-    /// because of its marker, which is not looked at here.
+    /// No record is removed because of one above this offset. `None` for a group that loses nothing. An aborted record
+    /// is removed because of its marker, which is not considered here.
     pub(crate) highest_winner: Option<Offset>,
 }
 
-/// What stays of some groups.
+/// The survivors of some groups.
 pub(crate) struct Survivors<'t> {
     temp: TempFiles<'t>,
     groups: Vec<GroupSurvivors>,
-    /// Where the positions of each group begin.
+    /// The first position of each group.
     starts: Vec<u64>,
     offsets: OffsetReader,
     entries: Streams<{ DigestEntry::LEN }>,
-    /// What stays of the batch asked for last.
+    /// The survivors of the batch requested last.
     batch: Vec<u32>,
 }
 
 impl<'t> Survivors<'t> {
-    /// Finds what stays of as many of the first groups as one merge can serve.
+    /// Finds the survivors of as many of the first groups as one merge can serve.
     ///
-    /// The merge is of all segments below the bound that have a digest, given in the same order; each group is a run
-    /// of them. The groups are all there are to be rewritten, in ascending order, and each is durable before the next
-    /// one is published: a tombstone goes when all older records of its key lie in these groups, which are then gone.
+    /// The merge covers all segments below the bound that have a digest, given in the same order. Each group is a run
+    /// of them. The groups are all that will be rewritten, in ascending order, and each is durable before the next one
+    /// is published. A tombstone is removed if all older records of its key lie in these groups, so that they are gone
+    /// by then.
     pub(crate) fn find(
         merge: Merge<'_>,
         segments: &[&SegmentSummary],
@@ -98,13 +99,13 @@ impl<'t> Survivors<'t> {
         search.finish(memory)
     }
 
-    /// The groups that were served.
+    /// The groups that the merge served.
     pub(crate) fn groups(&self) -> &[GroupSurvivors] {
         &self.groups
     }
 
-    /// What stays of a batch: the offsets of these records, less the first one of the batch, in ascending order. Groups,
-    /// and the batches of each, are asked for in ascending order, none twice.
+    /// Returns the surviving records of a batch: their offsets relative to the batch's first, in ascending order.
+    /// Groups, and the batches of each, must be requested in ascending order and at most once.
     pub(crate) fn of_batch(&mut self, group: usize, batch: RangeInclusive<Offset>) -> Result<&[u32]> {
         let (first, last) = batch.into_inner();
         let offsets = &self.groups[group].offsets;
@@ -116,8 +117,8 @@ impl<'t> Survivors<'t> {
         Ok(&self.batch)
     }
 
-    /// Writes the entries of the digest of a group's output; where that is more than one segment, of the one that has
-    /// these offsets. The rest of the digest is the caller's.
+    /// Writes the digest entries of a group's output. If the output is more than one segment, writes those of the
+    /// segment with these offsets. The caller writes the rest of the digest.
     pub(crate) fn write_entries(
         &mut self,
         group: usize,
@@ -141,7 +142,7 @@ impl<'t> Survivors<'t> {
     }
 }
 
-/// The search for survivors under way.
+/// A search for survivors in progress.
 struct Search<'a, 't> {
     sources: &'a [Source],
     segments: &'a [&'a SegmentSummary],
@@ -154,16 +155,16 @@ struct Search<'a, 't> {
     entries: Streams<{ DigestEntry::LEN }>,
 }
 
-/// Where a segment that is merged lies.
+/// The position of a merged segment among the groups.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// The number of its group, or [`NONE`].
+    /// The index of its group, or [`NONE`].
     group: u32,
-    /// How far its base lies above that of the group.
+    /// The distance from the group's base to its base.
     above: u32,
     /// The position of its base.
     position: u64,
-    /// One more than the highest offset of a record that supersedes one in it, so far.
+    /// One more than the highest offset, so far, of a record that supersedes one in this segment.
     relies_on: u64,
 }
 
@@ -205,7 +206,7 @@ impl<'a, 't> Search<'a, 't> {
         }
     }
 
-    /// Takes note of the records of a key.
+    /// Processes the records of one key.
     #[inline]
     fn visit(&mut self, records: &[Found]) -> Result<()> {
         let Some((latest, older)) = records.split_last() else { return Ok(()) };
@@ -223,7 +224,7 @@ impl<'a, 't> Search<'a, 't> {
         Ok(())
     }
 
-    /// Whether a tombstone that is the latest record of its key goes.
+    /// Whether a tombstone that is the latest record of its key is removed.
     #[cold]
     fn drops_tombstone(&mut self, latest: &Found, older: &[Found]) -> bool {
         let offset = offset(self.sources, latest);
@@ -243,7 +244,7 @@ impl<'a, 't> Search<'a, 't> {
     fn finish(mut self, memory: &SurvivorMemory) -> Result<Survivors<'t>> {
         for (segment, place) in self.segments.iter().zip(&self.places) {
             let Some(group) = self.groups.get_mut(place.group as usize) else { continue };
-            // Which of its own records supersedes another one the digest does not tell.
+            // The digest does not tell which of its own records supersedes another, so assume the highest.
             let loses_inside = segment.counts.is_none_or(|counts| counts.records > counts.keys);
             let inside = if loses_inside { segment.end.get() } else { 0 };
             let highest = place.relies_on.max(inside).checked_sub(1).map(Offset::new);

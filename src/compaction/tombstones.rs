@@ -1,16 +1,16 @@
-//! When a tombstone may go.
+//! Decides when a tombstone may be removed.
 //!
-//! A tombstone tells readers that saw an older record of its key that the key is deleted. It goes when
+//! A tombstone tells readers that saw an older record of its key that the key is deleted. It is removed when
 //!
-//! - its horizon has passed: the time since a plan first saw it is at least `delete_retention`;
-//! - no reader or registered position that a compaction waits for stands at or below it;
-//! - no older record of its key is left on durable media when it goes: all of them lie in segments that are rewritten
-//!   by the same compaction, whose groups are swapped in from the lowest offset on; and no segment below has a digest
-//!   that is missing, for that one could hold one.
+//! - its horizon has passed: at least `delete_retention` has passed since a plan first saw it;
+//! - no reader or registered position that compaction waits for is at or below it;
+//! - no older record of its key remains on durable media when it goes. All of them lie in segments that the same
+//!   compaction rewrites, and it swaps its groups in from the lowest offset on. Also, no segment below lacks its
+//!   digest, because such a segment could hold an older record.
 //!
-//! The horizon belongs to a stretch of offsets. A segment as it was written has one; where compaction puts segments
-//! together their horizons are kept side by side, in the annex of the digest. Were they one, each new segment that
-//! joins would put off the removal of all tombstones before it, for ever in a log that is always written to.
+//! A horizon belongs to a range of offsets. A segment as appended has one. When compaction merges segments, their
+//! horizons are kept separately in the annex of the digest. With one common horizon, each new segment that joins would
+//! delay the removal of all tombstones before it. In a log that is always written to, that would be for ever.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use std::time::Duration;
 use crate::format::digest::Horizon;
 use crate::offset::{Offset, Timestamp};
 
-/// Horizons are set to multiples of this share of `delete_retention`, so that the tombstones of many segments go in one
-/// compaction and a segment made of many has few of them.
+/// Horizons are rounded to multiples of this share of `delete_retention`. So the tombstones of many segments are
+/// removed in one compaction, and a segment made of many has few horizons.
 const STEPS: i64 = 16;
-/// The most horizons that a segment keeps. More come only from changes of `delete_retention`.
+/// The most horizons that a segment keeps. Only changes of `delete_retention` cause more.
 const HORIZONS_MAX: usize = 64;
 
-/// The horizon of tombstones that are seen for the first time.
+/// Returns the horizon of tombstones that a plan sees for the first time.
 pub(crate) fn horizon(now: Timestamp, delete_retention: Duration) -> Timestamp {
     let at = now.plus(delete_retention);
     let step = (at.millis_since(now) / STEPS).max(1);
@@ -33,7 +33,7 @@ pub(crate) fn horizon(now: Timestamp, delete_retention: Duration) -> Timestamp {
     Timestamp::from_millis(if over == 0 { at } else { at.saturating_add(step - over) })
 }
 
-/// The horizons of a segment: those in its digest's annex, or the one that was kept for it as a whole.
+/// The horizons of a segment: those in its digest's annex, or the one kept for the whole segment.
 pub(crate) fn horizons_of(end: Offset, annex: &[Horizon], whole: Option<Timestamp>) -> Vec<Horizon> {
     match whole {
         _ if !annex.is_empty() => annex.to_vec(),
@@ -42,16 +42,17 @@ pub(crate) fn horizons_of(end: Offset, annex: &[Horizon], whole: Option<Timestam
     }
 }
 
-/// The horizon of a tombstone at this offset; `None` where no plan has seen it.
+/// The horizon of a tombstone at this offset; `None` if no plan has seen it.
 #[inline]
 pub(crate) fn horizon_at(horizons: &[Horizon], offset: Offset) -> Option<Timestamp> {
     horizons.iter().find(|horizon| offset < horizon.end).map(|horizon| horizon.at)
 }
 
-/// The horizons of the segment that these become, in the order of their offsets: each with its offsets and its
-/// horizons, none where it has no tombstones. Horizons that have passed by `now` are one.
+/// Returns the horizons of the segment that results from merging these segments, in the order of their offsets. Each
+/// segment comes with its offsets and its horizons; it has none if it has no tombstones. Horizons that have passed by
+/// `now` become one.
 ///
-/// A segment may be given in part: then only the horizons of these offsets are taken.
+/// A segment may be given in part; then only the horizons of these offsets are taken.
 pub(crate) fn join_horizons<'h>(
     segments: impl IntoIterator<Item = (Range<Offset>, &'h [Horizon])>,
     now: Timestamp,
@@ -70,7 +71,7 @@ pub(crate) fn join_horizons<'h>(
             }
         }
     }
-    // The first ones are the oldest, and have the least to lose.
+    // Merge the first horizons: they are the oldest, and waiting longer costs them least.
     if let Some(excess) = joined.len().checked_sub(HORIZONS_MAX) {
         let latest = joined.drain(..excess).map(|horizon| horizon.at).max();
         joined[0].at = latest.map_or(joined[0].at, |latest| latest.max(joined[0].at));
@@ -78,23 +79,23 @@ pub(crate) fn join_horizons<'h>(
     joined
 }
 
-/// Who decides on the tombstones of one compaction.
+/// Decides on the tombstones of one compaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TombstoneRule {
-    /// The time.
+    /// The current time.
     pub(crate) now: Timestamp,
-    /// Tombstones from here on stay: a reader stands here, or it is the bound of the compaction.
+    /// Tombstones from here on stay, because a reader stands here, or because it is the bound of the compaction.
     pub(crate) floor: Offset,
     /// The base of the lowest segment without a digest.
     pub(crate) pinned_from: Option<Offset>,
 }
 
-/// What becomes of the last record of a key, a tombstone.
+/// The decision on a tombstone that is the last record of its key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
-    /// It may go, if all older records of its key go with it or went before.
+    /// It may be removed, if all older records of its key are removed with it or were removed before.
     MayGo,
-    /// It may go from this time on.
+    /// It may be removed from this time on.
     From(Timestamp),
     /// A reader has not passed it.
     Held,
@@ -105,13 +106,13 @@ pub(crate) enum Verdict {
 }
 
 impl TombstoneRule {
-    /// Whether a marker at `offset` goes that is superfluous and has this horizon: nobody who is waited for has yet to
-    /// come to it.
+    /// Whether a superfluous marker at `offset` with this horizon is removed: every reader that compaction waits for
+    /// has passed it.
     pub(crate) fn lets_go(&self, at: Timestamp, offset: Offset) -> bool {
         at <= self.now && offset < self.floor
     }
 
-    /// What is to become of the tombstone at `offset`, in a segment with these horizons.
+    /// Decides on the tombstone at `offset`, in a segment with these horizons.
     pub(crate) fn verdict(&self, offset: Offset, horizons: &[Horizon]) -> Verdict {
         match horizon_at(horizons, offset) {
             None => Verdict::Unseen,

@@ -1,5 +1,5 @@
-//! Configuration of a log and of its topics: each value with its unit, its default, Kafka's name for it, and what goes
-//! wrong at the extremes.
+//! Configuration of a log and of its topics. Each value states its unit, its default, Kafka's name for it, and what
+//! goes wrong at the extremes.
 
 mod clock;
 mod properties;
@@ -17,20 +17,21 @@ pub use self::clock::{Clock, ManualClock, SystemClock};
 /// What recovery may do to bytes that are not whole, valid batches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum RecoveryMode {
-    /// Nothing: even a torn tail is an error, and the partition takes no writes.
+    /// Nothing is cut: even a torn tail is an error, and the partition then takes no writes.
     Strict,
-    /// Cuts a torn tail above the durable watermark, and keeps its bytes aside. Damage elsewhere is an error.
+    /// Cuts a torn tail above the durable watermark, and keeps the cut bytes in a separate file. Damage elsewhere is an
+    /// error.
     #[default]
     CutTornTail,
-    /// Cuts at any damage, and keeps all that follows it aside. Loses what was acknowledged: only on purpose. Where no
-    /// record is left the log goes on where it is known to have ended.
+    /// Cuts at any damage, and keeps everything behind it in separate files. This loses acknowledged records: use it
+    /// only on purpose. If no record is left, the log continues at its last known end.
     Salvage,
 }
 
-/// What an append does when too many bytes wait to be synced.
+/// What an append does when too many bytes wait for a sync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backpressure {
-    /// Waits, at most so long, and then fails with [`ErrorKind::Backpressure`].
+    /// Waits at most this long, then fails with [`ErrorKind::Backpressure`].
     Wait(Duration),
     /// Fails at once with [`ErrorKind::Backpressure`].
     Fail,
@@ -39,37 +40,37 @@ pub enum Backpressure {
 /// When an append is acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Durability {
-    /// As soon as the page cache has it: a killed process loses nothing. A power cut loses what was appended since the
-    /// last sync, which comes after `interval` or `bytes`, whichever is first.
+    /// As soon as it is in the page cache. A killed process loses nothing. A power cut loses everything appended since
+    /// the last sync. A sync runs after `interval` or after `bytes`, whichever comes first.
     Buffered {
-        /// The longest that appended bytes wait for a sync. Kafka's `flush.ms`.
+        /// The longest time that appended bytes wait for a sync. Kafka's `flush.ms`.
         interval: Duration,
         /// The most bytes of a partition that wait for a sync. Kafka counts records instead, `flush.messages`.
         bytes: u64,
     },
-    /// After a sync. Appends of several threads share one.
+    /// After a sync. Appends of several threads share one sync.
     Sync,
 }
 
-/// How old records go. Kafka's `cleanup.policy`.
+/// How old records are removed. Kafka's `cleanup.policy`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Cleanup {
-    /// By age and size, whole segments.
+    /// Whole segments are deleted, by age and by size.
     #[default]
     Delete,
-    /// The latest record of each key stays; records without key are refused.
+    /// Only the latest record of each key is kept. Records without a key are refused.
     Compact,
-    /// Both.
+    /// Both: compaction, and deletion by age and by size.
     CompactDelete,
 }
 
-/// Who says how far a partition is replicated.
+/// Who sets the high watermark: how far a partition is replicated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum WatermarkMode {
-    /// Nobody: the high watermark is the log end.
+    /// Nobody: the high watermark is always the log end.
     #[default]
     LogEnd,
-    /// The owner, by `set_high_watermark`. It starts at the one kept on disk, never at the log end.
+    /// The owner, with `set_high_watermark`. After an open it starts at the value stored on disk, never at the log end.
     Managed,
 }
 
@@ -85,58 +86,57 @@ macro_rules! setters {
     };
 }
 
-/// Configuration of a log, checked once when it is opened.
+/// Configuration of a log, checked once when the log is opened.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogConfig {
-    /// Where the files are. Default: the file system, `None`.
+    /// Where the files are stored. Default `None`: the file system.
     pub storage: Option<Arc<dyn Storage>>,
     /// The wall clock. Default: [`SystemClock`].
     pub clock: Arc<dyn Clock>,
     /// What recovery may do. Default: [`RecoveryMode::CutTornTail`].
     pub recovery: RecoveryMode,
-    /// Takes gaps between the segments of a directory that is taken over for ones that a compaction left. Default
-    /// `false`: a missing segment is an error.
+    /// When a directory is taken over: treat gaps between segments as left by compaction. Default `false`: a missing
+    /// segment is an error.
     pub allow_gaps: bool,
-    /// Data files open at a time. Default `None`: half of what the process may open, at most 1024. With too few,
-    /// appends to many partitions in turn open, sync and close files all the time.
+    /// The most data files open at a time. Default `None`: half of the process's limit, at most 1024. If it is too
+    /// small, appends that alternate between many partitions open, sync and close files all the time.
     pub max_open_files: Option<usize>,
-    /// Bytes of sealed segments mapped, and of indexes cached, at a time. Default 64 GiB of address space; segments
-    /// beyond it are read.
+    /// The most bytes of mapped sealed segments and cached indexes at a time. Default 64 GiB of address space. Segments
+    /// beyond it are read without a mapping.
     pub max_mapped_bytes: u64,
-    /// Bytes accepted but not yet durable, of all partitions; each thread that appends may pass it by one batch.
-    /// Default 256 MiB. Too few make appends wait for syncs; too many make a power cut costly under
-    /// [`Durability::Buffered`].
+    /// The most bytes accepted but not yet durable, in all partitions together. Each appending thread may exceed it by
+    /// one batch. Default 256 MiB. A small bound makes appends wait for syncs. A large bound makes a power cut costly
+    /// under [`Durability::Buffered`].
     pub max_unsynced_bytes: u64,
-    /// What an append does at that bound. Default: waits up to 30 s.
+    /// What an append does at the bound `max_unsynced_bytes`. Default: waits up to 30 s.
     pub backpressure: Backpressure,
-    /// Appends are refused while less than this is free on the disk. Default 64 MiB, so that indexes, snapshots and a
-    /// compaction still have room; 0 switches it off.
+    /// Appends are refused while less than this many bytes are free on the disk. Default 64 MiB, which leaves room for
+    /// indexes, snapshots and a compaction. 0 switches the check off.
     pub min_free_bytes: u64,
-    /// How far the durable watermark on disk lies behind the true one, at most: what an open after a crash scans of
-    /// each partition. Default 64 MiB. Kafka writes its own at each roll and each minute.
+    /// The most bytes by which the durable watermark on disk lags behind the true one. An open after a crash scans that
+    /// part of each partition. Default 64 MiB. Kafka writes its recovery point at each roll and every minute.
     pub checkpoint_bytes: u64,
-    /// Threads that sync. Default 2. Beside them one thread reserves space ahead of appends. With none there is no such
-    /// thread either, and `Log::maintain` syncs what is due.
+    /// Threads that sync. Default 2. One more thread reserves space ahead of appends. With 0 neither runs, and
+    /// `Log::maintain` syncs what is due.
     pub sync_threads: usize,
-    /// Threads that open partitions. Default: four for each processor, `None`. Kafka's
+    /// Threads that open partitions. Default `None`: four for each processor. Kafka's
     /// `num.recovery.threads.per.data.dir`.
     pub open_threads: Option<usize>,
-    /// How often each partition is looked at: for rolls by age, retention, and whether it is to be compacted. Default
-    /// 10 s; Kafka's `log.retention.check.interval.ms` is 5 minutes. `None`: there are no such threads, and the
-    /// owner calls `Log::maintain`.
+    /// How often maintenance visits each partition: for rolls by age, for retention, and to see whether a compaction is
+    /// due. Default 10 s; Kafka's `log.retention.check.interval.ms` is 5 minutes. `None`: no maintenance threads run,
+    /// and the owner calls `Log::maintain`.
     pub maintenance_interval: Option<Duration>,
-    /// Threads that compact, for all partitions together; each takes `compaction_memory`. Default 1. There are none
-    /// without a [`maintenance_interval`](Self::maintenance_interval). Kafka's `log.cleaner.threads`.
+    /// Threads that compact, for all partitions together; each takes `compaction_memory`. Default 1. None run without a
+    /// [`maintenance_interval`](Self::maintenance_interval). Kafka's `log.cleaner.threads`.
     pub compaction_threads: usize,
-    /// Memory for one compaction, in bytes. Default 64 MiB; any size works, a smaller one spills to disk. Kafka's
-    /// `log.cleaner.dedupe.buffer.size`.
+    /// Memory for one compaction, in bytes. Default 64 MiB. Any size works: a compaction that needs more spills to
+    /// disk. Kafka's `log.cleaner.dedupe.buffer.size`.
     pub compaction_memory: usize,
-    /// Bytes that compactions may read and write in a second, all together: log data, digests, and what is spilled.
-    /// Default: no limit, `None`. Kafka's
-    /// `log.cleaner.io.max.bytes.per.second`.
+    /// The most bytes that all compactions together may read and write per second: log data, digests and spilled data.
+    /// Default `None`: no limit. Kafka's `log.cleaner.io.max.bytes.per.second`.
     pub compaction_bytes_per_second: Option<u64>,
-    /// Configuration of the topics of a directory that is taken over.
+    /// Configuration for the topics of a directory that is taken over.
     pub topic_defaults: TopicConfig,
 }
 
@@ -229,67 +229,73 @@ impl LogConfig {
     }
 }
 
-/// Configuration of a topic, checked when it is set; kept on disk with the topic, times in whole milliseconds.
+/// Configuration of a topic, checked when it is set. It is stored on disk with the topic, with times in whole
+/// milliseconds.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct TopicConfig {
-    /// A segment is sealed before it grows beyond this. Default 1 GiB, at most 2^31 - 1; Kafka's `segment.bytes`.
-    /// Small ones make many files; the active one is never compacted.
+    /// A segment is sealed before it grows beyond this. Default 1 GiB, at most 2^31 - 1; Kafka's `segment.bytes`. Small
+    /// segments make many files. The active segment is never compacted.
     pub segment_bytes: u64,
-    /// A segment is sealed so long after its first append, by a timer too. Default 7 days; Kafka's `segment.ms`.
+    /// A segment is sealed this long after its first append, even if nothing more is appended. Default 7 days; Kafka's
+    /// `segment.ms`.
     pub segment_age: Duration,
     /// A segment is sealed when an index would grow beyond this. Default 10 MiB; Kafka's `segment.index.bytes`.
     pub segment_index_bytes: u32,
-    /// Bytes between entries of the offset index. Default 4096; Kafka's `index.interval.bytes`. Fewer make lookups
-    /// read less and indexes larger.
+    /// Bytes between entries of the offset index. Default 4096; Kafka's `index.interval.bytes`. A smaller value makes
+    /// lookups read less, but makes indexes larger.
     pub index_interval_bytes: u32,
-    /// How old records go. Default [`Cleanup::Delete`]; Kafka's `cleanup.policy`.
+    /// How old records are removed. Default [`Cleanup::Delete`]; Kafka's `cleanup.policy`.
     pub cleanup: Cleanup,
-    /// Segments whose newest record is older go. Default `None`: nothing goes that nobody asked to; Kafka's
+    /// Segments whose newest record is older than this are deleted. Default `None`: nothing is deleted by age. Kafka's
     /// `retention.ms` is 7 days.
     pub retention_age: Option<Duration>,
-    /// The oldest segments go while this much is left without them. Default `None`; Kafka's `retention.bytes`.
+    /// The oldest segments are deleted as long as at least this many bytes remain. Default `None`; Kafka's
+    /// `retention.bytes`.
     pub retention_bytes: Option<u64>,
-    /// The largest batch, compressed. Default 1 MiB + 12; Kafka's `max.message.bytes`.
+    /// The largest batch in bytes, as compressed. Default 1 MiB + 12; Kafka's `max.message.bytes`.
     pub max_batch_bytes: usize,
     /// When appends are acknowledged. Default: buffered, synced after 1 s or 16 MiB.
     pub durability: Durability,
-    /// Whose timestamps records have. Default the producer's; Kafka's `message.timestamp.type`.
+    /// Who sets record timestamps: the producer (default) or the log. Kafka's `message.timestamp.type`.
     pub timestamp_type: TimestampType,
-    /// Records older than this at their append are refused. Default `None`; Kafka's `message.timestamp.before.max.ms`.
+    /// Records with a timestamp older than this at their append are refused. Default `None`; Kafka's
+    /// `message.timestamp.before.max.ms`.
     pub timestamp_before_max: Option<Duration>,
-    /// Records that far in the future are refused. Default `None`; Kafka's `message.timestamp.after.max.ms` is 1 h.
+    /// Records with a timestamp further than this in the future are refused. Default `None`; Kafka's
+    /// `message.timestamp.after.max.ms` is 1 h.
     pub timestamp_after_max: Option<Duration>,
-    /// How batches that are built here are compressed. Default not at all; Kafka's `compression.type`, but ready
-    /// batches are never compressed again.
+    /// How batches built by this crate are compressed. Default: not compressed. Kafka's `compression.type`, except that
+    /// ready-made batches are never compressed again.
     pub compression: Codec,
-    /// Who says how far the topic is replicated. Default: nobody.
+    /// Who sets the high watermark. Default: nobody, it is the log end.
     pub watermark: WatermarkMode,
     /// A segment is compacted when more than this share of its bytes is garbage. Default 0.5. Kafka's
-    /// `min.cleanable.dirty.ratio` is of the same spirit but measures how much of a log was never cleaned.
+    /// `min.cleanable.dirty.ratio` is similar, but measures how much of a log was never cleaned.
     pub min_cleanable_dirty_ratio: f64,
-    /// Segments with newer records than this are not compacted. Default 0; Kafka's `min.compaction.lag.ms`.
+    /// Segments with records younger than this are not compacted. Default 0; Kafka's `min.compaction.lag.ms`.
     pub min_compaction_lag: Duration,
-    /// A record is gone from the disk so long after a newer one of its key, plus one roll and one tick. Default
-    /// `None`; Kafka's `max.compaction.lag.ms`.
+    /// A superseded record is removed from the disk at most this long after its replacement, plus one roll and one tick
+    /// of maintenance. Default `None`; Kafka's `max.compaction.lag.ms`.
     pub max_compaction_lag: Option<Duration>,
-    /// How long tombstones stay after they were first compacted, and markers of transactions after the last of their
-    /// records went. Default 24 h; Kafka's `delete.retention.ms`. Readers that are slower than this may miss a deletion,
-    /// and replicas the end of a transaction, unless they hold it (see `reader_hold_max`).
+    /// How long a tombstone stays after it was first compacted, and a transaction marker after the last record of its
+    /// transaction was removed. Default 24 h; Kafka's `delete.retention.ms`. A reader slower than this may miss a
+    /// deletion, and a replica may miss the end of a transaction, unless it holds them back (see `reader_hold_max`).
     pub delete_retention: Duration,
-    /// How long a standing reader or a registered position keeps tombstones above it. Default 1 h. After that the
-    /// reader's next read fails with [`ErrorKind::LostTombstones`].
+    /// How long a reader or registered position that does not move keeps the tombstones above it. Default 1 h. After
+    /// that the reader's next read fails with [`ErrorKind::LostTombstones`].
     pub reader_hold_max: Duration,
-    /// Producers that wrote nothing for so long are forgotten. Default 24 h; Kafka's `producer.id.expiration.ms`.
+    /// Producers that wrote nothing for this long are forgotten. Default 24 h; Kafka's `producer.id.expiration.ms`.
     pub producer_expiration: Duration,
-    /// Producers that are remembered. Default 100,000; the longest idle one goes first.
+    /// How many producers are remembered. Default 100,000; the one that was idle longest is forgotten first.
     pub max_producers: usize,
-    /// Whether segments are read through mappings. Default `true`. A medium that fails again for a page that it gave
-    /// before, or another process that cuts a file of the log, ends the process by a signal where something is mapped:
-    /// without this and without [`append_windows`](Self::append_windows) nothing is.
+    /// Whether segments are read through mappings. Default `true`. With mappings a signal ends the process in two
+    /// cases: the medium fails on a page that it could read before, or another process truncates a file of the log.
+    /// Nothing is mapped if both this and [`append_windows`](Self::append_windows) are off.
     pub mapped_reads: bool,
-    /// Whether space is reserved ahead of small appends: zeros behind the last batch, up to 1.5 MiB while a partition is
-    /// busy, which go when it rests. Default `true`. On ext4 and tmpfs small appends are then copied into a mapping.
+    /// Whether space is reserved ahead of small appends: zeros behind the last batch, up to 1.5 MiB while a partition
+    /// is busy, cut off when it is idle. Default `true`. On ext4 and tmpfs small appends are then copied into a
+    /// mapping.
     pub append_windows: bool,
 }
 

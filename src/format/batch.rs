@@ -1,4 +1,4 @@
-//! The record batch, format 2: a view of one in a slice, and an owned one.
+//! The record batch, format 2: a borrowed view in a slice, and an owned batch.
 
 use bytes::Bytes;
 
@@ -15,8 +15,8 @@ pub struct BatchView<'a> {
 }
 
 impl<'a> BatchView<'a> {
-    /// The batch at the front of `bytes`; what follows it is not looked at. [`FormatError::Truncated`] when they end
-    /// before it does. The checksum is not checked.
+    /// Parses the batch at the front of `bytes` and ignores the bytes after it. Returns [`FormatError::Truncated`] if
+    /// `bytes` end inside the batch. Does not check the checksum.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<BatchView<'a>, FormatError> {
         let header = BatchHeader::parse(bytes)?;
@@ -26,13 +26,13 @@ impl<'a> BatchView<'a> {
         }
     }
 
-    /// The batch that is `bytes`, whose header was parsed before.
+    /// The batch in `bytes`, whose header was parsed before.
     #[inline]
     pub(crate) fn new(header: BatchHeader, bytes: &'a [u8]) -> BatchView<'a> {
         BatchView { header, bytes }
     }
 
-    /// Checks the checksum.
+    /// Verifies the checksum.
     #[inline]
     pub fn check_crc(&self) -> Result<(), FormatError> {
         let computed = checksum(self.bytes);
@@ -43,7 +43,7 @@ impl<'a> BatchView<'a> {
         }
     }
 
-    /// What its first 61 bytes say.
+    /// The batch header, its first 61 bytes.
     #[inline]
     pub fn header(&self) -> &BatchHeader {
         &self.header
@@ -55,14 +55,14 @@ impl<'a> BatchView<'a> {
         self.bytes
     }
 
-    /// What follows the header: the records, compressed or not.
+    /// The bytes after the header: the records, compressed or not.
     #[inline]
     pub fn payload(&self) -> &'a [u8] {
         self.bytes.get(BATCH_HEADER_LEN..).unwrap_or_default()
     }
 
-    /// Its records. Uncompressed they borrow from the batch; else they are decompressed into `scratch`, at most up to
-    /// its bounds.
+    /// The records of the batch. Uncompressed records borrow from the batch. Compressed ones are decompressed into
+    /// `scratch`, within its bounds.
     #[inline]
     pub fn records<'s>(&self, scratch: &'s mut Scratch) -> Result<Records<'s>, FormatError>
     where
@@ -71,7 +71,7 @@ impl<'a> BatchView<'a> {
         let payload = self.payload();
         let bytes = match self.header.attributes.codec()? {
             Codec::None => payload,
-            // A compaction that emptied a compressed batch leaves nothing at all, not a compressed nothing.
+            // A compaction that emptied a compressed batch leaves no payload at all, and not a compressed empty one.
             _ if self.header.count == 0 && payload.is_empty() => payload,
             codec => scratch.decompress(codec, payload)?,
         };
@@ -79,7 +79,7 @@ impl<'a> BatchView<'a> {
     }
 }
 
-/// A walk over the batches that lie one behind the other in a slice. Ends after the first error.
+/// A walk over consecutive batches in a slice. Ends after the first error.
 #[derive(Clone, Debug)]
 pub struct Batches<'a> {
     bytes: &'a [u8],
@@ -94,7 +94,7 @@ impl<'a> Batches<'a> {
         Batches { bytes, position: 0, failed: false }
     }
 
-    /// The byte where the next batch starts: the end of the last one that was returned.
+    /// The position where the next batch starts, which is the end of the last one returned.
     #[inline]
     pub fn position(&self) -> usize {
         self.position
@@ -121,9 +121,9 @@ impl<'a> Iterator for Batches<'a> {
 
 impl std::iter::FusedIterator for Batches<'_> {}
 
-/// A whole batch of its own, its structure and checksum checked. Cloning shares the bytes.
+/// An owned whole batch, with verified structure and checksum. Cloning shares the bytes.
 ///
-/// The records inside are not decoded: a batch from a client that lies about them is found out when it is read.
+/// The records inside are not decoded. If a client's batch misstates them, the error shows up when it is read.
 #[derive(Clone, Debug)]
 pub struct RecordBatch {
     header: BatchHeader,
@@ -131,7 +131,7 @@ pub struct RecordBatch {
 }
 
 impl RecordBatch {
-    /// Takes exactly one batch and checks its header and checksum.
+    /// Parses exactly one batch and checks its header and checksum.
     pub fn parse(bytes: impl Into<Bytes>) -> Result<RecordBatch, FormatError> {
         let bytes = bytes.into();
         let view = BatchView::parse(&bytes)?;
@@ -143,20 +143,20 @@ impl RecordBatch {
         Ok(RecordBatch { header, bytes })
     }
 
-    /// A batch that was just sealed.
+    /// Wraps a batch that was just sealed.
     pub(super) fn sealed(bytes: Vec<u8>) -> Result<RecordBatch, FormatError> {
         let header = BatchHeader::parse(&bytes)?;
         assert_eq!(header.size, bytes.len(), "a sealed batch is exactly one");
         Ok(RecordBatch { header, bytes: bytes.into() })
     }
 
-    /// The batch as a view.
+    /// A borrowed view of the batch.
     #[inline]
     pub fn view(&self) -> BatchView<'_> {
         BatchView { header: self.header, bytes: &self.bytes }
     }
 
-    /// What its first 61 bytes say.
+    /// The batch header, its first 61 bytes.
     #[inline]
     pub fn header(&self) -> &BatchHeader {
         &self.header

@@ -1,4 +1,4 @@
-//! Makes batches from records.
+//! Builds batches from records.
 
 use super::batch::RecordBatch;
 use super::compression::{Codec, Compressor};
@@ -12,27 +12,27 @@ use crate::offset::{Offset, Timestamp};
 const MAX_BATCH_LEN: usize = i32::MAX as usize;
 const FIRST_CAPACITY: usize = 512;
 
-/// Makes batches from records, reusing its buffers: [`push`](Self::push) records, [`finish`](Self::finish) the batch,
-/// [`reset`](Self::reset) for the next one. For a single batch, [`build`](Self::build).
+/// Builds batches from records and reuses its buffers: [`push`](Self::push) records, [`finish`](Self::finish) the
+/// batch, and [`reset`](Self::reset) for the next one. For a single batch use [`build`](Self::build).
 ///
-/// Unless told otherwise a batch is uncompressed, of [`TimestampType::CreateTime`], without producer, at base offset 0
-/// and leader epoch -1; the log assigns offsets and epoch when it is appended.
+/// By default a batch is uncompressed, has [`TimestampType::CreateTime`] and no producer, base offset 0 and leader
+/// epoch -1. The log assigns offsets and epoch on append.
 #[derive(Debug)]
 pub struct BatchBuilder {
-    /// Room for the header, then the records as they are encoded, then room for more.
+    /// Room for the header, then the encoded records, then room for more.
     records: Vec<u8>,
-    /// Where the last record ends.
+    /// The end of the last record.
     end: usize,
-    /// The whole batch, when compressed.
+    /// The whole batch, if compressed.
     compressed: Vec<u8>,
     compressor: Compressor,
     codec: Codec,
     level: Option<i32>,
-    /// What the settings say of the header; counts and timestamps as of the records pushed.
+    /// The header from the settings, with the counts and timestamps of the records pushed so far.
     header: BatchHeader,
     /// The lowest offset delta that the next record may have.
     next_delta: u32,
-    /// The least last offset delta of the batch.
+    /// The lower bound of the batch's last offset delta.
     last_delta_min: u32,
 }
 
@@ -43,7 +43,7 @@ impl Default for BatchBuilder {
 }
 
 impl RecordBatch {
-    /// A builder, to make one from records.
+    /// A builder for a batch.
     pub fn builder() -> BatchBuilder {
         BatchBuilder::new()
     }
@@ -78,19 +78,20 @@ impl BatchBuilder {
         }
     }
 
-    /// Compresses with this codec. A codec that the build leaves out is an error in [`finish`](Self::finish).
+    /// Compresses with this codec. For a codec that this build lacks, [`finish`](Self::finish) fails.
     pub fn codec(mut self, codec: Codec) -> BatchBuilder {
         self.set_codec(codec);
         self
     }
 
-    /// The codec's compression level: 1 to 9 for gzip (default 6), -7 to 22 for zstd (default 3). Others have none.
+    /// The codec's compression level: 1 to 9 for gzip (default 6), -7 to 22 for zstd (default 3). Other codecs have
+    /// none.
     pub fn level(mut self, level: i32) -> BatchBuilder {
         self.level = Some(level);
         self
     }
 
-    /// Who sets the timestamps. Under [`TimestampType::LogAppendTime`] those of the records are not looked at.
+    /// Who sets the timestamps. With [`TimestampType::LogAppendTime`] the timestamps of the records are ignored.
     pub fn timestamp_type(mut self, timestamp_type: TimestampType) -> BatchBuilder {
         self.header.attributes = self.header.attributes.with_timestamp_type(timestamp_type);
         self
@@ -120,14 +121,14 @@ impl BatchBuilder {
         self
     }
 
-    /// The offset that the records' deltas count from.
+    /// The offset from which the records' deltas count.
     pub fn base_offset(mut self, offset: Offset) -> BatchBuilder {
         self.set_base_offset(offset);
         self
     }
 
-    /// Lets the batch cover offsets up to this delta, even though its last records are gone. Forgotten by
-    /// [`reset`](Self::reset).
+    /// Makes the batch cover offsets up to this delta, even though its last records are gone. [`reset`](Self::reset)
+    /// clears this.
     pub fn last_offset_delta(mut self, delta: u32) -> BatchBuilder {
         self.last_delta_min = delta;
         self.header.last_offset_delta = self.header.last_offset_delta.max(delta);
@@ -152,14 +153,14 @@ impl BatchBuilder {
         self.header.base_offset = offset;
     }
 
-    /// Adds a record at the next offset; one without timestamp gets `now`. After an error the batch is as before.
+    /// Adds a record at the next offset. A record without timestamp gets `now`. An error leaves the batch unchanged.
     #[inline]
     pub fn push(&mut self, record: &Record<'_>, now: Timestamp) -> Result<(), FormatError> {
         self.push_at(self.next_delta, record, now)
     }
 
-    /// Adds a record at the base offset plus `offset_delta`, which must lie above that of the record before:
-    /// the offsets between are a gap, as compaction leaves them. After an error the batch is as before.
+    /// Adds a record at the base offset plus `offset_delta`, which must be above that of the record before. The offsets
+    /// between form a gap, such as compaction leaves. An error leaves the batch unchanged.
     #[inline]
     pub fn push_at(&mut self, offset_delta: u32, record: &Record<'_>, now: Timestamp) -> Result<(), FormatError> {
         if offset_delta < self.next_delta || offset_delta > i32::MAX as u32 {
@@ -196,29 +197,30 @@ impl BatchBuilder {
         Ok(())
     }
 
-    /// How many records it holds.
+    /// The number of records in the batch.
     pub fn len(&self) -> usize {
         self.header.count as usize
     }
 
-    /// Whether it holds no record.
+    /// Whether the batch has no records.
     pub fn is_empty(&self) -> bool {
         self.header.count == 0
     }
 
-    /// Bytes of the batch so far: exactly, when uncompressed; before compression, else.
+    /// The size of the batch so far in bytes: exact if uncompressed, otherwise the size before compression.
     pub fn size(&self) -> usize {
         self.end
     }
 
-    /// The whole batch, header and checksum written. Records may be added afterwards, and the batch finished again.
+    /// Finishes the whole batch and writes its header and checksum. More records may be added and the batch finished
+    /// again.
     ///
-    /// Without compression nothing is allocated or copied. A batch without records is an error.
+    /// Without compression, nothing is allocated or copied. A batch without records is an error.
     pub fn finish(&mut self) -> Result<&[u8], FormatError> {
         if self.header.count == 0 {
             return Err(FormatError::BadCount);
         }
-        // What the header's parser refuses is never written.
+        // Never write a header that the parser would refuse.
         if Offset::MAX.since(self.header.base_offset) <= u64::from(self.header.last_offset_delta) {
             return Err(FormatError::BadOffset);
         }
@@ -235,7 +237,7 @@ impl BatchBuilder {
         Ok(batch)
     }
 
-    /// The batch, on its own.
+    /// Finishes the batch and returns it as an owned one.
     pub fn build(mut self) -> Result<RecordBatch, FormatError> {
         self.finish()?;
         self.records.truncate(self.end);
@@ -243,7 +245,7 @@ impl BatchBuilder {
         RecordBatch::sealed(bytes)
     }
 
-    /// Forgets the records; other settings and buffers stay.
+    /// Clears the records. Other settings and the buffers stay.
     pub fn reset(&mut self) {
         self.end = BATCH_HEADER_LEN;
         self.header.count = 0;
@@ -252,7 +254,7 @@ impl BatchBuilder {
         self.last_delta_min = 0;
     }
 
-    /// Lets go of buffers that hold more than `bytes`; between batches.
+    /// Frees buffers that hold more than `bytes`. Call it between batches.
     pub fn shrink_to(&mut self, bytes: usize) {
         if self.records.len() > bytes.max(BATCH_HEADER_LEN) {
             self.reset();
@@ -264,7 +266,7 @@ impl BatchBuilder {
         }
     }
 
-    /// Room for a record, and for the fields that are written in chunks of constant size.
+    /// Makes room for a record, and for the fields that are written in chunks of constant size.
     #[inline]
     fn make_room(&mut self, body_len: usize) -> Result<(), FormatError> {
         let end = body_len.saturating_add(self.end + varint::MAX_LEN_32);
@@ -284,8 +286,7 @@ impl BatchBuilder {
     }
 }
 
-/// What stands before the key and the value of a record as nearly all are: without headers, its lengths and numbers
-/// short.
+/// The part of a record before its key and value, in the common case: no headers, and short lengths and numbers.
 struct Short {
     before_key: Word,
     before_value: Word,
@@ -302,7 +303,7 @@ impl Short {
         let timestamp = Word::varint(varint::zigzag(timestamp_delta))?;
         let offset = Word::varint(u64::from(offset_delta) << 1)?;
         let before_value = Word::varint(raw_len(record.value))?;
-        // Attributes first, of which there are none.
+        // The attributes come first; none are set.
         let fields = Word::new(0, 1).then(timestamp).then(offset).then(Word::new(key, 1));
         let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
         let body_len = fields.len() + before_value.len() + bytes + 1;
@@ -321,7 +322,7 @@ impl Short {
     }
 }
 
-/// The bytes of a record behind its length; saturates, far above what a batch can hold.
+/// The number of bytes of a record after its length. Saturates far above what a batch can hold.
 #[inline]
 fn body_len(offset_delta: i64, timestamp_delta: i64, record: &Record<'_>) -> usize {
     let headers_len = if record.headers.is_empty() { 1 } else { headers_len(record.headers) };
@@ -345,13 +346,13 @@ fn headers_len(headers: &[Header<'_>]) -> usize {
     })
 }
 
-/// The length that stands before a field; -1 for null.
+/// The length field before a key or value; -1 for null.
 #[inline(always)]
 fn nullable_len(field: Option<&[u8]>) -> i64 {
     field.map_or(-1, |field| field.len() as i64)
 }
 
-/// The same, zigzag applied.
+/// The same, zigzag-encoded.
 #[inline(always)]
 fn raw_len(field: Option<&[u8]>) -> u64 {
     field.map_or(1, |field| (field.len() as u64) << 1)
@@ -406,7 +407,7 @@ fn put_word(out: &mut [u8], at: usize, word: Word) -> usize {
     at + word.len()
 }
 
-/// Keys are short: most are copied by two words that overlap, without a call.
+/// Keys are short: most are copied as two overlapping words, without a call.
 #[inline(always)]
 fn put_short(out: &mut [u8], at: usize, bytes: &[u8]) -> usize {
     if let (8..=16, Some(first), Some(last)) = (bytes.len(), bytes.first_chunk(), bytes.last_chunk()) {
@@ -432,7 +433,7 @@ mod tests {
 
     use super::*;
 
-    /// Lengths on both sides of those that are encoded in short.
+    /// Fields with lengths on both sides of the short-encoding limits.
     fn field() -> impl Strategy<Value = Option<Vec<u8>>> {
         let len = prop_oneof![6 => 0..80usize, 1 => 8150..8200usize];
         option::weighted(0.8, len.prop_map(|len| (0..len).map(|i| i as u8).collect()))

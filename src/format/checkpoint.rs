@@ -1,4 +1,4 @@
-//! Kafka's checkpoint files: text, a version, a count, and a line for each entry.
+//! Kafka's checkpoint files: text with a version, a count, and one line for each entry.
 
 use std::fmt::{Display, Write as _};
 
@@ -15,7 +15,7 @@ pub struct OffsetCheckpoint {
     pub topic: String,
     /// The partition.
     pub partition: u32,
-    /// What the file keeps of it: a recovery point, a log start, a high watermark.
+    /// The offset that the file records: a recovery point, a log start or a high watermark.
     pub offset: Offset,
 }
 
@@ -24,11 +24,11 @@ pub struct OffsetCheckpoint {
 pub struct EpochCheckpoint {
     /// A leader epoch.
     pub epoch: i32,
-    /// The first offset that it wrote.
+    /// The first offset of that epoch.
     pub start: Offset,
 }
 
-/// Reads a file with a line for each partition. An empty file has none.
+/// Parses a file with one line for each partition. An empty file has no entries.
 pub fn parse_offsets(bytes: &[u8]) -> Result<Vec<OffsetCheckpoint>, FormatError> {
     parse(bytes, |line| {
         let [topic, partition, offset] = fields(line)?;
@@ -38,12 +38,12 @@ pub fn parse_offsets(bytes: &[u8]) -> Result<Vec<OffsetCheckpoint>, FormatError>
     })
 }
 
-/// Writes a file with a line for each partition.
+/// Formats a file with one line for each partition.
 pub fn write_offsets(entries: &[OffsetCheckpoint]) -> String {
     write(entries, |entry| format_args_line(&[&entry.topic, &entry.partition, &entry.offset]))
 }
 
-/// Reads a partition's leader epochs, which must grow, each starting no earlier than the one before.
+/// Parses a partition's leader epochs. They must grow, and none may start before the previous one.
 pub fn parse_epochs(bytes: &[u8]) -> Result<Vec<EpochCheckpoint>, FormatError> {
     let epochs = parse(bytes, |line| {
         let [epoch, start] = fields(line)?;
@@ -57,7 +57,7 @@ pub fn parse_epochs(bytes: &[u8]) -> Result<Vec<EpochCheckpoint>, FormatError> {
     }
 }
 
-/// Writes a partition's leader epochs.
+/// Formats a partition's leader epochs.
 pub fn write_epochs(entries: &[EpochCheckpoint]) -> String {
     write(entries, |entry| format_args_line(&[&entry.epoch, &entry.start]))
 }

@@ -15,24 +15,24 @@ use std::fmt;
 use self::output::Output;
 use super::FormatError;
 
-/// How the records of a batch are compressed. All but [`Codec::None`] need the feature of their name.
+/// The compression codec of a batch. All but [`Codec::None`] need the feature of the same name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Codec {
-    /// Not at all.
+    /// No compression.
     #[default]
     None,
     /// A gzip stream.
     Gzip,
-    /// Snappy: read raw and in the framing of the Java library, written in the latter, as Kafka's own clients do.
+    /// Snappy. Reads raw Snappy and the framing of the Java library; writes the latter, as Kafka's own clients do.
     Snappy,
-    /// An LZ4 frame: written in independent blocks of 64 KiB without checksums.
+    /// An LZ4 frame. Written in independent blocks of 64 KiB without checksums.
     Lz4,
     /// A zstd frame.
     Zstd,
 }
 
 impl Codec {
-    /// The number that stands for it in a batch's attributes.
+    /// Its number in a batch's attributes.
     pub const fn id(self) -> u8 {
         match self {
             Codec::None => 0,
@@ -43,7 +43,7 @@ impl Codec {
         }
     }
 
-    /// The codec of that number.
+    /// The codec with that number.
     pub const fn from_id(id: u8) -> Result<Codec, FormatError> {
         match id {
             0 => Ok(Codec::None),
@@ -55,7 +55,7 @@ impl Codec {
         }
     }
 
-    /// Its name, which is also that of its feature.
+    /// Its name, which is also the name of its feature.
     pub const fn name(self) -> &'static str {
         match self {
             Codec::None => "none",
@@ -66,7 +66,7 @@ impl Codec {
         }
     }
 
-    /// Whether this build has it.
+    /// Whether this build supports it.
     pub const fn is_supported(self) -> bool {
         match self {
             Codec::None => true,
@@ -84,11 +84,12 @@ impl fmt::Display for Codec {
     }
 }
 
-/// Reusable memory to decompress batches into, with bounds against batches that blow up.
+/// A reusable decompression buffer, with bounds against batches that decompress to excessive sizes.
 ///
 /// A batch may grow to [`DEFAULT_MAX_BYTES`](Scratch::DEFAULT_MAX_BYTES), but to no more than 1 MiB and
-/// [`DEFAULT_MAX_RATIO`](Scratch::DEFAULT_MAX_RATIO) times its compressed size; beyond that it is
-/// [`FormatError::TooLarge`]. Memory grows with what was decompressed, never by a size that a batch merely claims.
+/// [`DEFAULT_MAX_RATIO`](Scratch::DEFAULT_MAX_RATIO) times its compressed size. Beyond that the result is
+/// [`FormatError::TooLarge`]. Memory grows with the bytes actually decompressed, never by a size that a batch merely
+/// claims.
 pub struct Scratch {
     output: Output,
     decompressor: Decompressor,
@@ -101,15 +102,15 @@ impl Scratch {
     pub const DEFAULT_MAX_BYTES: usize = 64 << 20;
     /// The bound on the decompressed size of one batch in relation to its compressed size, beyond the first 1 MiB.
     pub const DEFAULT_MAX_RATIO: usize = 1024;
-    /// What even the smallest batch may grow to: a megabyte of one repeated byte is small under every codec.
+    /// Any batch may grow to this size, because a megabyte of one repeated byte is small under every codec.
     const FREE_BYTES: usize = 1 << 20;
 
-    /// A scratch buffer with bounds of its own. Nothing is allocated yet.
+    /// A scratch buffer with custom bounds. Nothing is allocated yet.
     pub fn with_bounds(max_bytes: usize, max_ratio: usize) -> Scratch {
         Scratch { output: Output::default(), decompressor: Decompressor::default(), max_bytes, max_ratio }
     }
 
-    /// Lets go of the buffer where it holds more than `bytes`.
+    /// Frees the buffer if it holds more than `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         self.output.shrink_to(bytes);
     }
@@ -122,7 +123,7 @@ impl Scratch {
         Ok(self.output.as_slice())
     }
 
-    /// What was decompressed last.
+    /// The bytes decompressed last.
     pub(crate) fn decompressed(&self) -> &[u8] {
         self.output.as_slice()
     }
@@ -144,7 +145,7 @@ impl fmt::Debug for Scratch {
     }
 }
 
-/// What codecs keep between batches to decompress.
+/// Decompression state that codecs keep between batches.
 #[derive(Default)]
 struct Decompressor {
     #[cfg(feature = "zstd")]
@@ -152,7 +153,7 @@ struct Decompressor {
 }
 
 impl Decompressor {
-    /// Fills `out`, which is empty, with no more than its limit.
+    /// Fills `out`, which is empty, up to its limit.
     fn decompress(&mut self, codec: Codec, input: &[u8], out: &mut Output) -> Result<(), FormatError> {
         match codec {
             #[cfg(feature = "gzip")]
@@ -179,7 +180,7 @@ impl Decompressor {
     }
 }
 
-/// What codecs keep between batches to compress.
+/// Compression state that codecs keep between batches.
 #[derive(Default)]
 pub(super) struct Compressor {
     #[cfg(feature = "zstd")]

@@ -9,10 +9,10 @@ use super::compression::Scratch;
 use super::record::{Record, RecordView};
 use crate::offset::{Offset, Timestamp};
 
-/// What a control record says.
+/// The type of a control record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Marker {
-    /// The producer's transaction is aborted: its records must not be shown to readers of committed records.
+    /// The producer's transaction is aborted. Readers of committed records must not see its records.
     Abort,
     /// The producer's transaction is committed.
     Commit,
@@ -23,9 +23,9 @@ pub enum Marker {
 /// A control record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ControlRecord {
-    /// What it says.
+    /// Its type.
     pub marker: Marker,
-    /// The epoch of the transaction coordinator that wrote it; -1 for a marker of another type.
+    /// The epoch of the transaction coordinator that wrote it; -1 for other types of control record.
     pub coordinator_epoch: i32,
     /// Its offset.
     pub offset: Offset,
@@ -34,7 +34,7 @@ pub struct ControlRecord {
 }
 
 impl ControlRecord {
-    /// Reads the one record of a control batch. Versions newer than 0 may add bytes at the end, as in Kafka.
+    /// Parses the single record of a control batch. Versions newer than 0 may add bytes at the end, as in Kafka.
     pub(super) fn parse(record: &RecordView<'_>) -> Result<ControlRecord, FormatError> {
         let key = record.key.and_then(|key| key.first_chunk::<4>()).ok_or(FormatError::BadRecord("control key"))?;
         let marker = match BigEndian::read_i16(&key[2..]) {
@@ -56,7 +56,7 @@ impl ControlRecord {
     }
 }
 
-/// The batch that ends a producer's transaction. [`Marker::Other`] is refused.
+/// Builds the batch that ends a producer's transaction. [`Marker::Other`] is refused.
 pub fn end_marker(
     marker: Marker,
     producer_id: i64,
@@ -78,7 +78,7 @@ pub fn end_marker(
 }
 
 impl BatchView<'_> {
-    /// The control record of a control batch; `None` for any other batch, and for one that was emptied.
+    /// The control record of a control batch. `None` for any other batch, and for one that was emptied.
     pub fn control(&self, scratch: &mut Scratch) -> Result<Option<ControlRecord>, FormatError> {
         if !self.header().attributes.is_control() {
             return Ok(None);
@@ -90,7 +90,7 @@ impl BatchView<'_> {
     }
 }
 
-/// Whether a control record is the marker that ends a transaction.
+/// Whether a control record is a marker that ends a transaction.
 pub(crate) fn ends_transaction(control: ControlRecord) -> bool {
     match control.marker {
         Marker::Abort | Marker::Commit => true,

@@ -2,21 +2,21 @@
 //!
 //! ```text
 //! blocks   up to 170 entries of 24 bytes, and their CRC-32; all but the last block are full
-//! annex    the horizons (end offset i64, time i64), those of markers (first offset i64, time i64), the producers (id
+//! annex    the horizons (end offset i64, time i64), marker horizons (first offset i64, time i64), the producers (id
 //!          i64, flags u8)
 //! footer   fixed: see `DigestFooter::encode`
 //! ```
 //!
-//! An entry stands for the last record of a key in the segment. Entries are sorted by the hash of the key, each hash
-//! there once, so that digests of many segments can be merged in one sweep, and one of them be searched like an index.
-//! An entry is three big-endian u64: the hash (two of them), and the place: the offset less the segment's base (31
-//! bits), the tombstone flag (1 bit), and the size of the record in bytes, uncompressed (32 bits).
+//! An entry stands for the last record of a key in the segment. Entries are sorted by the hash of the key, and each
+//! hash occurs once. So digests of many segments can be merged in one sweep, and a single digest can be searched like
+//! an index. An entry is three big-endian u64. Two of them are the hash. The third is the place: the offset less the
+//! segment's base (31 bits), the tombstone flag (1 bit), and the size of the record in bytes, uncompressed (32 bits).
 //!
-//! Whatever byte of the file is changed, it is found out: footer, annex and each block have a checksum. That of a block
-//! also covers which block of which segment it is, down to the content of that segment, so no stale or misplaced block
+//! A change of any byte of the file is detected: footer, annex and each block have a checksum. The checksum of a block
+//! also covers which block of which segment it is, down to the content of that segment. So no stale or misplaced block
 //! passes for another.
 //!
-//! A digest is a cache: where it does not fit its segment it is built again.
+//! A digest is a cache. If it does not match its segment it is rebuilt.
 
 use std::fmt;
 
@@ -35,13 +35,14 @@ use annex::{HORIZON_LEN, PRODUCER_LEN};
 const MAGIC: [u8; 4] = *b"STLD";
 const VERSION: u16 = 2;
 const CRC_LEN: usize = 4;
-/// Of a batch header, what a [`HeadersSum`] takes in: offset, length, epoch, magic, and the checksum of all the rest.
+/// The part of a batch header that a [`HeadersSum`] covers: offset, length, epoch, magic, and the checksum of all the
+/// rest.
 const SUMMED_LEN: usize = 21;
 
 /// The 128-bit hash of a key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash {
-    /// The upper half: where the entry lies among others.
+    /// The upper half, which orders the entries.
     pub high: u64,
     /// The lower half.
     pub low: u64,
@@ -53,7 +54,7 @@ impl fmt::Debug for KeyHash {
     }
 }
 
-/// Hashes keys with the secret of a log. Nobody who does not know it can make two keys with the same hash.
+/// Hashes keys with the secret of a log. Nobody can construct two keys with the same hash without knowing the secret.
 #[derive(Clone, Copy)]
 pub struct KeyHasher {
     sip: SipHasher,
@@ -75,13 +76,13 @@ impl KeyHasher {
         KeyHash { high, low }
     }
 
-    /// Tells hashers with other secrets apart, and does not give the secret away.
+    /// Distinguishes hashers with different secrets, without revealing the secret.
     pub fn id(&self) -> u64 {
         self.id
     }
 }
 
-/// The secret is not shown.
+/// Hides the secret.
 impl fmt::Debug for KeyHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyHasher").field("id", &self.id).finish_non_exhaustive()
@@ -101,13 +102,13 @@ impl DigestEntry {
     pub const LEN: usize = 24;
     /// The largest offset delta.
     pub const DELTA_MAX: u32 = i32::MAX as u32;
-    /// An entry of no record, which has the last hash of all.
+    /// An entry for no record, with the highest hash of all.
     pub(crate) const NONE: DigestEntry = DigestEntry { hash: KeyHash { high: u64::MAX, low: u64::MAX }, place: 0 };
 
-    /// An entry for the record `delta` offsets behind the segment's base, of so many bytes.
+    /// An entry for the record `delta` offsets after the segment's base, of `record_bytes` bytes.
     ///
     /// # Panics
-    /// When `delta` is larger than [`DELTA_MAX`](Self::DELTA_MAX).
+    /// If `delta` is larger than [`DELTA_MAX`](Self::DELTA_MAX).
     #[inline]
     pub fn new(hash: KeyHash, delta: u32, tombstone: bool, record_bytes: u32) -> DigestEntry {
         assert!(delta <= DigestEntry::DELTA_MAX, "an offset delta has 31 bits");
@@ -118,7 +119,7 @@ impl DigestEntry {
     /// The same for a segment with another base.
     ///
     /// # Panics
-    /// When `delta` is larger than [`DELTA_MAX`](Self::DELTA_MAX).
+    /// If `delta` is larger than [`DELTA_MAX`](Self::DELTA_MAX).
     #[inline]
     pub fn with_delta(&self, delta: u32) -> DigestEntry {
         DigestEntry::new(self.hash, delta, self.is_tombstone(), self.record_bytes())
@@ -130,7 +131,7 @@ impl DigestEntry {
         self.hash
     }
 
-    /// The record's offset, less the segment's base.
+    /// The record's offset, relative to the segment's base.
     #[inline]
     pub fn delta(&self) -> u32 {
         (self.place >> 33) as u32
@@ -142,14 +143,14 @@ impl DigestEntry {
         self.place >> 32 & 1 != 0
     }
 
-    /// Bytes of the record, uncompressed.
+    /// The uncompressed size of the record, in bytes.
     #[inline]
     pub fn record_bytes(&self) -> u32 {
         self.place as u32
     }
 
-    /// Writes the entry as on disk. Where it goes to, not by way of an array: that would be stored in parts and loaded
-    /// as a whole, which stalls the processor.
+    /// Writes the entry as on disk, directly into its place. A detour through an array would be stored in parts and
+    /// loaded as a whole, which stalls the processor.
     #[inline]
     pub fn encode_to(&self, out: &mut [u8; DigestEntry::LEN]) {
         BigEndian::write_u64(&mut out[..8], self.hash.high);
@@ -157,14 +158,14 @@ impl DigestEntry {
         BigEndian::write_u64(&mut out[16..], self.place);
     }
 
-    /// The entry that these bytes are.
+    /// Decodes an entry.
     #[inline]
     pub fn decode(bytes: &[u8; DigestEntry::LEN]) -> DigestEntry {
         let hash = KeyHash { high: BigEndian::read_u64(&bytes[..8]), low: BigEndian::read_u64(&bytes[8..16]) };
         DigestEntry { hash, place: BigEndian::read_u64(&bytes[16..]) }
     }
 
-    /// The entries in these bytes, a multiple of [`LEN`](Self::LEN).
+    /// Decodes all entries in these bytes, whose length is a multiple of [`LEN`](Self::LEN).
     #[inline]
     pub fn decode_all(bytes: &[u8]) -> impl ExactSizeIterator<Item = DigestEntry> + '_ {
         bytes.as_chunks().0.iter().map(DigestEntry::decode)
@@ -178,12 +179,12 @@ impl fmt::Debug for DigestEntry {
     }
 }
 
-/// Sums up the batch headers of a segment, and with them the checksums of all that is in it.
+/// A sum over the batch headers of a segment, and so over the checksums of everything in it.
 #[derive(Clone, Debug, Default)]
 pub struct HeadersSum(crc32fast::Hasher);
 
 impl HeadersSum {
-    /// Takes in the next batch: its bytes, or its header alone.
+    /// Adds the next batch: its bytes, or its header alone.
     #[inline]
     pub fn update(&mut self, batch: &[u8]) {
         self.0.update(batch.get(..SUMMED_LEN).unwrap_or(batch));
@@ -195,7 +196,7 @@ impl HeadersSum {
     }
 }
 
-/// The segment that a digest is of, and the secret that it was made with.
+/// The segment of a digest, and the identity of the secret that was used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DigestSubject {
     /// [`KeyHasher::id`].
@@ -204,7 +205,7 @@ pub struct DigestSubject {
     pub base: Offset,
     /// One past its last offset.
     pub end: Offset,
-    /// Bytes of its `.log`.
+    /// The size of its `.log`, in bytes.
     pub log_len: u64,
     /// The [`HeadersSum`] of its batches.
     pub headers_sum: u32,
@@ -233,7 +234,7 @@ impl DigestSubject {
         })
     }
 
-    /// What the blocks of this digest are checked with.
+    /// The checker for the blocks of this digest.
     pub fn blocks(&self) -> DigestBlocks {
         DigestBlocks(crc32fast::hash(&self.encode()))
     }
@@ -244,12 +245,12 @@ impl DigestSubject {
 pub struct DigestBlocks(u32);
 
 impl DigestBlocks {
-    /// Entries of a full block.
+    /// The number of entries in a full block.
     pub const ENTRIES: usize = 170;
-    /// Bytes of a full block.
+    /// The size of a full block, in bytes.
     pub const LEN: usize = DigestBlocks::ENTRIES * DigestEntry::LEN + CRC_LEN;
 
-    /// Bytes of so many entries in blocks.
+    /// The number of bytes that this many entries take in blocks.
     pub const fn len_of(entries: u64) -> u64 {
         entries * DigestEntry::LEN as u64 + entries.div_ceil(DigestBlocks::ENTRIES as u64) * CRC_LEN as u64
     }
@@ -260,7 +261,7 @@ impl DigestBlocks {
         out.extend_from_slice(&crc.to_be_bytes());
     }
 
-    /// The entries of block `number`, once its checksum was found right.
+    /// Returns the entries of block `number`, after checking its checksum.
     #[inline]
     pub fn check<'a>(&self, number: u64, block: &'a [u8]) -> Result<&'a [u8], FormatError> {
         let Some((entries, crc)) = block.split_last_chunk::<CRC_LEN>() else {
@@ -281,36 +282,36 @@ impl DigestBlocks {
     }
 }
 
-/// What can be told of a segment without reading its entries.
+/// The counts of a segment that are known without reading its entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DigestCounts {
-    /// Batches of any kind.
+    /// The number of batches of any kind.
     pub batches: u64,
-    /// Records, but for control records: also those that were aborted, or have no key.
+    /// The number of records without control records, but including aborted ones and those without a key.
     pub records: u64,
-    /// Their bytes, uncompressed; of aborted ones as stored.
+    /// Their uncompressed bytes; for aborted ones, their bytes as stored.
     pub record_bytes: u64,
-    /// Entries: the records that are the last of their key in the segment. All others may go.
+    /// The number of entries: the records that are the last of their key in the segment. All others may be removed.
     pub keys: u64,
-    /// Their bytes, uncompressed.
+    /// The uncompressed bytes of these records.
     pub key_bytes: u64,
-    /// How many of them are tombstones.
+    /// The number of tombstones among them.
     pub tombstones: u64,
-    /// Control batches that have a record.
+    /// The number of control batches that have a record.
     pub control_batches: u64,
-    /// Their bytes as stored, with the headers.
+    /// Their bytes as stored, headers included.
     pub control_bytes: u64,
-    /// Those of them that are markers without a horizon and come right behind another marker of their producer: nothing
-    /// is left of their transactions.
+    /// The number of them that are markers without a horizon and directly follow another marker of their producer.
+    /// Nothing is left of their transactions.
     pub loose_markers: u64,
 }
 
 /// The end of a digest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DigestFooter {
-    /// The segment.
+    /// The segment of the digest.
     pub subject: DigestSubject,
-    /// What is in it.
+    /// The counts of its contents.
     pub counts: DigestCounts,
     horizons: u32,
     markers: u32,
@@ -319,10 +320,10 @@ pub struct DigestFooter {
 }
 
 impl DigestFooter {
-    /// Bytes of a footer.
+    /// The size of a footer, in bytes.
     pub const LEN: usize = DigestSubject::LEN + 9 * 8 + 4 * 4 + CRC_LEN + 2 + 4;
 
-    /// The footer of a digest with this annex, whose encoded bytes are given too.
+    /// The footer of a digest with this annex. The annex is also given as encoded bytes.
     pub fn new(subject: DigestSubject, counts: DigestCounts, annex: &DigestAnnex, annex_bytes: &[u8]) -> DigestFooter {
         let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
         let (horizons, markers) = (count(annex.horizons.len()), count(annex.markers.len()));
@@ -333,23 +334,24 @@ impl DigestFooter {
         footer
     }
 
-    /// Bytes of the annex.
+    /// The size of the annex, in bytes.
     pub const fn annex_len(&self) -> u64 {
         (self.horizons as u64 + self.markers as u64) * HORIZON_LEN as u64 + self.producers as u64 * PRODUCER_LEN as u64
     }
 
-    /// Where the annex begins.
+    /// The position where the annex begins.
     pub const fn annex_position(&self) -> u64 {
         DigestBlocks::len_of(self.counts.keys)
     }
 
-    /// Bytes of the whole file.
+    /// The size of the whole file, in bytes.
     pub const fn file_len(&self) -> u64 {
         self.annex_position() + self.annex_len() + DigestFooter::LEN as u64
     }
 
-    /// The footer as on disk: subject, counts, horizons (u32), those of markers (u32), producers (u32), the CRC-32 of
-    /// the annex, that of all so far and the version, the version (u16), and the magic at the very end.
+    /// Encodes the footer as on disk: subject, counts, the number of horizons (u32), of marker horizons (u32) and of
+    /// producers (u32), the CRC-32 of the annex, the CRC-32 of everything so far and the version, the version (u16),
+    /// and the magic at the very end.
     pub fn encode(&self) -> [u8; DigestFooter::LEN] {
         let mut out = Vec::with_capacity(DigestFooter::LEN);
         out.extend_from_slice(&self.subject.encode());
@@ -373,8 +375,8 @@ impl DigestFooter {
         bytes
     }
 
-    /// Reads the last [`LEN`](Self::LEN) bytes of a file. What it says was possible when it was written, and fits a
-    /// file of [`file_len`](Self::file_len) bytes only.
+    /// Decodes the last [`LEN`](Self::LEN) bytes of a file. The values of a valid footer are possible ones, and match
+    /// only a file of [`file_len`](Self::file_len) bytes.
     pub fn decode(bytes: &[u8; DigestFooter::LEN]) -> Result<DigestFooter, FormatError> {
         const BODY: usize = DigestFooter::LEN - CRC_LEN - 6;
         let mut fields = Fields(bytes);
@@ -413,7 +415,7 @@ impl DigestFooter {
         Ok(footer)
     }
 
-    /// Whether a segment can be like that: what is computed with these numbers relies on it.
+    /// Whether a segment can have these counts. Computations with them rely on this.
     fn check(&self) -> Result<(), FormatError> {
         let (subject, counts) = (&self.subject, &self.counts);
         let span = subject.end.since(subject.base);

@@ -1,46 +1,46 @@
-//! What can be wrong with bytes.
+//! Errors in the format of bytes.
 
 use std::fmt;
 
-/// Why bytes are not what they should be. New reasons may come.
+/// Why bytes are invalid. New reasons may be added.
 ///
-/// It names no file: who read the bytes knows where they came from, and says so in an [`Error`](crate::Error).
+/// It names no file. The caller that read the bytes adds their origin, in an [`Error`](crate::Error).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FormatError {
     /// The bytes end before the structure does.
     Truncated {
-        /// Bytes needed, as far as known.
+        /// The number of bytes needed, as far as known.
         needed: usize,
-        /// Bytes there.
+        /// The number of bytes available.
         available: usize,
     },
-    /// Bytes follow where a structure must end.
+    /// Bytes follow after the end of a structure.
     TrailingBytes {
-        /// How many.
+        /// The number of extra bytes.
         extra: usize,
     },
-    /// A message format other than the one known here, 2.
+    /// A message format other than 2, the supported one.
     UnsupportedMagic(i8),
     /// A file of ours that does not start with its magic.
     BadMagic,
-    /// A version that is not known here.
+    /// An unsupported version.
     BadVersion {
-        /// What the bytes say.
+        /// The version found.
         found: u32,
-        /// The newest known here.
+        /// The newest supported version.
         supported: u32,
     },
-    /// A length field that no batch can have.
+    /// A length field that is impossible for a batch.
     BadLength,
     /// The checksum does not match the bytes.
     BadCrc {
-        /// What the bytes say.
+        /// The stored checksum.
         stored: u32,
-        /// What they add up to.
+        /// The computed checksum.
         computed: u32,
     },
-    /// A count that cannot be true, such as more records than the batch has bytes or offsets for.
+    /// An impossible count, such as more records than the batch has bytes or offsets for.
     BadCount,
     /// An offset that is negative, too large, or not above the one before it.
     BadOffset,
@@ -48,9 +48,9 @@ pub enum FormatError {
     BadRecord(&'static str),
     /// A field or line with an impossible value.
     Malformed(&'static str),
-    /// A codec that this build leaves out; switch on the feature of that name.
+    /// A codec that this build lacks. Enable the feature of that name.
     UnsupportedCodec(&'static str),
-    /// A codec that Kafka does not know either.
+    /// A codec that Kafka does not define either.
     UnknownCodec(u8),
     /// More bytes than allowed, or than the format can hold. Decompression stops at its bound.
     TooLarge {

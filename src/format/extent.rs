@@ -1,23 +1,23 @@
-//! Where a batch lies.
+//! The extent of a batch.
 
 use byteorder::{BigEndian, ByteOrder};
 
 use super::header::{BATCH_HEADER_LEN, LENGTH_PREFIX, MAGIC};
 use crate::offset::Offset;
 
-/// What a walk from batch to batch looks at of a header.
+/// The part of a header that a walk from batch to batch needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Extent {
     pub(crate) base_offset: Offset,
     /// The offset that follows the batch.
     pub(crate) next_offset: Offset,
-    /// Bytes of the whole batch.
+    /// The size of the whole batch, in bytes.
     pub(crate) size: usize,
 }
 
 impl Extent {
-    /// The extent of the batch at the front of `bytes`; `None` where there is none. What the header says of records is
-    /// not looked at.
+    /// The extent of the batch at the front of `bytes`, or `None` if there is no batch. Ignores the header fields about
+    /// records.
     #[inline]
     pub(crate) fn parse(bytes: &[u8]) -> Option<Extent> {
         let h: &[u8; BATCH_HEADER_LEN] = bytes.first_chunk()?;
@@ -67,7 +67,7 @@ mod tests {
                     let (base_offset, next_offset, size) = (header.base_offset, header.next_offset(), header.size);
                     Some(Extent { base_offset, next_offset, size })
                 }
-                // Its place may be sound all the same.
+                // Its extent may be sound all the same.
                 Err(FormatError::BadCount) => return Ok(()),
                 Err(_) => None,
             };

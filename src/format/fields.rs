@@ -1,11 +1,11 @@
-//! Fixed-width fields, big-endian, taken off the front of bytes that may be too short.
+//! Reads fixed-width big-endian fields off the front of bytes that may be too short.
 
 use byteorder::{BigEndian, ByteOrder};
 
 use super::FormatError;
 use crate::offset::{Offset, Timestamp};
 
-/// What is left to read.
+/// The bytes left to read.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -55,12 +55,12 @@ impl<'a> Fields<'a> {
         Ok(Timestamp::from_millis(self.i64()?))
     }
 
-    /// An offset; a negative one is an error.
+    /// Reads an offset. A negative one is an error.
     pub(super) fn offset(&mut self) -> Result<Offset, FormatError> {
         Offset::from_i64(self.i64()?).ok_or(FormatError::BadOffset)
     }
 
-    /// An offset, or none when it is -1.
+    /// Reads an offset, or `None` if it is -1.
     pub(super) fn optional_offset(&mut self) -> Result<Option<Offset>, FormatError> {
         match self.i64()? {
             -1 => Ok(None),
@@ -68,19 +68,20 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The count of entries of `entry_len` bytes each: no more than what is left has room for, so it may be allocated.
+    /// Reads the count of entries of `entry_len` bytes each. The remaining bytes have room for that many, so it may be
+    /// allocated.
     pub(super) fn count(&mut self, entry_len: usize) -> Result<usize, FormatError> {
         let count = self.u32()? as usize;
         if count > self.0.len() / entry_len { Err(FormatError::BadCount) } else { Ok(count) }
     }
 
-    /// Nothing must be left.
+    /// Checks that nothing is left.
     pub(super) fn end(&self) -> Result<(), FormatError> {
         if self.0.is_empty() { Ok(()) } else { Err(FormatError::TrailingBytes { extra: self.0.len() }) }
     }
 }
 
-/// As [`Fields::optional_offset`] reads it.
+/// Encodes an offset as [`Fields::optional_offset`] reads it.
 pub(super) fn optional_offset_bytes(offset: Option<Offset>) -> [u8; 8] {
     offset.map_or(-1, Offset::as_i64).to_be_bytes()
 }

@@ -1,7 +1,7 @@
-//! Names of files and directories: the only place that knows them.
+//! Names of files and directories. No other module knows them.
 //!
-//! Kafka's names are kept wherever it has one. It deletes what ends in `.cleaned` or `.deleted` when it opens a
-//! directory, and ignores the names that it does not know.
+//! Kafka's names are used wherever it has one. When Kafka opens a directory, it deletes files whose names end in
+//! `.cleaned` or `.deleted`, and ignores names that it does not know.
 
 use std::fmt;
 
@@ -15,15 +15,15 @@ pub const META: &str = "stratalog.meta";
 pub const TOPICS: &str = "stratalog.topics";
 /// Ours: whether the log is open.
 pub const USE: &str = "stratalog.use";
-/// Kafka's: up to where each partition is known to be on disk.
+/// Kafka's: the offset up to which each partition is known to be on disk.
 pub const RECOVERY_POINT_CHECKPOINT: &str = "recovery-point-offset-checkpoint";
 /// Kafka's: the first offset of each partition.
 pub const LOG_START_CHECKPOINT: &str = "log-start-offset-checkpoint";
 /// Kafka's: the high watermark of each partition.
 pub const REPLICATION_CHECKPOINT: &str = "replication-offset-checkpoint";
-/// Kafka's: the first offset of each partition that was not compacted yet.
+/// Kafka's: the first offset of each partition that is not yet compacted.
 pub const CLEANER_CHECKPOINT: &str = "cleaner-offset-checkpoint";
-/// Kafka's: there after a clean shutdown, whatever it holds.
+/// Kafka's: present after a clean shutdown, with any content.
 pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 /// Kafka's: the identity of the broker.
 pub const META_PROPERTIES: &str = "meta.properties";
@@ -42,14 +42,14 @@ const TEMPORARY: &str = ".tmp";
 const DELETED_DIR: &str = "-delete";
 const FUTURE_DIR: &str = "-future";
 const STRAY_DIR: &str = "-stray";
-/// Digits of an offset in a file name.
+/// The number of digits of an offset in a file name.
 const DIGITS: usize = 20;
-/// The longest name that file systems take.
+/// The longest name that file systems allow.
 const NAME_LEN_MAX: usize = 255;
 /// The longest name of a topic.
 const TOPIC_LEN_MAX: usize = 249;
 
-/// What a file of a segment holds.
+/// The contents of a segment's file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum SegmentFileKind {
     /// Record batches.
@@ -89,18 +89,18 @@ impl SegmentFileKind {
     }
 }
 
-/// How far a file of a segment is on its way in or out.
+/// The stage of a segment's file as it is added or removed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Suffix {
     /// In use.
     None,
     /// Being written by a compaction.
     Cleaned,
-    /// Written by a compaction that is committed; takes the place of what it replaces.
+    /// Written by a committed compaction. It takes the place of the segments that it replaces.
     Swap,
     /// To be removed.
     Deleted,
-    /// Damaged bytes, put aside by a recovery.
+    /// Damaged bytes, set aside by a recovery.
     Broken,
 }
 
@@ -120,16 +120,16 @@ impl Suffix {
     }
 }
 
-/// What a name in a partition's directory stands for.
+/// The meaning of a name in a partition's directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ParsedName {
     /// A file of a segment.
     Segment {
         /// The segment's base offset.
         base: Offset,
-        /// What it holds.
+        /// Its contents.
         kind: SegmentFileKind,
-        /// How far it is on its way in or out.
+        /// Its stage.
         suffix: Suffix,
     },
     /// [`LEADER_EPOCHS`].
@@ -138,22 +138,22 @@ pub enum ParsedName {
     PartitionMetadata,
     /// [`STATE`].
     State,
-    /// [`STATE`], being replaced.
+    /// [`STATE`], written before it replaces the old one.
     StateTemp,
-    /// Another known file, being replaced.
+    /// Another known file, written before it replaces the old one.
     Temp,
 }
 
-/// The name of a segment's file: `00000000000000000042.log`, and the suffix.
+/// The name of a segment's file: `00000000000000000042.log` plus the suffix.
 pub fn segment_file(base: Offset, kind: SegmentFileKind, suffix: Suffix) -> String {
     format!("{:020}.{}{}", base.get(), kind.extension(), suffix.extension())
 }
 
-/// The same, made different by a number: `00000000000000000042.log.7.cleaned`. For names that must not have been used
-/// before, or must not collide with those of files that are still there.
+/// The same, made unique by a number: `00000000000000000042.log.7.cleaned`. For names that must not have been used
+/// before, or must not collide with files that still exist.
 ///
 /// # Panics
-/// For [`Suffix::None`] and [`Suffix::Swap`], where Kafka would not understand it.
+/// For [`Suffix::None`] and [`Suffix::Swap`], because Kafka would not understand the name.
 pub fn numbered_segment_file(base: Offset, kind: SegmentFileKind, suffix: Suffix, number: u64) -> String {
     assert!(suffix.may_be_numbered(), "a name in use, or about to be, has no number");
     format!("{:020}.{}.{number}{}", base.get(), kind.extension(), suffix.extension())
@@ -164,12 +164,12 @@ pub fn temporary(name: &str) -> String {
     format!("{name}{TEMPORARY}")
 }
 
-/// The name of the file that the one named `name` is about to replace; `name` itself when it replaces none.
+/// The name of the file that the one named `name` will replace; `name` itself if it replaces none.
 pub fn replaces(name: &str) -> &str {
     name.strip_suffix(TEMPORARY).unwrap_or(name)
 }
 
-/// What a name in a partition's directory stands for; `None` for a name that is not ours, nor Kafka's.
+/// Parses a name in a partition's directory. Returns `None` for a name that is neither ours nor Kafka's.
 pub fn parse(name: &str) -> Option<ParsedName> {
     match name {
         STATE => return Some(ParsedName::State),
@@ -184,7 +184,7 @@ pub fn parse(name: &str) -> Option<ParsedName> {
     }
 }
 
-/// Whether a name is that of a file which we or Kafka keep in a log directory, or write before it replaces one.
+/// Whether a name is one that we or Kafka use in a log directory, or write there before it replaces another.
 pub fn is_in_log_dir(name: &str) -> bool {
     let name = replaces(name);
     [LOCK, META, TOPICS, USE, CLEAN_SHUTDOWN, META_PROPERTIES].contains(&name) || OFFSET_CHECKPOINTS.contains(&name)
@@ -196,14 +196,14 @@ pub fn partition_dir(topic: &str, partition: u32) -> String {
 }
 
 /// The name of the directory of a partition that is to be removed: `<topic>-<partition>.<id>-delete`, the id in 32
-/// hexadecimal digits. A long topic name is cut, as Kafka does, since the file system takes no more than 255 bytes.
+/// hexadecimal digits. A long topic name is truncated, as in Kafka, because file systems allow at most 255 bytes.
 pub fn deleted_partition_dir(topic: &str, partition: u32, id: u128) -> String {
     let suffix = format!("-{partition}.{id:032x}{DELETED_DIR}");
     let topic = topic.get(..NAME_LEN_MAX.saturating_sub(suffix.len())).unwrap_or(topic);
     format!("{topic}{suffix}")
 }
 
-/// What the name of a directory in a log directory stands for.
+/// The meaning of a directory's name in a log directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ParsedDir<'a> {
     /// A partition.
@@ -219,7 +219,7 @@ pub enum ParsedDir<'a> {
     Foreign,
 }
 
-/// What the name of a directory in a log directory stands for; `None` for a name that is not ours, nor Kafka's.
+/// Parses the name of a directory in a log directory. Returns `None` for a name that is neither ours nor Kafka's.
 pub fn parse_dir(name: &str) -> Option<ParsedDir<'_>> {
     for (suffix, parsed) in
         [(DELETED_DIR, ParsedDir::Deleted), (FUTURE_DIR, ParsedDir::Foreign), (STRAY_DIR, ParsedDir::Foreign)]
@@ -244,7 +244,7 @@ pub enum BadTopicName {
     TooLong,
     /// It is `.` or `..`.
     Dots,
-    /// It has a character other than letters and digits of ASCII, `.`, `_` and `-`.
+    /// It has a character other than ASCII letters and digits, `.`, `_` and `-`.
     BadCharacter,
 }
 
@@ -268,7 +268,7 @@ impl BadTopicName {
 
 impl std::error::Error for BadTopicName {}
 
-/// Whether `name` can be that of a topic: 1 to 249 of `A-Z a-z 0-9 . _ -`, but not `.` or `..`.
+/// Checks a topic name: 1 to 249 of `A-Z a-z 0-9 . _ -`, but not `.` or `..`.
 pub fn check_topic(name: &str) -> Result<(), BadTopicName> {
     if name.is_empty() {
         Err(BadTopicName::Empty)
@@ -313,7 +313,7 @@ fn parse_suffix(name: &str) -> Option<Suffix> {
     }
 }
 
-/// Splits at the last `-`: topics may have some of their own.
+/// Splits at the last `-`, because topics may contain `-` themselves.
 fn parse_partition(name: &str) -> Option<(&str, u32)> {
     let (topic, partition) = name.rsplit_once('-')?;
     if !is_canonical(partition) || check_topic(topic).is_err() {
@@ -331,7 +331,7 @@ fn is_number(digits: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A number as it is written: two names must never stand for the same thing.
+/// Whether a number is written in canonical form, because two names must never mean the same thing.
 fn is_canonical(digits: &str) -> bool {
     is_number(digits) && (digits == "0" || !digits.starts_with('0'))
 }

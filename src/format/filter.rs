@@ -1,5 +1,5 @@
-//! Keeps some records of a batch and drops the others, as a compaction does: what stays keeps its offset, timestamp
-//! and place in its producer's sequence, and the batch covers the same offsets as before.
+//! Keeps some records of a batch and drops the others, as compaction does. A kept record keeps its offset, timestamp
+//! and place in its producer's sequence. The batch covers the same offsets as before.
 
 use std::ops::Range;
 
@@ -11,24 +11,24 @@ use super::varint::{self, Writer};
 use super::{Attributes, FormatError};
 use crate::offset::Timestamp;
 
-/// What [`filter_batch`] made of a batch.
+/// The result of [`filter_batch`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Filtered {
-    /// All records stay: the batch is to be copied as it is.
+    /// All records stay. Copy the batch as it is.
     Unchanged,
     /// Some records stay, in the batch that was written.
     Rewritten {
-        /// How many.
+        /// The number of these records.
         records: u32,
     },
     /// No record stays, or there was none.
     Empty,
 }
 
-/// BufferPool that [`filter_batch`] uses again and again.
+/// Reusable buffers for [`filter_batch`].
 #[derive(Debug, Default)]
 pub struct FilterScratch {
-    /// Where compressed batches are decompressed to, within its bounds.
+    /// The buffer for decompressed batches, with its bounds.
     pub scratch: Scratch,
     compressor: Compressor,
     /// Runs of kept records, as byte ranges of the uncompressed records.
@@ -36,17 +36,17 @@ pub struct FilterScratch {
     records: Vec<u8>,
 }
 
-/// Drops the records that `keep` says no to. It is asked once for each record, in order.
+/// Drops the records for which `keep` returns false. `keep` is called once for each record, in order.
 ///
-/// Nothing is written to `out` but a whole new batch, at its end, in the case of [`Filtered::Rewritten`]: with the
-/// offsets, sequence, leader epoch, codec (at its default level) and kind of timestamps of the old one, and the largest
-/// timestamp of what is left. It may be larger than the old one when it is compressed.
+/// Only [`Filtered::Rewritten`] writes to `out`: it appends one whole new batch. That batch has the offsets, sequence,
+/// leader epoch, codec (at its default level) and timestamp type of the old one, and the largest timestamp of the kept
+/// records. If it is compressed it may be larger than the old one.
 ///
-/// `horizon` is stamped into a batch that is rewritten, keeps a tombstone, and has no delete horizon yet: from then on
-/// the tombstone may go. A batch that is not rewritten anyway is not stamped.
+/// `horizon` is stamped into a rewritten batch that keeps a tombstone and has no delete horizon yet. The tombstone may
+/// be removed from then on. A batch that is not rewritten anyway is not stamped.
 ///
-/// The checksum of `batch` is the caller's to check; what is written gets a right one, whatever came in. After an error
-/// `out` is as before.
+/// The caller checks the checksum of `batch`. The output gets a correct checksum whatever the input was. An error
+/// leaves `out` unchanged.
 pub fn filter_batch(
     batch: &BatchView<'_>,
     keep: &mut dyn FnMut(&RecordView<'_>) -> bool,
@@ -58,8 +58,8 @@ pub fn filter_batch(
     rewrite(batch, &kept, horizon, scratch, out)
 }
 
-/// The same, for who knows the records that stay: their offsets, less the first one of the batch, in ascending order.
-/// What is left out of a batch with a record for each of its offsets is not decoded.
+/// The same, for a caller that knows which records stay: their offsets relative to the batch's first, in ascending
+/// order. If the batch has a record for each of its offsets, dropped records are not decoded.
 pub(crate) fn filter_batch_to(
     batch: &BatchView<'_>,
     deltas: &[u32],
@@ -81,7 +81,7 @@ pub(crate) fn filter_batch_to(
     rewrite(batch, &kept, horizon, scratch, out)
 }
 
-/// Writes what stays of a batch, as it was noted.
+/// Writes the kept part of a batch, as noted before.
 fn rewrite(
     batch: &BatchView<'_>,
     kept: &Kept,
@@ -100,7 +100,8 @@ fn rewrite(
     Ok(Filtered::Rewritten { records: kept.count })
 }
 
-/// Appends a batch with another delete horizon, or without one; all else of it stays. After an error `out` is as before.
+/// Appends a batch with another delete horizon, or without one, and otherwise unchanged. An error leaves `out`
+/// unchanged.
 pub(crate) fn stamp_batch(
     batch: &BatchView<'_>,
     horizon: Option<Timestamp>,
@@ -114,7 +115,7 @@ pub(crate) fn stamp_batch(
     write(batch, &header, scratch, out)
 }
 
-/// Appends a batch with this header and the records of the runs that were noted.
+/// Appends a batch with this header and the records of the noted runs.
 fn write(
     batch: &BatchView<'_>,
     header: &BatchHeader,
@@ -142,10 +143,10 @@ fn write(
     written
 }
 
-/// Appends what is left of a batch that lost all its records: a header without records, which covers the same offsets.
+/// Appends the rest of a batch that lost all its records: a header without records, which covers the same offsets.
 ///
-/// With `keep_producer` it goes on telling the last sequence number of its producer. Without, it only keeps its place
-/// in the log.
+/// With `keep_producer` it still carries the last sequence number of its producer. Without, it only keeps its place in
+/// the log.
 pub fn empty_batch(header: &BatchHeader, keep_producer: bool, out: &mut Vec<u8>) {
     let attributes = Attributes::default().with_timestamp_type(header.attributes.timestamp_type());
     let mut empty = BatchHeader { attributes, base_timestamp: Timestamp::NONE, count: 0, ..*header };
@@ -162,7 +163,7 @@ pub fn empty_batch(header: &BatchHeader, keep_producer: bool, out: &mut Vec<u8>)
     assert!(sealed.is_ok(), "a header is not too large for a batch");
 }
 
-/// What stays of a batch.
+/// A summary of the records that stay.
 struct Kept {
     count: u32,
     max_timestamp: Timestamp,
@@ -172,7 +173,7 @@ struct Kept {
 impl Kept {
     const NOTHING: Kept = Kept { count: 0, max_timestamp: Timestamp::from_millis(i64::MIN), has_tombstone: false };
 
-    /// Notes that a record stays, and its bytes.
+    /// Notes that a record stays, and where its bytes lie.
     #[inline]
     fn add(&mut self, record: &RecordView<'_>, bytes: Range<usize>, runs: &mut Vec<(usize, usize)>) {
         self.count += 1;
@@ -185,7 +186,7 @@ impl Kept {
     }
 }
 
-/// Asks for each record, and notes the bytes of those that stay.
+/// Calls `keep` for each record, and notes the bytes of those that stay.
 fn choose(
     batch: &BatchView<'_>,
     keep: &mut dyn FnMut(&RecordView<'_>) -> bool,
@@ -228,8 +229,8 @@ fn rewritten_header(old: &BatchHeader, kept: &Kept, horizon: Option<Timestamp>) 
     header
 }
 
-/// Appends the records of the runs. Their timestamps count from the base timestamp: as long as that stays, so do all
-/// their bytes.
+/// Appends the records of the runs. Their timestamps are relative to the base timestamp. If that is unchanged, so are
+/// all their bytes.
 fn copy_runs(
     plain: &[u8],
     runs: &[(usize, usize)],
@@ -250,7 +251,7 @@ fn copy_runs(
     Ok(())
 }
 
-/// Takes a record off the front and appends it with another timestamp delta.
+/// Takes a record off the front and appends it with a shifted timestamp delta.
 fn shift_record(bytes: &mut &[u8], shift: i64, out: &mut Vec<u8>) -> Result<(), FormatError> {
     const BAD: FormatError = FormatError::BadRecord("length");
     let length = usize::try_from(varint::take_i32(bytes)?).map_err(|_| BAD)?;
@@ -289,7 +290,7 @@ mod tests {
         builder.build().unwrap()
     }
 
-    /// Filters in both ways; returns what was written.
+    /// Filters in both ways and returns the output.
     fn filtered_alike(batch: &BatchView<'_>, keeps: impl Fn(u32) -> bool) -> (Filtered, Vec<u8>) {
         let (mut asked, mut told) = (Vec::new(), Vec::new());
         let (mut scratch, horizon) = (FilterScratch::default(), Some(Timestamp::from_millis(7)));

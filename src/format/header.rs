@@ -1,4 +1,4 @@
-//! The header of a record batch, format 2, and changes of it in place.
+//! The header of a record batch, format 2, and changes to it in place.
 
 use byteorder::{BigEndian, ByteOrder};
 
@@ -6,19 +6,19 @@ use super::FormatError;
 use super::compression::Codec;
 use crate::offset::{Offset, Timestamp};
 
-/// Bytes of a batch before its first record.
+/// The size of a batch header, in bytes.
 pub const BATCH_HEADER_LEN: usize = 61;
 
-/// The only message format known here.
+/// The only supported message format.
 pub(super) const MAGIC: i8 = 2;
-/// Base offset and length: what the length field does not count.
+/// Base offset and length, which the length field does not count.
 pub(super) const LENGTH_PREFIX: usize = 12;
 /// The checksum covers everything from here on.
 pub(super) const CRC_START: usize = 21;
-/// A record with no key, no value and no headers: a length of one byte, and six bytes that say so.
+/// The size of a record without key, value and headers: one byte of length and six more.
 pub(super) const MIN_RECORD_LEN: usize = 7;
 
-/// What a batch says of itself: codec, kind of timestamps, and flags.
+/// The attributes of a batch: codec, timestamp type, and flags.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Attributes(i16);
 
@@ -34,12 +34,12 @@ impl Attributes {
         Attributes(bits)
     }
 
-    /// As stored. Bits unknown here are kept.
+    /// The attributes as stored. Unknown bits are kept.
     pub const fn bits(self) -> i16 {
         self.0
     }
 
-    /// How the records are compressed. An error when Kafka knows no such codec.
+    /// The compression codec. An error if Kafka defines no such codec.
     pub fn codec(self) -> Result<Codec, FormatError> {
         Codec::from_id((self.0 & Attributes::CODEC) as u8)
     }
@@ -54,12 +54,12 @@ impl Attributes {
         self.0 & Attributes::TRANSACTIONAL != 0
     }
 
-    /// Whether it holds control records, such as transaction markers, which no application sees.
+    /// Whether it holds control records, such as transaction markers, which applications never see.
     pub const fn is_control(self) -> bool {
         self.0 & Attributes::CONTROL != 0
     }
 
-    /// Whether the base timestamp is the time from which its tombstones may go.
+    /// Whether the base timestamp is the time from which its tombstones may be removed.
     pub const fn has_delete_horizon(self) -> bool {
         self.0 & Attributes::DELETE_HORIZON != 0
     }
@@ -69,7 +69,7 @@ impl Attributes {
         Attributes(self.0 & !Attributes::CODEC | codec.id() as i16)
     }
 
-    /// The same, with this kind of timestamps.
+    /// The same, with this timestamp type.
     pub const fn with_timestamp_type(self, timestamp_type: TimestampType) -> Attributes {
         self.with(Attributes::LOG_APPEND_TIME, matches!(timestamp_type, TimestampType::LogAppendTime))
     }
@@ -108,22 +108,22 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
-/// The 61 bytes in front of a batch's records.
+/// The 61 bytes before a batch's records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BatchHeader {
-    /// The offset of the first record that the batch was built with; compaction may have removed it.
+    /// The offset of the first record that the batch was built with. Compaction may have removed that record.
     pub base_offset: Offset,
-    /// Bytes of the whole batch, header included.
+    /// The size of the whole batch in bytes, header included.
     pub size: usize,
-    /// The epoch of the leader that appended it; -1 when none did.
+    /// The epoch of the leader that appended it; -1 if there was none.
     pub leader_epoch: i32,
-    /// CRC-32C of everything behind it.
+    /// CRC-32C of everything after it.
     pub crc: u32,
-    /// Codec, kind of timestamps, flags.
+    /// Codec, timestamp type, flags.
     pub attributes: Attributes,
-    /// The last offset of the batch, less its base offset.
+    /// The last offset of the batch, relative to its base offset.
     pub last_offset_delta: u32,
-    /// What the records' timestamps count from.
+    /// The base of the records' timestamp deltas.
     pub base_timestamp: Timestamp,
     /// The largest timestamp of its records; the time of the append under [`TimestampType::LogAppendTime`].
     pub max_timestamp: Timestamp,
@@ -133,16 +133,16 @@ pub struct BatchHeader {
     pub producer_epoch: i16,
     /// The sequence number of the record at the base offset; -1 for none.
     pub base_sequence: i32,
-    /// How many records it holds. 0 is legal: such a batch keeps a place in the log, or a producer's last sequence.
+    /// The number of records. 0 is valid: such a batch keeps a place in the log, or a producer's last sequence number.
     pub count: u32,
 }
 
 impl BatchHeader {
     /// Reads the header at the front of `bytes`, which need not hold the rest of the batch.
     ///
-    /// Checked is what can be checked without the records: message format 2, a length of at least the header's, a
-    /// last offset below [`Offset::MAX`], no more records than there are offsets and, uncompressed, bytes for.
-    /// The checksum is not.
+    /// Checks everything that needs no records: message format 2, a length of at least the header's, a last offset
+    /// below [`Offset::MAX`], and no more records than there are offsets and, if uncompressed, bytes for. Does not
+    /// check the checksum.
     #[inline]
     pub fn parse(bytes: &[u8]) -> Result<BatchHeader, FormatError> {
         let Some(h) = bytes.first_chunk::<BATCH_HEADER_LEN>() else {
@@ -158,7 +158,7 @@ impl BatchHeader {
         };
         let base_offset = Offset::from_i64(BigEndian::read_i64(&h[..8])).ok_or(FormatError::BadOffset)?;
         let last_offset_delta = u32::try_from(BigEndian::read_i32(&h[23..27])).map_err(|_| FormatError::BadOffset)?;
-        // A batch that ends at the very last offset would leave none for the log's end.
+        // A batch that ends at the very last offset would leave no offset for the log end.
         if Offset::MAX.get() - base_offset.get() <= u64::from(last_offset_delta) {
             return Err(FormatError::BadOffset);
         }
@@ -185,7 +185,7 @@ impl BatchHeader {
         })
     }
 
-    /// The last offset that the batch covers, whether or not a record is left there.
+    /// The last offset that the batch covers, even if no record is left there.
     #[inline]
     pub fn last_offset(&self) -> Offset {
         self.base_offset + u64::from(self.last_offset_delta)
@@ -197,7 +197,7 @@ impl BatchHeader {
         self.last_offset() + 1
     }
 
-    /// From when on the batch's tombstones may be dropped, if a compaction has stamped that time.
+    /// When the batch's tombstones may be removed, if a compaction has stamped that time.
     #[inline]
     pub fn delete_horizon(&self) -> Option<Timestamp> {
         self.attributes.has_delete_horizon().then_some(self.base_timestamp)
@@ -209,8 +209,8 @@ impl BatchHeader {
         self.producer_id >= 0
     }
 
-    /// Writes the header of the batch that is `bytes`, its length and checksum taken from them; `size` and `crc` are
-    /// not looked at.
+    /// Writes the header of the batch in `bytes`. Takes length and checksum from the bytes, and ignores `size` and
+    /// `crc`.
     pub(super) fn seal(&self, bytes: &mut [u8]) -> Result<(), FormatError> {
         let length = bytes.len().checked_sub(LENGTH_PREFIX).and_then(|length| i32::try_from(length).ok());
         let (Some(length), Some(h)) = (length, bytes.first_chunk_mut::<BATCH_HEADER_LEN>()) else {
@@ -233,29 +233,29 @@ impl BatchHeader {
     }
 }
 
-/// Gives the batch that starts at the front of `batch` another base offset. The checksum does not cover it.
+/// Sets the base offset of the batch at the front of `batch`. The checksum does not cover it.
 ///
 /// # Panics
-/// When `batch` is shorter than a header.
+/// If `batch` is shorter than a header.
 #[inline]
 pub fn patch_offset(batch: &mut [u8], offset: Offset) {
     BigEndian::write_i64(&mut header_of(batch)[..8], offset.as_i64());
 }
 
-/// Gives the batch that starts at the front of `batch` another leader epoch. The checksum does not cover it.
+/// Sets the leader epoch of the batch at the front of `batch`. The checksum does not cover it.
 ///
 /// # Panics
-/// When `batch` is shorter than a header.
+/// If `batch` is shorter than a header.
 #[inline]
 pub fn patch_leader_epoch(batch: &mut [u8], epoch: i32) {
     BigEndian::write_i32(&mut header_of(batch)[12..16], epoch);
 }
 
-/// Makes `now` the timestamp of every record of the batch, as [`TimestampType::LogAppendTime`] wants it, and computes
-/// the checksum anew.
+/// Sets the timestamp of every record of the batch to `now`, as [`TimestampType::LogAppendTime`] requires, and
+/// recomputes the checksum.
 ///
 /// # Panics
-/// When `batch` is not exactly one batch.
+/// If `batch` is not exactly one batch.
 pub fn patch_append_time(batch: &mut [u8], now: Timestamp) {
     let header = whole_batch(batch);
     let attributes = Attributes(BigEndian::read_i16(&header[21..23]));
@@ -264,10 +264,10 @@ pub fn patch_append_time(batch: &mut [u8], now: Timestamp) {
     write_crc(batch);
 }
 
-/// Corrects the max timestamp of a batch, and computes the checksum anew.
+/// Corrects the max timestamp of a batch, and recomputes the checksum.
 ///
 /// # Panics
-/// When `batch` is not exactly one batch.
+/// If `batch` is not exactly one batch.
 pub fn patch_max_timestamp(batch: &mut [u8], max: Timestamp) {
     BigEndian::write_i64(&mut whole_batch(batch)[35..43], max.as_millis());
     write_crc(batch);
@@ -280,7 +280,7 @@ fn header_of(batch: &mut [u8]) -> &mut [u8; BATCH_HEADER_LEN] {
     header
 }
 
-/// The same, where the checksum has to be made anew: it covers `batch` to its end, which must be the batch's.
+/// The same, if the checksum must be recomputed. It covers `batch` to its end, which must be the batch's end.
 #[inline]
 fn whole_batch(batch: &mut [u8]) -> &mut [u8; BATCH_HEADER_LEN] {
     let len = batch.len();
@@ -290,7 +290,7 @@ fn whole_batch(batch: &mut [u8]) -> &mut [u8; BATCH_HEADER_LEN] {
     header
 }
 
-/// CRC-32C of what a batch's checksum covers.
+/// The CRC-32C of the part of a batch that its checksum covers.
 #[inline]
 pub(super) fn checksum(batch: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(batch.get(CRC_START..).unwrap_or_default())

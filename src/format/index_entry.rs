@@ -6,21 +6,21 @@ use crate::offset::Timestamp;
 
 /// An entry of an offset index, 8 bytes: every batch before `position` ends before `offset`.
 ///
-/// Kafka writes the last offset of the batch at `position`, or, in a segment that it compacted, of a run of batches
-/// that starts there: an entry is a hint where to start walking, never a promise what lies there.
+/// Kafka writes the last offset of the batch at `position`. In a segment that Kafka compacted, it is the last offset of
+/// a run of batches that starts there. So an entry is only a hint where to start walking.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OffsetIndexEntry {
-    /// The offset, less the segment's base.
+    /// The offset, relative to the segment's base.
     pub offset: u32,
-    /// The byte in the log file where a batch starts.
+    /// The position in the log file where a batch starts.
     pub position: u32,
 }
 
 impl OffsetIndexEntry {
-    /// Bytes of an entry.
+    /// The size of an entry, in bytes.
     pub const LEN: usize = 8;
 
-    /// The entry as on disk.
+    /// Encodes the entry as on disk.
     #[inline]
     pub fn encode(&self) -> [u8; OffsetIndexEntry::LEN] {
         let mut bytes = [0; OffsetIndexEntry::LEN];
@@ -29,7 +29,7 @@ impl OffsetIndexEntry {
         bytes
     }
 
-    /// The entry at the front of `bytes`; `None` when they are fewer than [`LEN`](Self::LEN).
+    /// Decodes the entry at the front of `bytes`. Returns `None` if they are fewer than [`LEN`](Self::LEN).
     #[inline]
     pub fn decode(bytes: &[u8]) -> Option<OffsetIndexEntry> {
         let bytes: &[u8; OffsetIndexEntry::LEN] = bytes.first_chunk()?;
@@ -42,15 +42,15 @@ impl OffsetIndexEntry {
 pub struct TimeIndexEntry {
     /// The largest timestamp up to here.
     pub timestamp: Timestamp,
-    /// The last offset of the batch that has it, less the segment's base.
+    /// The last offset of the batch that has it, relative to the segment's base.
     pub offset: u32,
 }
 
 impl TimeIndexEntry {
-    /// Bytes of an entry.
+    /// The size of an entry, in bytes.
     pub const LEN: usize = 12;
 
-    /// The entry as on disk.
+    /// Encodes the entry as on disk.
     #[inline]
     pub fn encode(&self) -> [u8; TimeIndexEntry::LEN] {
         let mut bytes = [0; TimeIndexEntry::LEN];
@@ -59,7 +59,7 @@ impl TimeIndexEntry {
         bytes
     }
 
-    /// The entry at the front of `bytes`; `None` when they are fewer than [`LEN`](Self::LEN).
+    /// Decodes the entry at the front of `bytes`. Returns `None` if they are fewer than [`LEN`](Self::LEN).
     #[inline]
     pub fn decode(bytes: &[u8]) -> Option<TimeIndexEntry> {
         let bytes: &[u8; TimeIndexEntry::LEN] = bytes.first_chunk()?;

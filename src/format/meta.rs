@@ -1,4 +1,4 @@
-//! `stratalog.meta`: what makes a directory a log of ours.
+//! `stratalog.meta`, which identifies a directory as one of our logs.
 
 use std::fmt;
 
@@ -11,18 +11,18 @@ const VERSION: u16 = 1;
 /// The identity of a log directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
-    /// Random, made with the directory.
+    /// A random id, created with the directory.
     pub log_id: [u8; 16],
-    /// The secret that keys are hashed with, random: without it nobody can make keys that collide.
+    /// The random secret for hashing keys. Without it nobody can construct keys that collide.
     pub hash_secret: [u8; 16],
 }
 
 impl Meta {
-    /// Bytes of the file.
+    /// The size of the file, in bytes.
     pub const LEN: usize = 42;
     const CHECKED_LEN: usize = Meta::LEN - 4;
 
-    /// The file: magic, version, id, secret, and a CRC-32 over them.
+    /// Encodes the file: magic, version, id, secret, and a CRC-32 over them.
     pub fn encode(&self) -> [u8; Meta::LEN] {
         let mut bytes = [0; Meta::LEN];
         bytes[..4].copy_from_slice(&MAGIC);
@@ -34,7 +34,7 @@ impl Meta {
         bytes
     }
 
-    /// Reads the whole file. A newer version is [`FormatError::BadVersion`], whatever else has changed.
+    /// Decodes the whole file. A newer version is [`FormatError::BadVersion`], whatever else has changed.
     pub fn decode(bytes: &[u8]) -> Result<Meta, FormatError> {
         let mut fields = Fields(bytes);
         if fields.array()? != MAGIC {
@@ -52,7 +52,7 @@ impl Meta {
     }
 }
 
-/// The secret is not shown.
+/// Hides the secret.
 impl fmt::Debug for Meta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Meta {{ log_id: {:032x}, .. }}", u128::from_be_bytes(self.log_id))

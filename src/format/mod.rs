@@ -1,7 +1,7 @@
-//! Bytes in, views out: every structure that this crate keeps on disk, and no I/O.
+//! Decodes and encodes every structure that this crate keeps on disk, without I/O.
 //!
-//! The record batches, indexes, snapshots and checkpoint files are Apache Kafka's; the `state`, meta, use and digest
-//! files are ours. Broker authors find here what they need to look into a batch without copying it:
+//! The record batches, indexes, snapshots and checkpoint files are Apache Kafka's. The `state`, meta, use and digest
+//! files are ours. Broker authors can use this module to inspect a batch without copying it:
 //!
 //! ```
 //! use stratalog::format::{BatchView, Codec, Record, RecordBatch, Scratch};
@@ -22,8 +22,8 @@
 //! # }
 //! ```
 //!
-//! Nothing in here panics on bad bytes, and nothing is allocated on the word of a count or size that was not checked
-//! against the bytes at hand: damage is a [`FormatError`].
+//! Nothing here panics on bad bytes: damage is a [`FormatError`]. Nothing is allocated for a count or size that was not
+//! checked against the available bytes.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 

@@ -1,4 +1,4 @@
-//! Kafka's `partition.metadata`: which topic, by id, a partition's directory belongs to.
+//! Kafka's `partition.metadata`, which holds the id of the topic that a partition's directory belongs to.
 
 use std::fmt;
 
@@ -7,25 +7,25 @@ use super::FormatError;
 const VERSION: u32 = 0;
 /// The alphabet of URL-safe base64.
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-/// Characters of an id: 128 bits, six each, the last one padded with four zero bits.
+/// The length of an id: 128 bits in characters of six bits, the last one padded with four zero bits.
 const ID_LEN: usize = 22;
 
-/// The id of a topic: a UUID, shown as Kafka does, in 22 characters of URL-safe base64.
+/// The id of a topic: a UUID. Displayed as in Kafka, in 22 characters of URL-safe base64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TopicId(u128);
 
 impl TopicId {
-    /// An id of these 128 bits.
+    /// Creates an id from its 128 bits.
     pub const fn new(bits: u128) -> TopicId {
         TopicId(bits)
     }
 
-    /// Its 128 bits.
+    /// The 128 bits of the id.
     pub const fn bits(self) -> u128 {
         self.0
     }
 
-    /// The id that is shown as `text`.
+    /// Parses an id as displayed.
     pub fn parse(text: &str) -> Result<TopicId, FormatError> {
         const BAD: FormatError = FormatError::Malformed("topic id");
         let (last, all_but_last) = text.as_bytes().split_last().filter(|_| text.len() == ID_LEN).ok_or(BAD)?;
@@ -39,7 +39,7 @@ impl TopicId {
 impl fmt::Display for TopicId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for i in 0..ID_LEN as u32 {
-            // The last digit has only two bits left, and four zeros behind them.
+            // The last digit has only two bits left, followed by four zeros.
             let digit = if i == 21 { self.0 << 4 } else { self.0 >> (122 - 6 * i) } & 0x3f;
             let digit = DIGITS.get(digit as usize).copied().unwrap_or_default();
             fmt::Write::write_char(f, char::from(digit))?;
@@ -54,7 +54,7 @@ impl fmt::Debug for TopicId {
     }
 }
 
-/// Reads the file.
+/// Parses the file.
 pub fn parse(bytes: &[u8]) -> Result<TopicId, FormatError> {
     let text = std::str::from_utf8(bytes).map_err(|_| FormatError::Malformed("text"))?;
     let mut lines = text.lines();
@@ -68,7 +68,7 @@ pub fn parse(bytes: &[u8]) -> Result<TopicId, FormatError> {
     if lines.next().is_none() { Ok(id) } else { Err(FormatError::Malformed("end of file")) }
 }
 
-/// Writes the file; it has no final newline.
+/// Formats the file, which has no final newline.
 pub fn write(id: TopicId) -> String {
     format!("version: {VERSION}\ntopic_id: {id}")
 }

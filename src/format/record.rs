@@ -1,33 +1,33 @@
-//! Records: as they are handed in, as they are read from a batch, and as they are kept.
+//! Records: to be appended, as read from a batch, and owned.
 
 use bytes::Bytes;
 
 use super::{FormatError, varint};
 use crate::offset::{Offset, Timestamp};
 
-/// What a record takes beside its key, value and headers, about.
+/// The approximate size of a record besides its key, value and headers.
 const RECORD_OVERHEAD: usize = 8;
 
-/// A record to append. It borrows everything.
+/// A record to append. It borrows all its data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Record<'a> {
-    /// What compaction and routing go by.
+    /// The key, used by compaction and routing.
     pub key: Option<&'a [u8]>,
-    /// The value; `None` makes it a tombstone, which deletes its key.
+    /// The value. `None` makes it a tombstone, which deletes its key.
     pub value: Option<&'a [u8]>,
-    /// Headers, in this order; a key may occur more than once.
+    /// The headers, in order. A key may occur more than once.
     pub headers: &'a [Header<'a>],
-    /// When it happened; `None` for the time of the append.
+    /// The time of the event; `None` for the time of the append.
     pub timestamp: Option<Timestamp>,
 }
 
 impl<'a> Record<'a> {
-    /// A record with key and value.
+    /// A record with a key and a value.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), value: &'a (impl AsRef<[u8]> + ?Sized)) -> Record<'a> {
         Record { key: Some(key.as_ref()), value: Some(value.as_ref()), ..Record::default() }
     }
 
-    /// A record without key. A compacted topic refuses it.
+    /// A record without a key. Compacted topics refuse it.
     pub fn keyless(value: &'a (impl AsRef<[u8]> + ?Sized)) -> Record<'a> {
         Record { value: Some(value.as_ref()), ..Record::default() }
     }
@@ -37,13 +37,13 @@ impl<'a> Record<'a> {
         Record { key: Some(key.as_ref()), ..Record::default() }
     }
 
-    /// The same, with this timestamp.
+    /// Sets the timestamp.
     pub fn at(mut self, timestamp: Timestamp) -> Record<'a> {
         self.timestamp = Some(timestamp);
         self
     }
 
-    /// The same, with these headers.
+    /// Sets the headers.
     pub fn with_headers(mut self, headers: &'a [Header<'a>]) -> Record<'a> {
         self.headers = headers;
         self
@@ -90,7 +90,7 @@ impl<'a> From<(&'a str, &'a str)> for Record<'a> {
     }
 }
 
-/// A header of a record. Kafka's clients write keys in UTF-8; nothing here relies on it.
+/// A header of a record. Kafka's clients write keys in UTF-8, but nothing here relies on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header<'a> {
     /// Its key.
@@ -106,7 +106,7 @@ impl<'a> Header<'a> {
     }
 }
 
-/// A record in a batch. It borrows from the batch, or from the scratch buffer that this was decompressed into.
+/// A record in a batch. It borrows from the batch, or from the scratch buffer into which the batch was decompressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RecordView<'a> {
     /// Its offset.
@@ -117,7 +117,7 @@ pub struct RecordView<'a> {
     pub key: Option<&'a [u8]>,
     /// Its value; `None` for a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Its sequence number; -1 when the batch has no producer.
+    /// Its sequence number; -1 if the batch has no producer.
     pub sequence: i32,
     pub(super) header_count: u32,
     pub(super) headers: &'a [u8],
@@ -129,12 +129,12 @@ impl<'a> RecordView<'a> {
         Headers { rest: self.headers, remaining: self.header_count }
     }
 
-    /// How many headers it has.
+    /// The number of headers.
     pub fn header_count(&self) -> usize {
         self.header_count as usize
     }
 
-    /// About as many bytes as it takes in a batch, uncompressed.
+    /// Its approximate uncompressed size in a batch, in bytes.
     pub fn size(&self) -> u32 {
         let fields = self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + self.headers.len();
         u32::try_from(fields.saturating_add(RECORD_OVERHEAD)).unwrap_or(u32::MAX)
@@ -146,8 +146,8 @@ impl<'a> RecordView<'a> {
     }
 }
 
-/// A record that owns what it has. Of a batch that is not compressed it shares the bytes that were read: nothing is
-/// copied, and as long as the record lives, so do the bytes of what was fetched with it.
+/// An owned record. If its batch is not compressed, the record shares the bytes that were read and copies nothing. The
+/// bytes of everything fetched with it then live as long as the record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct OwnedRecord {
@@ -174,7 +174,7 @@ pub struct OwnedHeader {
 }
 
 impl OwnedRecord {
-    /// Takes a record out of what it borrows; `own` keeps bytes of that.
+    /// Makes an owned record. `own` turns borrowed bytes into owned ones.
     pub(crate) fn of(view: &RecordView<'_>, own: impl Fn(&[u8]) -> Bytes) -> OwnedRecord {
         let header = |header: Header<'_>| OwnedHeader { key: own(header.key), value: header.value.map(&own) };
         OwnedRecord {
@@ -250,7 +250,7 @@ pub(super) fn check_headers(count: i32, mut bytes: &[u8]) -> Result<(), FormatEr
     if count < 0 {
         return Err(FormatError::BadRecord("header count"));
     }
-    // Each header takes at least two bytes, so a count too large ends with the bytes.
+    // Each header takes at least two bytes, so a loop with too large a count ends with the bytes.
     for _ in 0..count {
         take_header(&mut bytes)?;
     }

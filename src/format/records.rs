@@ -10,8 +10,8 @@ use crate::offset::{Offset, Timestamp};
 
 /// The records of a batch, decoded one by one. Ends after the first error.
 ///
-/// Checked are the lengths and counts of every record, that offsets grow and stay within the batch, that there are as
-/// many records as the header says, and that no bytes are left over.
+/// Checks the lengths and counts of every record, that offsets grow and stay within the batch, that the number of
+/// records matches the header, and that no bytes are left over.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     bytes: &'a [u8],
@@ -39,7 +39,7 @@ impl<'a> Records<'a> {
         Records { bytes, walk }
     }
 
-    /// Calls `visit` with each record. What it does not look at is checked, but not put together.
+    /// Calls `visit` with each record. Fields that `visit` does not use are checked, but not assembled.
     #[inline(always)]
     pub(crate) fn visit<E: From<FormatError>>(
         self,
@@ -57,9 +57,9 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Calls `visit` with the records that have these offset deltas, in ascending order, and where their bytes lie.
+    /// Calls `visit` with the records of these offset deltas, in ascending order, and the range of their bytes.
     ///
-    /// For a batch with a record for each of its offsets: of the others only the length is looked at.
+    /// Only for a batch with a record for each of its offsets. Of the other records only the length is read.
     #[inline]
     pub(super) fn pick(
         self,
@@ -84,13 +84,13 @@ impl<'a> Records<'a> {
         if end == walk.len { Ok(()) } else { Err(FormatError::TrailingBytes { extra: walk.len - end }) }
     }
 
-    /// How many bytes are decoded.
+    /// The number of bytes decoded.
     pub(super) fn position(&self) -> usize {
         self.walk.at
     }
 
-    /// Leaves out the records before an offset. Of those no more is looked at than tells them; what is not a record is
-    /// not left out.
+    /// Skips the records before an offset. Reads only what is needed to identify them, and stops at bytes that are no
+    /// record.
     pub(crate) fn skip_to(mut self, offset: Offset) -> Records<'a> {
         let wanted = offset.get().saturating_sub(self.walk.base_offset.get());
         while self.walk.remaining > 0 && u64::from(self.walk.next_delta) < wanted {
@@ -104,7 +104,7 @@ impl<'a> Records<'a> {
         self
     }
 
-    /// Sets the walk aside, without its bytes.
+    /// Suspends the walk, without its bytes.
     pub(crate) fn suspend(self) -> SuspendedRecords {
         SuspendedRecords(self.walk)
     }
@@ -122,41 +122,42 @@ impl<'a> Iterator for Records<'a> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // The count is the batch's claim: nothing is allocated on it.
+        // The count is the batch's claim, so nothing may be allocated for it.
         (0, Some(self.walk.remaining as usize + 1))
     }
 }
 
 impl std::iter::FusedIterator for Records<'_> {}
 
-/// A walk over records without their bytes, so that who owns those can keep it beside them.
+/// A walk over records without their bytes, so that the owner of the bytes can store it beside them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SuspendedRecords(Walk);
 
 impl SuspendedRecords {
-    /// Whether no record is left, and no byte.
+    /// Whether no record and no byte is left.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
         self.0.remaining == 0 && self.0.at == self.0.len
     }
 
-    /// The next record of the same bytes as before, if it is one as nearly all are; else [`next_any`](Self::next_any)
-    /// has it. Two calls: to turn one kind of result into another would cost more than decoding.
+    /// Returns the next record of the same bytes as before, if it is a short one, as nearly all are. Otherwise
+    /// [`next_any`](Self::next_any) returns it. There are two calls because converting one kind of result into the
+    /// other would cost more than decoding.
     #[inline(always)]
     pub(crate) fn next_short<'a>(&mut self, bytes: &'a [u8]) -> Option<RecordView<'a>> {
         self.0.next_short(bytes)
     }
 
-    /// The next record of the same bytes as before.
+    /// Returns the next record of the same bytes as before.
     pub(crate) fn next_any<'a>(&mut self, bytes: &'a [u8]) -> Option<Result<RecordView<'a>, FormatError>> {
         self.0.next_any(bytes)
     }
 }
 
-/// How far a walk has come.
+/// The progress of a walk.
 #[derive(Clone, Copy, Debug, Default)]
 struct Walk {
-    /// Where the next record begins, and where the last one is to end.
+    /// The start of the next record, and the required end of the last one.
     at: usize,
     len: usize,
     remaining: u32,
@@ -169,7 +170,7 @@ struct Walk {
     append_time: Option<Timestamp>,
 }
 
-/// A record, and where it ends.
+/// A record and its end.
 struct Decoded<'a> {
     record: RecordView<'a>,
     delta: u32,
@@ -194,7 +195,7 @@ impl Walk {
             self.at = self.len;
             return (extra > 0).then_some(Err(FormatError::TrailingBytes { extra }));
         }
-        // By value: lent for change, all of the walk would be in memory, not in registers.
+        // Passed by value: a mutable borrow would keep the whole walk in memory instead of registers.
         match decode(*self, bytes) {
             Ok(Decoded { record, delta, end }) => {
                 self.advance(delta, end);
@@ -207,7 +208,7 @@ impl Walk {
         }
     }
 
-    /// Goes on behind a record.
+    /// Continues after a record.
     #[inline(always)]
     fn advance(&mut self, delta: u32, end: usize) {
         self.remaining -= 1;
@@ -221,8 +222,8 @@ impl Walk {
         (self.next_delta..=self.last_offset_delta).contains(&delta)
     }
 
-    /// Decodes a record whose varints are as short as in nearly all; `None` for any other, and for what is no
-    /// record: [`decode`] is for all.
+    /// Decodes a record whose varints are short, as in nearly all records. Returns `None` for any other record and for
+    /// invalid bytes; [`decode`] handles these.
     #[inline(always)]
     fn decode_short<'a>(&self, bytes: &'a [u8]) -> Option<Decoded<'a>> {
         let rest = bytes.get(self.at..)?;
@@ -268,7 +269,7 @@ impl Walk {
         }
     }
 
-    /// The offset delta of the next record, and where it ends, if it begins as one.
+    /// The offset delta of the next record and its end, if it begins like a record.
     #[inline(always)]
     fn look(&self, bytes: &[u8]) -> Option<(u32, usize)> {
         let short = || {
@@ -285,7 +286,7 @@ impl Walk {
     }
 }
 
-/// Decodes any record.
+/// Decodes a record of any kind.
 #[cold]
 #[inline(never)]
 fn decode(walk: Walk, bytes: &[u8]) -> Result<Decoded<'_>, FormatError> {
@@ -309,7 +310,7 @@ fn decode(walk: Walk, bytes: &[u8]) -> Result<Decoded<'_>, FormatError> {
     Ok(Decoded { record, delta, end: bytes.len() - rest.len() })
 }
 
-/// The offset delta of any record, and where it ends.
+/// The offset delta of any record, and its end.
 #[cold]
 #[inline(never)]
 fn look(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
@@ -322,7 +323,7 @@ fn look(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
     Some((u32::try_from(delta).ok()?, bytes.len() - rest.len()))
 }
 
-/// Where records end that are left out.
+/// Returns the end of the skipped records.
 #[inline(always)]
 fn pass(bytes: &[u8], at: usize, records: Range<u32>) -> Result<usize, FormatError> {
     let mut rest = bytes.get(at..).unwrap_or_default();
@@ -333,7 +334,7 @@ fn pass(bytes: &[u8], at: usize, records: Range<u32>) -> Result<usize, FormatErr
     Ok(bytes.len() - rest.len())
 }
 
-/// A key or value whose length is short, and what follows it.
+/// A key or value with a short length, and the bytes after it.
 #[inline(always)]
 fn short_field(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     let (raw, rest) = varint::short(bytes)?;
@@ -363,7 +364,7 @@ mod tests {
     use super::*;
     use crate::format::{Header, Record, RecordBatch};
 
-    /// As long as a field may be; the format's short lengths end at 63 and 8191.
+    /// Fields of any allowed length. The format's short lengths end at 63 and 8191.
     fn field() -> impl Strategy<Value = Option<Vec<u8>>> {
         let len = prop_oneof![8 => 0..200usize, 1 => 60..70usize, 1 => 8180..8200usize];
         option::weighted(0.9, len.prop_map(|len| vec![7; len]))

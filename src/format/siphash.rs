@@ -1,4 +1,4 @@
-//! SipHash-1-3 with 128 bits: a keyed hash, which nobody who does not know the key can make collide.
+//! SipHash-1-3 with 128 bits: a keyed hash. Without the key nobody can construct a collision.
 
 /// The hash under one key.
 #[derive(Clone, Copy)]
@@ -20,7 +20,7 @@ impl SipHasher {
         let (k0, k1) = (key as u64, (key >> 64) as u64);
         let state = State {
             v0: k0 ^ 0x736f_6d65_7073_6575,
-            // The last byte is what makes it one of 128 bits.
+            // The last byte selects the 128-bit variant.
             v1: k1 ^ 0x646f_7261_6e64_6f6d ^ 0xee,
             v2: k0 ^ 0x6c79_6765_6e65_7261,
             v3: k1 ^ 0x7465_6462_7974_6573,
@@ -28,13 +28,13 @@ impl SipHasher {
         SipHasher { state }
     }
 
-    /// Both halves of the hash.
+    /// Returns both halves of the hash.
     #[inline]
     pub(super) fn hash(&self, bytes: &[u8]) -> [u64; 2] {
         let mut state = self.state;
         let (words, rest) = bytes.as_chunks();
         words.iter().for_each(|word| state.absorb(u64::from_le_bytes(*word)));
-        // What is left over ends where the last eight bytes do: no need to go through it byte by byte.
+        // The remaining bytes end where the last eight bytes do, so no loop over them is needed.
         let last = match bytes.last_chunk() {
             Some(word) => u64::from_le_bytes(*word).unbounded_shr(u64::BITS - 8 * rest.len() as u32),
             None => rest.iter().rev().fold(0, |last, &byte| last << 8 | u64::from(byte)),

@@ -5,32 +5,32 @@ use super::fields::{Fields, optional_offset_bytes};
 use crate::offset::{Offset, Timestamp};
 
 const VERSION: i16 = 1;
-/// Version and checksum; the checksum covers all that follows.
+/// The size of version and checksum. The checksum covers everything after them.
 const CHECKED_START: usize = 6;
 const ENTRY_LEN: usize = 46;
 
-/// What a snapshot knows of one producer.
+/// The state of one producer in a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProducerSnapshotEntry {
     /// The producer's id.
     pub producer_id: i64,
     /// Its epoch.
     pub epoch: i16,
-    /// The last sequence number that it wrote; -1 when all of it was compacted or deleted.
+    /// The last sequence number that it wrote; -1 if all its records were compacted or deleted.
     pub last_sequence: i32,
     /// The offset of that record.
     pub last_offset: Option<Offset>,
-    /// How far its batch starts before it.
+    /// The distance from the first offset of its batch to that record.
     pub offset_delta: i32,
     /// When the producer last wrote.
     pub timestamp: Timestamp,
-    /// The epoch of the coordinator that last ended a transaction of it; -1 for none.
+    /// The epoch of the coordinator that last ended one of its transactions; -1 for none.
     pub coordinator_epoch: i32,
-    /// Where its open transaction starts.
+    /// The start of its open transaction.
     pub current_txn_first_offset: Option<Offset>,
 }
 
-/// A snapshot as on disk.
+/// Encodes a snapshot as on disk.
 pub fn encode(entries: &[ProducerSnapshotEntry]) -> Vec<u8> {
     let mut out = Vec::with_capacity(CHECKED_START + 4 + entries.len() * ENTRY_LEN);
     out.extend_from_slice(&VERSION.to_be_bytes());
@@ -53,7 +53,7 @@ pub fn encode(entries: &[ProducerSnapshotEntry]) -> Vec<u8> {
     out
 }
 
-/// Reads a whole snapshot.
+/// Decodes a whole snapshot.
 pub fn decode(bytes: &[u8]) -> Result<Vec<ProducerSnapshotEntry>, FormatError> {
     let mut fields = Fields(bytes);
     let version = fields.i16()?;

@@ -1,11 +1,11 @@
-//! The `state` of a partition: the two ends of its chain of segments, and what is worth remembering between opens.
+//! The `state` of a partition: the two ends of its chain of segments, and data worth keeping between opens.
 //!
-//! The file has two slots of one size, written in turn: the one with the higher sequence number counts. Replacing one
-//! in place needs no free space, and a crash in the middle leaves the other.
+//! The file has two slots of the same size, written in turn. The slot with the higher sequence number counts. Replacing
+//! a slot in place needs no free space, and a crash in the middle leaves the other slot intact.
 //!
-//! A slot is the magic `STLS`, a version (u16), the bytes used of the slot (u32), a sequence number (u64), the fields
-//! of [`State`] in order, and a CRC-32 over everything before it; zeros follow. This much of the form, from the magic
-//! to the sequence number and the checksum at the end, is that of every version.
+//! A slot is the magic `STLS`, a version (u16), the number of bytes used in the slot (u32), a sequence number (u64),
+//! the fields of [`State`] in order, and a CRC-32 over everything before it. Zeros follow. Every version shares the
+//! layout from the magic to the sequence number and the checksum at the end.
 
 use std::ops::Range;
 
@@ -18,54 +18,55 @@ const VERSION: u16 = 1;
 /// Magic, version, length, sequence.
 const ENVELOPE_LEN: usize = 18;
 const CRC_LEN: usize = 4;
-/// Seven offsets and positions, the pending operation, what was planned, and two counts.
+/// Seven offsets and positions, the pending operation, the plan, and two counts.
 const CORE_LEN: usize = 7 * 8 + 9 + PLANNED_LEN + 2 * 4;
 /// A flag, two offsets, a flag and a time, and the checksum of the rules.
 const PLANNED_LEN: usize = 1 + 2 * 8 + 9 + 4;
 const GAP_LEN: usize = 16;
 const SEGMENT_LEN: usize = 9 * 8 + 9 + 3 * SUM_LEN;
-/// Of each segment, behind all segments.
+/// One for each segment, after all segments.
 const MODIFIED_LEN: usize = 8;
 const SUM_LEN: usize = 9;
 
-/// What a partition must not forget. The segments are a cache: the files know the same, at the price of reading them.
+/// The state of a partition that must not be lost. The segments are only a cache, because they can be recovered by
+/// reading the files.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct State {
-    /// The first offset that may be read.
+    /// The first readable offset.
     pub log_start: Offset,
     /// The base of the last segment, the one that is written to.
     pub active_base: Offset,
-    /// Everything below is on disk; at least.
+    /// A lower bound of the durable end: everything below it is on disk.
     pub durable_end: Offset,
-    /// The byte of the active segment where `durable_end` lies; at least.
+    /// The position of `durable_end` in the active segment; also a lower bound.
     pub durable_position: u64,
-    /// The high watermark; at least.
+    /// A lower bound of the high watermark.
     pub high_watermark: Offset,
-    /// The highest offset of a record that justified the removal of older ones.
+    /// The highest offset of a record that caused older ones to be removed.
     pub max_winner_offset: Option<Offset>,
-    /// The offset of the producer snapshot that belongs to `durable_end`; `None` when there were no producers then.
+    /// The offset of the producer snapshot that belongs to `durable_end`; `None` if there were no producers then.
     pub producers_at: Option<Offset>,
-    /// What was begun and must be finished before anything else.
+    /// An operation that was begun and must be finished before anything else.
     pub pending: Pending,
-    /// How far compaction has planned; `None` when it has to look anew. A cache.
+    /// How far compaction has planned; `None` if it must plan again. A cache.
     pub planned: Option<Planned>,
-    /// Ranges of offsets that are missing from a directory that was taken over, and known to be.
+    /// Offset ranges that are known to be missing from a directory that was taken over.
     pub adopted_gaps: Vec<Range<Offset>>,
-    /// The segments in order, of the active one what is durable; some or all may be missing.
+    /// The segments in order; of the active one, its durable part. Some or all may be missing.
     pub segments: Vec<SegmentState>,
 }
 
-/// How far compaction has planned, with nothing left to do until something changes.
+/// How far compaction has planned, with nothing to do until something changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Planned {
-    /// The end of the last segment that a plan has seen.
+    /// The end of the last segment that a plan covered.
     pub to: Offset,
-    /// The end of the last segment that a count has seen: dead records below were counted, those of later segments are
+    /// The end of the last segment that a count covered. Dead records below were counted; those of later segments are
     /// estimated.
     pub counted_to: Offset,
-    /// When there is more to do, if no record comes.
+    /// When there is more to do, even if no record comes.
     pub due: Option<Timestamp>,
-    /// The checksum of the configuration that the plan went by.
+    /// The checksum of the configuration that the plan is based on.
     pub rules: u32,
 }
 
@@ -75,28 +76,28 @@ pub enum Pending {
     /// None.
     #[default]
     None,
-    /// The log is cut back to this end.
+    /// The log is being truncated to this end.
     Truncate(Offset),
-    /// The log starts over, empty, at this offset.
+    /// The log is being restarted, empty, at this offset.
     Reset(Offset),
 }
 
-/// What an index file holds: so many entries, with this CRC-32 over them. An index that does not match is rebuilt.
+/// The number of entries of an index file and their CRC-32. An index that does not match is rebuilt.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct IndexSum {
-    /// Entries.
+    /// The number of entries.
     pub entries: u32,
     /// CRC-32 (IEEE) over their bytes.
     pub crc: u32,
 }
 
 impl IndexSum {
-    /// The sum of these bytes, which hold so many entries.
+    /// The sum of these bytes, which hold `entries` entries.
     pub fn of(bytes: &[u8], entries: u32) -> IndexSum {
         IndexSum { entries, crc: crc32fast::hash(bytes) }
     }
 
-    /// The sum when `bytes`, with `entries` more, are appended.
+    /// The sum after `bytes`, with `entries` more entries, are appended.
     pub fn and(self, bytes: &[u8], entries: u32) -> IndexSum {
         let mut hasher = crc32fast::Hasher::new_with_initial(self.crc);
         hasher.update(bytes);
@@ -119,20 +120,20 @@ impl IndexSum {
     }
 }
 
-/// What is known of a segment.
+/// The recorded properties of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentState {
     /// Its base offset.
     pub base: Offset,
     /// One past its last offset.
     pub end: Offset,
-    /// Bytes of its log file.
+    /// The size of its log file, in bytes.
     pub len: u64,
-    /// Identity of its log file (the inode).
+    /// The identity of its log file (the inode).
     pub id: u64,
-    /// When its log file was changed last, in nanoseconds since 1970; [`MODIFIED_UNKNOWN`](Self::MODIFIED_UNKNOWN) when
-    /// that is not known. Where length, identity and this are those of the file, it is the file that is described here,
-    /// and so is its digest.
+    /// The modification time of its log file, in nanoseconds since 1970; [`MODIFIED_UNKNOWN`](Self::MODIFIED_UNKNOWN)
+    /// if that is unknown. If length, identity and this time match the file, it is the described file, and its digest
+    /// is the described one too.
     pub modified: i64,
     /// The largest timestamp of its records.
     pub max_timestamp: Timestamp,
@@ -140,13 +141,13 @@ pub struct SegmentState {
     pub first_append_at: Timestamp,
     /// When it was sealed.
     pub sealed_at: Timestamp,
-    /// From when on its tombstones may go.
+    /// When its tombstones may be removed.
     pub tombstone_horizon: Option<Timestamp>,
-    /// Records that newer ones made superfluous, as of the last plan.
+    /// The number of records superseded by newer ones, as of the last plan.
     pub dead_records: u64,
     /// Their bytes.
     pub dead_bytes: u64,
-    /// Its `.index`; `None` when nothing is known of it.
+    /// Its `.index`; `None` if unknown.
     pub offsets: Option<IndexSum>,
     /// Its `.timeindex`.
     pub times: Option<IndexSum>,
@@ -155,13 +156,13 @@ pub struct SegmentState {
 }
 
 impl State {
-    /// Bytes of a slot that holds all of it.
+    /// The size of a slot that holds everything, in bytes.
     pub fn needed_size(&self) -> usize {
         self.core_size() + self.segments.len() * (SEGMENT_LEN + MODIFIED_LEN)
     }
 
-    /// A slot of exactly `slot_size` bytes, zeros at its end. Segments that do not fit are left out, the last ones
-    /// first; `None` when not even the rest fits.
+    /// Encodes a slot of exactly `slot_size` bytes, with zeros at its end. Segments that do not fit are left out, the
+    /// last ones first. Returns `None` if even the rest does not fit.
     pub fn encode(&self, sequence: u64, slot_size: usize) -> Option<Vec<u8>> {
         let room = slot_size.checked_sub(self.core_size())?;
         let fitting = self.segments.len().min(room / (SEGMENT_LEN + MODIFIED_LEN));
@@ -229,7 +230,7 @@ impl State {
         state.adopted_gaps = (0..gaps).map(|_| decode_gap(fields)).collect::<Result<_, _>>()?;
         let segments = fields.count(SEGMENT_LEN)?;
         state.segments = (0..segments).map(|_| SegmentState::decode(fields)).collect::<Result<_, _>>()?;
-        // One that tells of no segment when it was changed ends here.
+        // A `state` without modification times ends here.
         if fields.end().is_err() {
             state.segments.iter_mut().try_for_each(|segment| fields.i64().map(|at| segment.modified = at))?;
         }
@@ -264,7 +265,7 @@ impl Planned {
 }
 
 impl SegmentState {
-    /// Stands for a time of the last change that is not known; no file has it.
+    /// Stands for an unknown modification time. No file has this one.
     pub const MODIFIED_UNKNOWN: i64 = i64::MIN;
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -310,7 +311,7 @@ impl SegmentState {
     }
 }
 
-/// Reads a slot: its sequence number and content. [`FormatError::BadVersion`] is only said of a sound slot.
+/// Decodes a slot: its sequence number and content. [`FormatError::BadVersion`] is returned only for a sound slot.
 pub fn decode_slot(bytes: &[u8]) -> Result<(u64, State), FormatError> {
     let mut fields = Fields(bytes);
     if fields.array()? != MAGIC {
@@ -332,9 +333,9 @@ pub fn decode_slot(bytes: &[u8]) -> Result<(u64, State), FormatError> {
     Ok((sequence, State::decode(&mut content)?))
 }
 
-/// The slot that counts: the sound one with the higher sequence number.
+/// Picks the slot that counts: the sound one with the higher sequence number.
 ///
-/// An error when neither is sound, or when one is sound but of a newer version, since the other may be out of date.
+/// Fails if neither is sound. Also fails if one is sound but of a newer version, because the other may be out of date.
 pub fn pick(slot_a: &[u8], slot_b: &[u8]) -> Result<(u64, State), FormatError> {
     match (decode_slot(slot_a), decode_slot(slot_b)) {
         (Err(error @ FormatError::BadVersion { .. }), _) | (_, Err(error @ FormatError::BadVersion { .. })) => {
@@ -493,7 +494,7 @@ mod tests {
         assert_eq!(decode_slot(&resealed(slot, 5, 1)), Ok((5, written)));
     }
 
-    /// The slot with one byte changed and the checksum made right again.
+    /// The slot with one byte changed and the checksum recomputed.
     fn resealed(mut slot: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {
         slot[at] = byte;
         let checked = slot.len() - CRC_LEN;

@@ -8,7 +8,7 @@ use crate::offset::Offset;
 
 const VERSION: i16 = 0;
 
-/// A transaction whose abort marker lies in the segment: an entry of its transaction index, 34 bytes.
+/// A transaction whose abort marker lies in the segment. An entry of the segment's transaction index, 34 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AbortedTxn {
     /// The producer.
@@ -17,15 +17,15 @@ pub struct AbortedTxn {
     pub first_offset: Offset,
     /// The offset of its abort marker.
     pub last_offset: Offset,
-    /// The last stable offset once it was aborted: no transaction aborted later starts below it.
+    /// The last stable offset after the abort. No transaction aborted later starts below it.
     pub last_stable_offset: Offset,
 }
 
 impl AbortedTxn {
-    /// Bytes of an entry.
+    /// The size of an entry, in bytes.
     pub const LEN: usize = 34;
 
-    /// The entry as on disk.
+    /// Encodes the entry as on disk.
     pub fn encode(&self) -> [u8; AbortedTxn::LEN] {
         let mut bytes = [0; AbortedTxn::LEN];
         BigEndian::write_i16(&mut bytes[..2], VERSION);
@@ -36,7 +36,7 @@ impl AbortedTxn {
         bytes
     }
 
-    /// The entry at the front of `bytes`. It must be of version 0 and end no earlier than it starts.
+    /// Decodes the entry at the front of `bytes`. It must be of version 0 and must not end before it starts.
     pub fn decode(bytes: &[u8]) -> Result<AbortedTxn, FormatError> {
         let mut fields = Fields(bytes);
         let version = fields.i16()?;

@@ -1,37 +1,38 @@
-//! `stratalog.use`: whether a log directory is open, and how Kafka's checkpoint files beside it read.
+//! `stratalog.use`: whether a log directory is open, and the checksum of Kafka's checkpoint files beside it.
 //!
-//! Text of four lines: `stratalog.use 1`; `log` with `o` for an open log, `c` for a closed one, `-` for one that is being
-//! closed; `checkpoints` with the CRC-32 of the checkpoint files as we know them, in 8 hexadecimal digits, or `-` where
-//! they were not all there; and `crc` with the CRC-32 of the line before. Opening changes one byte of it, in place: a
-//! crash leaves the old or the new one, and it needs no room. One flipped bit makes none of the letters another one.
+//! Text of four lines. The first is `stratalog.use 1`. `log` has `o` for an open log, `c` for a closed one, `-` for one
+//! that is being closed. `checkpoints` has the CRC-32 of the checkpoint files as we know them, in 8 hexadecimal digits,
+//! or `-` if they were not all there. `crc` has the CRC-32 of the line before. Opening changes one byte of the file, in
+//! place. So a crash leaves the old or the new byte, and no room is needed. A single flipped bit never turns one of the
+//! letters into another.
 
 use super::FormatError;
 use super::file_name::USE;
 
 const VERSION: u32 = 1;
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Usage {
     /// Whether the log is open.
     pub phase: Phase,
-    /// The CRC-32 of Kafka's four checkpoint files as we found or left them; `None` where they were not all there.
+    /// The CRC-32 of Kafka's four checkpoint files as we found or left them; `None` if they were not all there.
     pub checkpoints: Option<u32>,
 }
 
 /// Whether a log is open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
-    /// It is, or the process that had it open ended without closing it.
+    /// It is open, or its process ended without closing it.
     Open,
-    /// It was closed in good order.
+    /// It was closed cleanly.
     Closed,
     /// It is being closed: Kafka's checkpoint files are being written.
     Closing,
 }
 
 impl Usage {
-    /// The whole file.
+    /// Encodes the whole file.
     pub fn encode(&self) -> String {
         let phase = match self.phase {
             Phase::Open => 'o',
@@ -44,7 +45,7 @@ impl Usage {
         format!("{USE} {VERSION}\nlog {phase}\n{checkpoints}crc {crc:08x}\n")
     }
 
-    /// Reads the whole file, every byte of which counts. A newer version is [`FormatError::BadVersion`].
+    /// Decodes the whole file, in which every byte counts. A newer version is [`FormatError::BadVersion`].
     pub fn decode(bytes: &[u8]) -> Result<Usage, FormatError> {
         let malformed = FormatError::Malformed("use of a log");
         let text = std::str::from_utf8(bytes).map_err(|_| malformed.clone())?;

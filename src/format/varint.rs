@@ -1,4 +1,4 @@
-//! Zigzag varints as records use them: seven bits a byte, the lowest first.
+//! Zigzag varints as in records: seven bits per byte, the lowest first.
 
 use super::FormatError;
 
@@ -49,8 +49,8 @@ pub(super) fn take_i64(bytes: &mut &[u8]) -> Result<i64, FormatError> {
     }
 }
 
-/// Any varint of up to `max` bytes, and what follows it. Bits beyond the 64th are an error, not lost. The bytes are not
-/// lent for change: their place and length then stay in registers for the short ones.
+/// Reads any varint of up to `max` bytes, and returns the bytes after it. Bits beyond the 64th are an error and not
+/// lost. The bytes are not a mutable borrow, so that short varints keep their address and length in registers.
 #[cold]
 #[inline(never)]
 fn take_long(bytes: &[u8], max: usize) -> Result<(i64, &[u8]), FormatError> {
@@ -69,8 +69,8 @@ fn take_long(bytes: &[u8], max: usize) -> Result<(i64, &[u8]), FormatError> {
     Err(BAD)
 }
 
-/// The first bytes of a record, in a register: its first varints, where they are short, need one load and one check of
-/// the bounds for all, and two where there is a longer number. `None` is told for longer ones.
+/// The first bytes of a record, in a register. If its first varints are short, they need one load and one bounds check
+/// in all, or two if one number is longer. The methods return `None` for longer varints.
 pub(super) struct Head {
     word: u64,
     len: usize,
@@ -79,12 +79,12 @@ pub(super) struct Head {
 impl Head {
     #[inline(always)]
     pub(super) fn of(bytes: &[u8]) -> Option<Head> {
-        // The first byte lowest, as in a varint.
+        // The first byte becomes the lowest, as in a varint.
         let word = u64::from_be_bytes(*bytes.first_chunk()?).swap_bytes();
         Some(Head { word, len: 0 })
     }
 
-    /// How many bytes were taken.
+    /// The number of bytes taken.
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
         self.len
@@ -96,15 +96,15 @@ impl Head {
         self.len += 1;
     }
 
-    /// A number of up to two bytes that is not negative.
+    /// Takes a non-negative number of up to two bytes.
     #[inline(always)]
     pub(super) fn take_length(&mut self) -> Option<usize> {
         let raw = self.take_raw(2)?;
         (raw & 1 == 0).then_some((raw >> 1) as usize)
     }
 
-    /// A number of up to five bytes, behind a length and a byte; a length may follow. `bytes` are those that it is the
-    /// head of.
+    /// Takes a number of up to five bytes that follows a length and a byte. A length may follow it. `bytes` are the
+    /// bytes that this head was made from.
     #[inline(always)]
     pub(super) fn take_number(&mut self, bytes: &[u8]) -> Option<i64> {
         match self.take_raw(3) {
@@ -113,7 +113,7 @@ impl Head {
         }
     }
 
-    /// One of four or five bytes. The word then goes on behind it.
+    /// Takes a number of four or five bytes, and reloads the word after it.
     #[inline(always)]
     fn take_four_or_five(&mut self, bytes: &[u8]) -> Option<i64> {
         let word = self.word;
@@ -146,7 +146,7 @@ impl Head {
     }
 }
 
-/// A varint of up to two bytes as it is stored, and what follows it.
+/// Reads a stored varint of up to two bytes, and returns the bytes after it.
 #[inline(always)]
 pub(super) fn short(bytes: &[u8]) -> Option<(u32, &[u8])> {
     match *bytes {
@@ -156,7 +156,7 @@ pub(super) fn short(bytes: &[u8]) -> Option<(u32, &[u8])> {
     }
 }
 
-/// Small absolute values to small unsigned ones.
+/// Maps small absolute values to small unsigned ones.
 #[inline(always)]
 pub(super) const fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
@@ -167,7 +167,7 @@ const fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// The bytes that `value` takes.
+/// The number of bytes that `value` takes.
 #[inline(always)]
 pub(super) const fn len(value: i64) -> usize {
     let value = zigzag(value);
@@ -180,7 +180,7 @@ pub(super) const fn len(value: i64) -> usize {
     }
 }
 
-/// Small fields one behind the other in the eight bytes of a word, which are stored at once.
+/// Consecutive small fields in the eight bytes of a word, stored at once.
 #[derive(Clone, Copy)]
 pub(super) struct Word {
     bits: u64,
@@ -188,22 +188,22 @@ pub(super) struct Word {
 }
 
 impl Word {
-    /// The bytes that it is stored in.
+    /// The size of the word when stored, in bytes.
     pub(super) const SIZE: usize = 8;
 
-    /// So many bytes, the first one lowest.
+    /// A word of `len` bytes, the first one lowest.
     #[inline(always)]
     pub(super) fn new(bits: u64, len: usize) -> Word {
         Word { bits, len }
     }
 
-    /// These eight bytes.
+    /// A word of these eight bytes.
     #[inline(always)]
     pub(super) fn of(bytes: &[u8; Word::SIZE]) -> Word {
         Word { bits: u64::from_be_bytes(*bytes).swap_bytes(), len: Word::SIZE }
     }
 
-    /// The varint that is stored for a value, zigzag applied, if it has at most two bytes.
+    /// The stored varint of a zigzag-encoded value, if it has at most two bytes.
     #[inline(always)]
     pub(super) fn varint(raw: u64) -> Option<Word> {
         match raw {
@@ -213,29 +213,29 @@ impl Word {
         }
     }
 
-    /// The same, with another word behind it; together they have at most eight bytes.
+    /// This word followed by another. Together they have at most eight bytes.
     #[inline(always)]
     pub(super) fn then(self, next: Word) -> Word {
         Word { bits: self.bits | next.bits << (8 * self.len), len: self.len + next.len }
     }
 
-    /// The bytes that count.
+    /// The number of bytes in use.
     #[inline(always)]
     pub(super) fn len(self) -> usize {
         self.len
     }
 
-    /// All eight; those behind the ones that count are zero.
+    /// All eight bytes. Those not in use are zero.
     #[inline(always)]
     pub(super) fn to_bytes(self) -> [u8; Word::SIZE] {
         self.bits.swap_bytes().to_be_bytes()
     }
 }
 
-/// Writes small fields one behind the other into 32 bytes: all that a record has before its key, and more.
+/// Writes consecutive small fields into 32 bytes, which is more than a record has before its key.
 ///
-/// Writing past them is a mistake that [`Writer::len`] finds out. Masking the index proves to the compiler that it is
-/// in range, which costs less than checking it.
+/// [`Writer::len`] detects writes past the end. Masking the index proves to the compiler that it is in range, which
+/// costs less than a bounds check.
 pub(super) struct Writer<'a> {
     bytes: &'a mut [u8; Writer::CAPACITY],
     len: usize,
@@ -267,7 +267,7 @@ impl<'a> Writer<'a> {
         self.byte(rest as u8);
     }
 
-    /// The bytes written.
+    /// The number of bytes written.
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
         assert!(self.len <= Writer::CAPACITY, "the fields fit");

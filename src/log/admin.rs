@@ -1,4 +1,4 @@
-//! Making, configuring and deleting topics: each commits with the catalog, one at a time.
+//! Creating, configuring and deleting topics. Each change commits with the catalog, one at a time.
 
 use crate::catalog::{Catalog, TopicEntry};
 use crate::config::TopicConfig;
@@ -12,17 +12,17 @@ use super::partition::Partition;
 use super::topic_state::TopicInner;
 use super::{directory, open};
 
-/// How many partitions a topic gets in one call, at most: each is a directory.
+/// The most partitions that a topic gets in one call: each is a directory.
 const PARTITIONS_MAX: u32 = 1_000_000;
 
-/// What is created.
+/// What a call creates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Creation {
     /// A topic with all its partitions.
     Topic,
     /// One partition of a topic.
     Partition,
-    /// What a topic lacks to so many partitions.
+    /// The partitions that a topic lacks to reach this count.
     More(u32),
 }
 
@@ -37,7 +37,7 @@ impl LogInner {
         self.check_writable()?;
         let mut changed = catalog.clone();
         let exists = changed.topics.contains_key(name);
-        // A deleted one is in the way until its files are gone.
+        // A deleted topic or partition blocks its name until its files are gone.
         if exists
             && (creation == Creation::Topic
                 || ids.iter().any(|id| {
@@ -64,7 +64,7 @@ impl LogInner {
             directory::make_partition(&self.resources, &self.dir, name, *id, entry.id)?;
         }
         storage.sync_dir(&self.dir).map_err(|e| Error::io(e, &self.dir))?;
-        // The commit: what was made before it is swept away by the next open.
+        // The commit. If a crash comes before it, the next open removes what was created.
         changed.store(storage, &self.dir)?;
         let config = Arc::new(changed.topics[name].config.clone());
         *catalog = changed;
@@ -73,7 +73,7 @@ impl LogInner {
             let (core, _) = crate::recovery::open(request)?;
             self.register(core);
         }
-        // Nothing is routed to a partition before it is there.
+        // No record is routed to a partition before the partition exists.
         self.topics().get(name).into_iter().for_each(|topic| topic.set_declared(declared));
         Ok(())
     }
@@ -108,7 +108,7 @@ impl LogInner {
         Ok(())
     }
 
-    /// Whether this is the topic that has its name, and not one that was deleted.
+    /// Returns whether this topic still exists under its name: it is not a deleted one.
     pub(crate) fn has(&self, topic: &Arc<TopicInner>) -> bool {
         self.topics().get(&*topic.name).is_some_and(|current| Arc::ptr_eq(current, topic))
     }
@@ -174,7 +174,7 @@ impl LogInner {
         })
     }
 
-    /// Stores a catalog that says what is deleted, then ends these partitions and removes their files.
+    /// Stores a catalog with the deletion marks, then ends these partitions and removes their files.
     fn commit_deletion(
         &self,
         mut catalog: MutexGuard<'_, Catalog>,
@@ -182,9 +182,9 @@ impl LogInner {
         take_out: impl FnOnce() -> Vec<Partition>,
     ) -> Result<()> {
         let storage = &*self.resources.storage;
-        // The commit: the next open finishes what a crash leaves from here on.
+        // The commit. After a crash from here on the next open completes the deletion.
         changed.store(storage, &self.dir)?;
-        // Kept from here on: what is stored again without its mark would come back.
+        // The marks are kept in memory from here on: a catalog stored again without a mark would bring the topic back.
         catalog.clone_from(&changed);
         let ended = take_out().iter().map(|partition| partition.core.abandon()).fold(Wakes::default(), Wakes::and);
         let removed = directory::remove_deleted(storage, &self.dir, &mut changed);
@@ -203,7 +203,7 @@ pub(super) fn check_count(partitions: u32) -> Result<()> {
     }
 }
 
-/// Partitions do not go away: neither those that are here nor those that were declared.
+/// Checks that the count loses no partition: neither one of this log nor a declared one.
 fn check_grows(entry: &TopicEntry, count: u32) -> Result<()> {
     let least = entry.partitions.last().map_or(1, |last| last + 1).max(entry.declared.unwrap_or(1));
     if (least..=1 << 31).contains(&count) {

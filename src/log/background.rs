@@ -41,7 +41,7 @@ impl LogInner {
         self.resources.preallocator.close();
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
-            // The last clone may be the one that the maintenance thread holds for a pass.
+            // The maintenance thread may hold the last clone, for a pass. A thread cannot join itself.
             if thread.thread().id() != thread::current().id() {
                 let _ = thread.join();
             }
@@ -49,7 +49,8 @@ impl LogInner {
     }
 }
 
-/// Looks at all partitions at each interval. The log is not kept meanwhile: whoever drops its last clone stops this.
+/// Visits all partitions at each interval. The thread keeps no clone of the log while it waits: dropping the last clone
+/// ends it.
 fn keep_up(log: &Weak<LogInner>, stop: &Stop, interval: Duration) {
     while !stop.wait(interval) {
         let Some((all, clock)) = log.upgrade().map(|log| (log.begin_upkeep(), Arc::clone(&log.config.clock))) else {
@@ -65,7 +66,7 @@ fn keep_up(log: &Weak<LogInner>, stop: &Stop, interval: Duration) {
     }
 }
 
-/// Compacts what is due, after each look at the partitions.
+/// Compacts what is due, after each tick of [`keep_up`].
 fn take_turns(log: &Weak<LogInner>, stop: &Stop) {
     let mut seen = 0;
     while let Some(tick) = stop.wait_for_tick(seen) {
@@ -76,7 +77,7 @@ fn take_turns(log: &Weak<LogInner>, stop: &Stop) {
             let turn = log.schedule.next(&log.maintained(), now, &|_| false);
             drop(log);
             let Some(turn) = turn else { break };
-            // How it went is kept with the partition.
+            // The outcome is stored with the partition.
             let _ = turn.take(now, None);
         }
     }

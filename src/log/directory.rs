@@ -1,4 +1,4 @@
-//! The directories of a log and of its partitions: what they are, making them, removing them.
+//! The directories of a log and of its partitions: recognizing, creating and removing them.
 
 use std::io;
 use std::path::Path;
@@ -20,18 +20,18 @@ pub(super) struct Found {
     pub(super) id: u32,
 }
 
-/// What a directory holds that is named like a partition, but that the catalog does not know.
+/// The content of a directory that is named like a partition but is not in the catalog.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Content {
     /// A partition.
     Partition,
-    /// What a creation leaves that was not committed: ours, and without a record. It may go.
+    /// The remains of a creation that did not commit: our files, without a record. They may be removed.
     Unfinished,
-    /// Something else, which is none of our business.
+    /// Something else. It is left alone.
     Foreign,
 }
 
-/// Makes the directory when it is absent, and refuses one that has something else in it, untouched.
+/// Creates the directory if it is absent. Refuses a directory with other content, and leaves it untouched.
 pub(crate) fn check_directory(storage: &dyn Storage, dir: &Path) -> Result<()> {
     match storage.info(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -49,7 +49,8 @@ pub(crate) fn check_directory(storage: &dyn Storage, dir: &Path) -> Result<()> {
     if begun { Ok(()) } else { settle_dirs(storage, dir) }
 }
 
-/// Makes the directory of a partition with its first segment and its `state`. The catalog decides whether it counts.
+/// Creates the directory of a partition with its first segment and its `state`. The partition exists only once the
+/// catalog lists it.
 pub(crate) fn make_partition(
     resources: &Arc<Resources>,
     dir: &Path,
@@ -60,7 +61,7 @@ pub(crate) fn make_partition(
     let storage = &resources.storage;
     let path = dir.join(file_name::partition_dir(topic, id));
     match storage.create_dir(&path) {
-        // Left over from a creation that failed: nothing was ever acknowledged in it.
+        // Left over from a failed creation: nothing in it was ever acknowledged.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
             if content(&**storage, &path)? != Content::Unfinished {
                 return Err(Error::from(ErrorKind::AlreadyExists).at_path(&path));
@@ -73,14 +74,15 @@ pub(crate) fn make_partition(
     let dir = resources.partition_dir(path);
     let metadata = partition_metadata::write(topic_id);
     small_file::write_new(&**storage, &dir.file_path(file_name::PARTITION_METADATA), metadata.as_bytes())?;
-    // `state` first: a directory with a log and no `state` would be taken for one that was put there by somebody else.
+    // `state` first: a directory with a log and no `state` would look like one that another program put there.
     StateFile::load(&dir)?.1.update(|_| ())?;
     let log = dir.segment_path(Offset::ZERO, SegmentFileKind::Log, Suffix::None);
     storage.open(&log, OpenMode::CreateNew).map_err(|e| Error::io(e, &log))?;
     dir.sync_dir()
 }
 
-/// Removes the directories of deleted topics and partitions, and then these from the catalog. The caller stores that.
+/// Removes the directories of deleted topics and partitions, then removes these topics and partitions from the catalog.
+/// The caller stores the catalog.
 pub(crate) fn remove_deleted(storage: &dyn Storage, dir: &Path, catalog: &mut Catalog) -> Result<()> {
     if !catalog.topics.values().any(|entry| entry.deleted || !entry.leaving.is_empty()) {
         return Ok(());
@@ -102,7 +104,7 @@ pub(crate) fn remove_deleted(storage: &dyn Storage, dir: &Path, catalog: &mut Ca
     Ok(())
 }
 
-/// A random id for a topic.
+/// Returns a random id for a topic.
 pub(crate) fn new_topic_id(storage: &dyn Storage) -> Result<TopicId> {
     Ok(TopicId::new(u128::from_be_bytes(random(storage)?)))
 }
@@ -124,8 +126,8 @@ pub(super) fn create_dirs(storage: &dyn Storage, dir: &Path) -> Result<()> {
     parent.map_or(Ok(()), |parent| storage.sync_dir(parent).map_err(|e| Error::io(e, parent)))
 }
 
-/// Makes the names of a directory and of those above it durable: whoever made them may have been killed before the
-/// sync. Those that may not be read were not made by us.
+/// Makes the names of a directory and of its parents durable: the process that created them may have been killed before
+/// the sync. A parent that we have no permission to read was not created by us.
 pub(super) fn settle_dirs(storage: &dyn Storage, dir: &Path) -> Result<()> {
     let mut dir = dir;
     while let Some(parent) = parent(dir) {
@@ -138,14 +140,14 @@ pub(super) fn settle_dirs(storage: &dyn Storage, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The directory above; of a bare name it is the current one.
+/// Returns the parent directory. For a bare name this is the current directory.
 pub(super) fn parent(dir: &Path) -> Option<&Path> {
     let parent = dir.parent()?;
     let bare = parent.as_os_str().is_empty();
     if bare { (dir != Path::new(".")).then(|| Path::new(".")) } else { Some(parent) }
 }
 
-/// Whether a directory is a log, ours or Kafka's, or empty.
+/// Returns whether a directory is a log, ours or Kafka's, or empty.
 pub(super) fn is_log(storage: &dyn Storage, dir: &Path) -> Result<bool> {
     let entries = storage.list(dir).map_err(|e| Error::io(e, dir))?;
     let known = |name: &str| {
@@ -158,7 +160,7 @@ pub(super) fn is_log(storage: &dyn Storage, dir: &Path) -> Result<bool> {
             ]
             .contains(&name)
     };
-    // What the first open leaves when it is interrupted.
+    // The files that an interrupted first open leaves.
     let begun = [LOCK.to_owned(), file_name::temporary(META), file_name::temporary(file_name::TOPICS)];
     if entries.iter().all(|entry| begun.contains(&entry.name)) || entries.iter().any(|entry| known(&entry.name)) {
         return Ok(true);
@@ -209,7 +211,7 @@ pub(super) fn content(storage: &dyn Storage, path: &Path) -> Result<Content> {
     })
 }
 
-/// The id of a partition's topic, where its directory tells.
+/// Returns the id of a partition's topic, if its directory holds one.
 pub(crate) fn topic_id(storage: &dyn Storage, path: &Path) -> Option<TopicId> {
     let bytes = small_file::read(storage, &path.join(file_name::PARTITION_METADATA), 1 << 16).ok()??;
     partition_metadata::parse(&bytes).ok()
@@ -233,8 +235,9 @@ pub(super) fn remove_dir(storage: &dyn Storage, path: &Path) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         listed => listed.map_err(|e| Error::io(e, path))?,
     };
-    // The logs first, durably: a crash must not leave one whose `state` is gone, or it would be taken for somebody
-    // else's. Where none is left, a process may have been killed before it had made that durable.
+    // The log files first, durably: a crash must not leave a log file without its `state`, because it would look like
+    // another program's. The sync runs even if no log file is left: a killed process may have removed them without a
+    // sync.
     let (logs, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| is_log_file(&entry.name));
     for entry in &logs {
         small_file::remove(storage, &path.join(&entry.name))?;

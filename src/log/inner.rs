@@ -1,4 +1,4 @@
-//! What all clones of a log share, and how it ends.
+//! The state that all clones of a log share, and the end of a log.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use super::topic_state::TopicInner;
 
 pub(crate) struct LogInner {
     pub(super) dir: PathBuf,
-    /// The one that has opened it: a forked child has all of this but the threads.
+    /// The process that opened the log. A forked child has a copy of everything here, but not the threads.
     pub(super) process: u32,
     pub(super) config: LogConfig,
     pub(super) resources: Arc<Resources>,
@@ -70,8 +70,8 @@ impl LogInner {
         if self.read_only { Err(ErrorKind::ReadOnly.into()) } else { Ok(()) }
     }
 
-    /// Ends the threads, and what they do, without waiting for all of it; the catalog is not changed any more. `None`
-    /// when that was done before.
+    /// Stops the threads, and cancels running passes without waiting for all of their work. The catalog does not change
+    /// any more. Returns `None` if the end had begun before.
     pub(super) fn begin_end(&self) -> Option<MutexGuard<'_, Catalog>> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return None;
@@ -81,7 +81,7 @@ impl LogInner {
         Some(self.lock_catalog())
     }
 
-    /// What the end of the process would leave, but that whoever holds a partition is told.
+    /// Leaves the directory as the end of the process would, but tells every holder of a partition.
     pub(super) fn abandon(&self) {
         let Some(catalog) = self.begin_end() else { return };
         let partitions = self.partitions();
@@ -91,7 +91,7 @@ impl LogInner {
         ended.call();
     }
 
-    /// Whether this is a child of the process that has opened the log.
+    /// Returns whether this process is a forked child of the one that opened the log.
     pub(super) fn is_forked(&self) -> bool {
         self.process != std::process::id()
     }

@@ -1,5 +1,6 @@
-//! The files that Kafka keeps in a log directory beside the partitions: read when one is taken over, written at close
-//! so that a directory can go back. Beside them lies our own, which says whether the log is open ([`ownership`]).
+//! The files that Kafka keeps in a log directory beside the partitions. They are read when a directory is taken over,
+//! and written at close so that Kafka can use the directory again. Beside them is a file of our own, which says whether
+//! the log is open ([`ownership`]).
 
 use std::path::Path;
 
@@ -17,7 +18,7 @@ use crate::storage::{OpenMode, Storage, small_file};
 
 use super::directory;
 
-/// What is written for one partition at close.
+/// The values written for one partition at close.
 #[derive(Clone, Debug)]
 pub(crate) struct PartitionEnds {
     pub(crate) topic: String,
@@ -28,7 +29,7 @@ pub(crate) struct PartitionEnds {
     pub(crate) cleaned_to: Option<Offset>,
 }
 
-/// What the checkpoint files say of one partition.
+/// Returns what the checkpoint files say about one partition.
 pub(crate) fn checkpoints_of(signs: &Signs, topic: &str, partition: u32) -> KafkaCheckpoints {
     let key = (topic.to_owned(), partition);
     KafkaCheckpoints {
@@ -40,7 +41,7 @@ pub(crate) fn checkpoints_of(signs: &Signs, topic: &str, partition: u32) -> Kafk
     }
 }
 
-/// Who had a directory of ours last. `found` are the partitions that are there.
+/// Returns who used a directory of ours last. `found` are the partitions on disk.
 pub(crate) fn last(
     storage: &dyn Storage,
     dir: &Path,
@@ -53,8 +54,9 @@ pub(crate) fn last(
     signs.last(storage, dir, &partitions)
 }
 
-/// Has the catalog know what Kafka has done to topics since: partitions that it has removed leave it, and a topic that
-/// was made again under an old name is another one, without a configuration. Returns what was removed.
+/// Updates the catalog with what Kafka has done to topics meanwhile. Partitions that Kafka removed leave the catalog. A
+/// topic that Kafka created again under an old name counts as a new one, without a configuration. Returns the removed
+/// partitions.
 pub(crate) fn follow(
     storage: &dyn Storage,
     dir: &Path,
@@ -84,20 +86,21 @@ pub(crate) fn follow(
     Ok(removed)
 }
 
-/// Says that the log is open, durably, and takes the marker of a clean shutdown away, before the first write: a crash
-/// from now on is one of ours. The caller syncs the directory.
+/// Records durably that the log is open, and removes the clean-shutdown marker, before the first write. A crash from
+/// now on is one of ours. The caller syncs the directory.
 pub(crate) fn begin(storage: &dyn Storage, dir: &Path, signs: &Signs) -> Result<()> {
     let open = Usage { phase: Phase::Open, checkpoints: signs.checkpoints_crc };
     let is_known = |usage: Usage| usage.phase != Phase::Closing && usage.checkpoints == open.checkpoints;
     if !signs.usage.is_some_and(is_known) {
-        // What a process that was killed has renamed may go with a power cut: the files before it would be another's.
+        // A power cut may undo the renames of a killed process. The files from before them would then be another
+        // owner's.
         storage.sync_dir(dir).map_err(|e| Error::io(e, dir))?;
     }
     match signs.usage {
         Some(usage) if usage.checkpoints == open.checkpoints => overwrite_usage(storage, dir, &open)?,
         known => match replace_usage(storage, dir, &open) {
-            // Opening needs no room. Without the file, or where a crash came while the log was closed, the other files
-            // tell as far as they can.
+            // Opening must work without free space. Without the file, or after a crash during a close, the other files
+            // tell as much as they can.
             Err(error) if *error.kind() == ErrorKind::DiskFull && known.is_none_or(|k| k.phase == Phase::Closing) => {}
             replaced => replaced?,
         },
@@ -105,10 +108,11 @@ pub(crate) fn begin(storage: &dyn Storage, dir: &Path, signs: &Signs) -> Result<
     small_file::remove(storage, &dir.join(CLEAN_SHUTDOWN))
 }
 
-/// Writes the checkpoint files, then the marker, and says last that the log is closed: each is on disk before the next.
+/// Writes the checkpoint files, then the clean-shutdown marker, and last records that the log is closed. Each is on
+/// disk before the next.
 ///
-/// What they say of `damaged` partitions stays, since it still holds, and there is no marker then: who opens the
-/// directory next has to look at them.
+/// The checkpoints of `damaged` partitions stay as they are, since they still hold. If there are any, no marker is
+/// written: the next process that opens the directory must check those partitions.
 pub(crate) fn hand_back(
     storage: &dyn Storage,
     dir: &Path,
@@ -150,7 +154,7 @@ fn replace_usage(storage: &dyn Storage, dir: &Path, usage: &Usage) -> Result<()>
     small_file::replace(storage, dir, &dir.join(USE), &dir.join(file_name::temporary(USE)), usage.encode().as_bytes())
 }
 
-/// Changes the phase in the file, which says the same of the checkpoint files: one byte, in place.
+/// Changes only the phase in the file: one byte, in place. The checksum of the checkpoint files in it stays.
 fn overwrite_usage(storage: &dyn Storage, dir: &Path, usage: &Usage) -> Result<()> {
     let path = dir.join(USE);
     let at = |e| Error::io(e, &path);

@@ -1,4 +1,4 @@
-//! What all partitions of a log share, as its configuration has it.
+//! The resources that all partitions of a log share, with the limits from its configuration.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::storage::throttle::Throttle;
 use crate::storage::{Storage, open_files_limit};
 use crate::sync::{Arc, OnceLock};
 
-/// The budgets of a log in this directory.
+/// Makes the shared resources of a log in this directory.
 pub(super) fn resources(config: &LogConfig, storage: &Arc<dyn Storage>, dir: &Path) -> Resources {
     let open_max = config.max_open_files.unwrap_or_else(|| (open_files_limit() / 2).clamp(8, 1024) as usize);
     Resources {

@@ -1,4 +1,4 @@
-//! Maintenance of all partitions of a log, one round after the other.
+//! Maintenance of all partitions of a log, in rounds.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::sync::{Arc, Instant};
 
 use super::inner::LogInner;
 
-/// How much a call of [`Log::maintain`](crate::Log::maintain) may do.
+/// Limits one call of [`Log::maintain`](crate::Log::maintain).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Budget {
-    /// Once this much time has passed nothing more is begun; a compaction stops where it can go on later, and one step
-    /// of one is done in any case. Default: no limit.
+    /// After this much time nothing more is begun. A running compaction stops at a point from which it can continue
+    /// later. At least one compaction step runs in any case. Default: no limit.
     pub time: Option<Duration>,
 }
 
@@ -21,9 +21,9 @@ pub struct Budget {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct MaintenanceReport {
-    /// A report for each partition that was looked at, with topic and number.
+    /// One report for each partition visited, with its topic and number.
     pub passes: Vec<(String, u32, PassReport)>,
-    /// When the next partition has something to do.
+    /// The earliest time at which a partition has something to do.
     pub next_deadline: Option<Timestamp>,
     /// Whether the budget ran out before everything was done.
     pub unfinished: bool,
@@ -84,20 +84,20 @@ impl LogInner {
         MaintenanceReport { passes: named, next_deadline, unfinished }
     }
 
-    /// Begins a round of maintenance: gives back the memory that no read uses, and tells which partitions to look at.
+    /// Begins a round of maintenance: frees the buffers that no read uses, and returns the partitions to visit.
     pub(super) fn begin_upkeep(&self) -> Arc<[Arc<PartitionCore>]> {
         self.resources.file_cache.buffers().clear();
         self.maintained()
     }
 
-    /// The partitions that are maintained: not those of topics that were taken over and have no configuration yet.
+    /// Returns the partitions to maintain: all but those of topics that were taken over and have no configuration yet.
     pub(super) fn maintained(&self) -> Arc<[Arc<PartitionCore>]> {
         let adopted = self.adopted_topics();
         let partitions = self.partitions().into_iter().map(|partition| partition.core);
         partitions.filter(|core| !adopted.iter().any(|name| **name == *core.topic)).collect()
     }
 
-    /// Topics that were taken over and have no configuration yet.
+    /// Returns the topics that were taken over and have no configuration yet.
     pub(super) fn adopted_topics(&self) -> Vec<String> {
         self.lock_catalog().topics.iter().filter(|(_, entry)| entry.adopted).map(|(name, _)| name.clone()).collect()
     }

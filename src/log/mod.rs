@@ -1,4 +1,4 @@
-//! The log: one data directory, owned by one process. Lock, topics, budgets, threads.
+//! The log: one data directory, owned by one process. It has the lock, the topics, the budgets and the threads.
 
 mod admin;
 mod background;
@@ -42,41 +42,41 @@ use self::signals::Stop;
 
 /// One data directory with topics in it, owned by one process.
 ///
-/// Cloning it is cheap, and all clones are the same log. [`close`](Self::close) it to leave nothing to recover;
-/// dropping the last clone stops its threads and does no I/O, which is what a killed process would leave: nothing that
-/// was acknowledged is lost, and the next open scans the tails. Its topics and partitions answer [`ErrorKind::Closed`]
-/// from then on, since another may own the directory.
+/// Cloning is cheap, and all clones are the same log. [`close`](Self::close) leaves nothing to recover. Dropping the
+/// last clone stops the threads and does no I/O. It leaves what a killed process would leave: no acknowledged record is
+/// lost, and the next open scans the tails. Topics and partitions of the log then return [`ErrorKind::Closed`], because
+/// another process may own the directory.
 ///
-/// A forked child has no part in it, since its threads are not there: dropping it in the child does nothing, closing it
-/// answers [`ErrorKind::Closed`], and nothing else of it may be used there.
+/// A forked child must not use the log, because its threads do not exist there. In the child, dropping the log does
+/// nothing, and closing it returns [`ErrorKind::Closed`]. The child may call nothing else.
 #[derive(Clone)]
 pub struct Log {
     inner: Arc<LogInner>,
     _owner: Arc<OwnerHandle>,
 }
 
-/// Shared by all clones of a [`Log`], and by nobody else: the log ends with the last of them, whoever still holds a
-/// partition, or works for it in the background.
+/// Shared by the clones of a [`Log`] only. The log ends when the last clone is dropped, even if partition handles still
+/// exist or background threads still work.
 struct OwnerHandle(Arc<LogInner>);
 
 impl Log {
-    /// Opens the log in a directory, which is made when it is absent. A directory that Kafka wrote is taken over, and so
-    /// is one that Kafka had since it was closed here, or in which its broker was killed: configurations stay.
+    /// Opens the log in a directory, and creates the directory if it is absent. A directory that Kafka wrote is taken
+    /// over. So is a log that Kafka has used since it was closed here, even if Kafka's broker was killed: topic
+    /// configurations stay.
     ///
-    /// Damage in a partition is no error here: that partition takes no writes, can be read up to the damage, and
-    /// [`recovery_report`](Self::recovery_report) tells of it.
+    /// Damage in a partition is no error of this call. The partition then takes no writes and can be read up to the
+    /// damage, and [`recovery_report`](Self::recovery_report) lists it.
     ///
     /// # Errors
-    /// [`ErrorKind::Locked`] when it is in use, [`ErrorKind::NotALog`] for a directory with something else in it (it is
-    /// not touched), [`ErrorKind::UnsupportedVersion`] for one that a newer version wrote,
-    /// [`ErrorKind::InvalidConfig`].
+    /// [`ErrorKind::Locked`] if the directory is in use, [`ErrorKind::NotALog`] if it holds something else (it is not
+    /// touched), [`ErrorKind::UnsupportedVersion`] if a newer version wrote it, [`ErrorKind::InvalidConfig`].
     pub fn open(dir: impl AsRef<Path>, config: LogConfig) -> Result<Log> {
         Log::open_as(dir.as_ref(), config, false)
     }
 
-    /// Opens the log in a directory for reading only. Nothing is written and nothing is locked: it works beside a
-    /// running owner, and on a medium that cannot be written. What it shows is what it finds now: whole, valid
-    /// batches. What the owner removes or replaces after that is [`ErrorKind::Outdated`] when it is read: open
+    /// Opens the log in a directory for reading only. Nothing is written and nothing is locked, so this works beside a
+    /// running owner, and on a read-only medium. The log shows the whole, valid batches that exist at the open. A read
+    /// of data that the owner has removed or replaced since then fails with [`ErrorKind::Outdated`]: open the log
     /// again.
     pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Log> {
         Log::open_read_only_with(dir, LogConfig::default())
@@ -129,8 +129,8 @@ impl Log {
         Ok(Log { inner, _owner: owner })
     }
 
-    /// Makes a topic with partitions `0..partitions`, at most a million, which is also the declared number by which its
-    /// keys are routed; durable when this returns.
+    /// Creates a topic with partitions `0..partitions`, at most a million. This count is also the declared number of
+    /// partitions, which routes the keys. The topic is durable when this returns.
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`], [`ErrorKind::InvalidName`], [`ErrorKind::InvalidConfig`].
@@ -140,8 +140,8 @@ impl Log {
         self.topic(name).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
-    /// The topic of that name, made as [`create_topic`](Self::create_topic) makes it when it is absent. One that is there
-    /// keeps its partitions and its configuration.
+    /// Returns the topic of that name, and creates it with [`create_topic`](Self::create_topic) if it is absent. An
+    /// existing topic keeps its partitions and its configuration.
     ///
     /// ```
     /// # fn main() -> stratalog::Result<()> {
@@ -159,7 +159,7 @@ impl Log {
     /// ```
     ///
     /// # Errors
-    /// Those of [`create_topic`](Self::create_topic), but [`ErrorKind::AlreadyExists`].
+    /// The errors of [`create_topic`](Self::create_topic), except [`ErrorKind::AlreadyExists`].
     pub fn topic_or_create(&self, name: &str, partitions: u32, config: TopicConfig) -> Result<Topic> {
         loop {
             if let Some(topic) = self.topic(name) {
@@ -173,68 +173,68 @@ impl Log {
         }
     }
 
-    /// Makes a single partition of a topic, which is made when it is absent: a broker may have only some of a topic's
-    /// partitions. The configuration counts when the topic is made; else the topic's own does.
+    /// Creates a single partition of a topic, and the topic if it is absent: a broker may have only some of a topic's
+    /// partitions. The configuration applies only if the topic is created here. An existing topic keeps its own.
     ///
-    /// How many partitions the topic has is not known by that: keys are routed once
-    /// [`Topic::declare_partitions`] has said it.
+    /// This does not declare how many partitions the topic has. Keys are routed only after
+    /// [`Topic::declare_partitions`].
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`], [`ErrorKind::InvalidName`]; [`ErrorKind::InvalidConfig`] for a number from the
-    /// declared one on.
+    /// [`ErrorKind::AlreadyExists`], [`ErrorKind::InvalidName`]; [`ErrorKind::InvalidConfig`] if `id` is not below the
+    /// declared number of partitions.
     pub fn create_partition(&self, topic: &str, id: u32, config: TopicConfig) -> Result<Partition> {
         self.inner.create(topic, &[id], config, Creation::Partition)?;
         self.partition(topic, id).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
-    /// The topic of that name.
+    /// Returns the topic of that name.
     pub fn topic(&self, name: &str) -> Option<Topic> {
         self.inner.topics().get(name).map(|topic| Topic::new(Arc::clone(topic), Arc::downgrade(&self.inner)))
     }
 
-    /// All topics, by name.
+    /// Returns all topics, ordered by name.
     pub fn topics(&self) -> Vec<Topic> {
         self.inner.topics().values().map(|topic| Topic::new(Arc::clone(topic), Arc::downgrade(&self.inner))).collect()
     }
 
-    /// One partition of a topic.
+    /// Returns one partition of a topic.
     pub fn partition(&self, topic: &str, id: u32) -> Option<Partition> {
         self.topic(topic)?.partition(id)
     }
 
-    /// Deletes a topic. Once this returns no crash brings it back; its handles answer [`ErrorKind::Closed`].
+    /// Deletes a topic. Once this returns, no crash brings it back, and its handles return [`ErrorKind::Closed`].
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         self.inner.delete(name)
     }
 
-    /// Deletes one partition of a topic, as a broker does that hands it to another. Once this returns no crash brings it
-    /// back; its handles answer [`ErrorKind::Closed`]. The declared number stays, and with it where keys go; with its
-    /// last partition the topic goes too.
+    /// Deletes one partition of a topic, for example when a broker hands it to another. Once this returns, no crash
+    /// brings it back, and its handles return [`ErrorKind::Closed`]. The declared number of partitions stays, so keys
+    /// are routed as before. Deleting the last partition deletes the topic too.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when it is not here.
+    /// [`ErrorKind::NotFound`] if this log does not have the partition.
     pub fn delete_partition(&self, topic: &str, id: u32) -> Result<()> {
         self.inner.delete_partition(topic, id)
     }
 
-    /// One pass over all partitions: rolls by age, retention, removal of what nobody reads any more; then compaction,
-    /// one partition after the other, those first whose deadlines have passed. A call with a budget goes on where
-    /// the last one stopped, and passes over none. For owners with a scheduler of their own; else threads of the
-    /// log do it.
+    /// Runs one maintenance pass over all partitions: rolls by age, retention, and removal of retired segments that
+    /// nobody reads any more. Then it compacts one partition after the other, those with a passed deadline first. A
+    /// call with a budget resumes where the last call stopped, skipping no partition. For owners with their own
+    /// scheduler; otherwise the log's threads do this.
     pub fn maintain(&self, now: Timestamp, budget: Budget) -> Result<MaintenanceReport> {
         self.inner.check_open()?;
         Ok(self.inner.maintain(now, budget))
     }
 
-    /// Reserves one of the spaces that appends have ordered ahead of their time; whether there was one. For owners that
-    /// run no threads (`sync_threads(0)`): [`maintain`](Self::maintain) reserves all of them, this one at a time. An
-    /// append that comes first reserves its space itself.
+    /// Makes one of the space reservations that appends have requested in advance. Returns whether there was one. For
+    /// owners that run no threads (`sync_threads(0)`): [`maintain`](Self::maintain) makes all of them, this call one at
+    /// a time. An append that needs the space earlier reserves it itself.
     pub fn preallocate(&self) -> bool {
         self.inner.check_open().is_ok() && self.inner.resources.preallocator.run_one()
     }
 
-    /// Waits until one of the partitions has the record at its offset, or for `timeout`; returns the places in `what`
-    /// of those that have.
+    /// Waits until at least one of the partitions has the record at its offset, at most for `timeout`. Returns the
+    /// indexes in `what` of the partitions that have it.
     pub fn wait_any(&self, what: &[(Partition, Offset)], timeout: Duration) -> Result<Vec<usize>> {
         self.inner.check_open()?;
         let look = || {
@@ -247,22 +247,22 @@ impl Log {
         }
         let registrations: Vec<Registration> =
             what.iter().map(|(p, offset)| p.core.waiters.end.register((*offset + 1).get())).collect();
-        // A time that the clock cannot tell never comes.
+        // A deadline that the clock cannot represent never comes.
         let deadline = Instant::now().checked_add(timeout);
         Ok(waiters::wait_any(&registrations, deadline, look)?.unwrap_or_default())
     }
 
-    /// What opening found and did.
+    /// Returns what the open found and did.
     pub fn recovery_report(&self) -> &RecoveryReport {
         &self.inner.report
     }
 
-    /// The directory.
+    /// Returns the directory of the log.
     pub fn dir(&self) -> &Path {
         &self.inner.dir
     }
 
-    /// Counters of the whole log.
+    /// Returns the counters of the whole log.
     pub fn stats(&self) -> LogStats {
         let resources = &self.inner.resources;
         let partitions = self.inner.partitions();
@@ -276,11 +276,11 @@ impl Log {
         }
     }
 
-    /// Makes everything durable and leaves nothing to recover; Kafka can open the directory afterwards. All clones,
-    /// topics and partitions then answer [`ErrorKind::Closed`]; bytes that were fetched live on.
+    /// Makes everything durable and leaves nothing to recover. Kafka can open the directory afterwards. All clones,
+    /// topics and partitions then return [`ErrorKind::Closed`]. Bytes already fetched stay valid.
     ///
     /// # Errors
-    /// Those of partitions that could not be closed in good order; the others are closed all the same.
+    /// The first error of a partition that could not be closed cleanly. The other partitions are still closed.
     pub fn close(self) -> Result<()> {
         self.inner.close()
     }
@@ -295,8 +295,8 @@ impl std::fmt::Debug for Log {
 impl Drop for OwnerHandle {
     fn drop(&mut self) {
         if self.0.is_forked() {
-            // There are no threads to end, and what they held when the process forked is held for ever: nothing is
-            // touched, nor freed, which would close files and wait for locks.
+            // The child has no threads to end, and locks that they held at the fork stay held for ever. Nothing is
+            // touched and nothing is freed, because freeing would close files and wait for locks.
             std::mem::forget(Arc::clone(&self.0));
         } else {
             self.0.abandon();

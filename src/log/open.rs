@@ -1,4 +1,4 @@
-//! Opening a log directory: what it is, its catalog, its partitions in parallel.
+//! Opening a log directory: whose it is, its catalog, and its partitions in parallel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,17 +22,17 @@ use super::directory::{
 };
 use super::kafka_checkpoints;
 
-/// Threads for each processor: after a kill they wait for the disk most of the time.
+/// Opening threads for each processor. After a kill they mostly wait for the disk.
 const OPENERS: usize = 4;
 
-/// What opening a directory gives.
+/// The result of opening a directory.
 pub(crate) struct Opened {
     pub(crate) catalog: Catalog,
     pub(crate) partitions: Vec<Arc<PartitionCore>>,
     pub(crate) report: RecoveryReport,
 }
 
-/// Opens everything in a directory. Only here is decided whose it was.
+/// Opens everything in a directory. Only this function decides who used the directory last.
 pub(crate) fn open_all(dir: &Path, config: &LogConfig, resources: &Arc<Resources>, read_only: bool) -> Result<Opened> {
     let storage = &*resources.storage;
     if read_only && !is_log(storage, dir)? {
@@ -43,12 +43,12 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, resources: &Arc<Resources
     let mut catalog = Catalog::load(storage, dir)?.unwrap_or_default();
     let mut found = partition_dirs(storage, dir)?;
     let foreign = meta.is_none() && !found.is_empty();
-    // These go before anything is opened, and their topics leave the catalog.
+    // Deleted partitions are removed before anything is opened, and deleted topics leave the catalog.
     found.retain(|found| !catalog.topics.get(&found.topic).is_some_and(|entry| entry.has_deleted(found.id)));
     let names: Vec<(&str, u32)> = found.iter().map(|found| (found.topic.as_str(), found.id)).collect();
     let last = if foreign { Last::Ours } else { kafka_checkpoints::last(storage, dir, &signs, &catalog, &names)? };
     let adopt = foreign || last != Last::Ours || catalog.taking_over;
-    // A taking over that was begun counts as before, unless Kafka came in between.
+    // A takeover that had begun keeps its clean flag, unless Kafka has used the directory since.
     let begun_clean = catalog.taking_over_clean && last == Last::Ours;
     let clean = signs.shutdown != Shutdown::Unclean || begun_clean;
     if !read_only {
@@ -66,7 +66,7 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, resources: &Arc<Resources
     let requests = found.iter().map(|found| {
         let entry = &catalog.topics[&found.topic];
         let topic_config = &configs[found.topic.as_str()];
-        // Where the taking over stopped at damage it is begun anew, for this partition alone.
+        // If the takeover of a partition stopped at damage, it is repeated for this partition alone.
         let unfinished = entry.taking_over.get(&found.id).copied().filter(|_| !adopt);
         let clean = unfinished.unwrap_or(clean);
         let adopt = adopt || unfinished.is_some();
@@ -89,7 +89,7 @@ pub(crate) fn open_all(dir: &Path, config: &LogConfig, resources: &Arc<Resources
     Ok(Opened { catalog, partitions, report })
 }
 
-/// How a partition is opened that is known to be ours.
+/// Returns the request to open a partition that is known to be ours.
 pub(crate) fn request(
     config: &LogConfig,
     resources: &Arc<Resources>,
@@ -114,7 +114,7 @@ pub(crate) fn request(
     }
 }
 
-/// The first writes: from here on the directory is ours, and a crash is one.
+/// Makes the first writes. From here on the directory is ours, and a crash is one of ours.
 fn prepare(
     dir: &Path,
     storage: &dyn Storage,
@@ -123,7 +123,7 @@ fn prepare(
     adopt: (bool, bool),
     signs: &Signs,
 ) -> Result<Meta> {
-    // Should a crash interrupt the taking over, the next open does it again.
+    // If a crash interrupts the takeover, the next open repeats it.
     (catalog.taking_over, catalog.taking_over_clean) = adopt;
     if catalog.taking_over {
         catalog.store(storage, dir)?;
@@ -137,13 +137,14 @@ fn prepare(
         small_file::replace(storage, dir, &dir.join(META), &dir.join(file_name::temporary(META)), &meta.encode())?;
     }
     kafka_checkpoints::begin(storage, dir, signs)?;
-    // The marker is gone for good; and what the catalog says is durable before anything is removed on its word.
+    // The sync makes the removal of the marker durable. It also makes the catalog durable before anything is removed
+    // because of it.
     storage.sync_dir(dir).map_err(|e| Error::io(e, dir))?;
     remove_deleted(storage, dir, catalog)?;
     Ok(meta)
 }
 
-/// Sweeps leftovers away, and takes directories that the catalog does not know into it.
+/// Removes leftovers, and adds directories that the catalog does not know to it.
 fn settle_catalog(
     storage: &dyn Storage,
     dir: &Path,
@@ -192,7 +193,7 @@ fn open_partitions(requests: Vec<Request>, config: &LogConfig) -> Result<(Vec<Ar
     let names: Vec<(String, u32)> = requests.iter().map(|request| (request.topic.to_string(), request.id)).collect();
     let requests: Vec<Mutex<Option<Request>>> = requests.into_iter().map(|request| Mutex::new(Some(request))).collect();
     let results: Vec<Mutex<Option<OpenResult>>> = requests.iter().map(|_| Mutex::new(None)).collect();
-    // Each number goes to one thread; requests and results have locks.
+    // Relaxed is enough: each number goes to one thread, and locks guard requests and results.
     let next = AtomicUsize::new(0);
     let work = || {
         loop {
@@ -222,7 +223,7 @@ fn open_partitions(requests: Vec<Request>, config: &LogConfig) -> Result<(Vec<Ar
     Ok((partitions, report))
 }
 
-/// Takes down which partitions are taken over now, and which are not because of damage.
+/// Records which partitions are now taken over, and which are not because of damage.
 fn note_unfinished(catalog: &mut Catalog, adopted: Vec<(String, u32, bool)>, report: &RecoveryReport) {
     let sound = |p: &&PartitionReport| p.error.is_none();
     let opened: BTreeSet<(&str, u32)> =
@@ -237,7 +238,7 @@ fn note_unfinished(catalog: &mut Catalog, adopted: Vec<(String, u32, bool)>, rep
     }
 }
 
-/// Partitions that the catalog knows, but that have no directory.
+/// Reports partitions that the catalog lists but that have no directory.
 fn note_missing(catalog: &Catalog, found: &[Found], report: &mut RecoveryReport) {
     let found: BTreeSet<(&str, u32)> = found.iter().map(|found| (found.topic.as_str(), found.id)).collect();
     for (name, entry) in catalog.topics.iter().filter(|(_, entry)| !entry.deleted) {

@@ -1,4 +1,4 @@
-//! One partition: each method is one call downstairs.
+//! The public handle of one partition. Each method is one call to a lower layer.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -24,16 +24,16 @@ use crate::read::{self, Fetch, FetchOptions, Reader, Start};
 use crate::truncate;
 use crate::verify::{self, VerifyReport};
 
-/// What a thread keeps of the memory in which it builds batches.
+/// How many bytes of its batch-building memory a thread keeps.
 const BUILDER_KEEPS: usize = 1 << 20;
 
 thread_local! {
-    /// Batches are built outside of every lock, in memory that each thread keeps.
+    /// Each thread keeps one builder. Batches are built outside of every lock.
     static BUILDER: Cell<Option<Box<BatchBuilder>>> = const { Cell::new(None) };
 }
 
-/// An append-only sequence of records with a total order. Cloning it is cheap, and all clones are the same partition;
-/// any number of threads may use it.
+/// An append-only sequence of records with a total order. Cloning is cheap, and all clones are the same partition. Any
+/// number of threads may use it.
 #[derive(Clone)]
 pub struct Partition {
     pub(crate) core: Arc<PartitionCore>,
@@ -47,39 +47,39 @@ impl std::fmt::Debug for Partition {
 }
 
 impl Partition {
-    /// The name of its topic.
+    /// Returns the name of the partition's topic.
     pub fn topic(&self) -> &str {
         &self.core.topic
     }
 
-    /// Its number within the topic.
+    /// Returns the number of the partition within its topic.
     pub fn id(&self) -> u32 {
         self.core.id
     }
 
-    /// Appends one batch at the end; its records get the offsets that follow. Nothing is encoded again, unless the
-    /// topic's timestamps are the log's.
+    /// Appends one batch at the end. Its records get the next offsets. Nothing is encoded again, unless the log sets
+    /// the topic's timestamps.
     ///
     /// When this returns, the batch can be read and survives a kill of the process; under
-    /// [`Durability::Sync`](crate::Durability::Sync) it survives a power cut as well, else after at most the
-    /// configured interval, or [`flush`](Self::flush).
+    /// [`Durability::Sync`](crate::Durability::Sync) it survives a power cut as well. Otherwise it does so after the
+    /// configured interval at most, or after [`flush`](Self::flush).
     ///
     /// # Errors
-    /// Nothing was appended, with one exception: under [`Durability::Sync`](crate::Durability::Sync) an error of the
-    /// sync ([`ErrorKind::Poisoned`], [`ErrorKind::DiskFull`]) comes after the write. The batch is then in the log,
-    /// not acknowledged, and may be there after a crash or not.
+    /// After an error nothing was appended, with one exception: under [`Durability::Sync`](crate::Durability::Sync) a
+    /// sync error ([`ErrorKind::Poisoned`], [`ErrorKind::DiskFull`]) comes after the write. The batch is then in the
+    /// log but not acknowledged, and a crash may keep it or lose it.
     pub fn append(&self, batch: &RecordBatch) -> Result<Appended> {
         self.append_input(Input { bytes: batch.as_bytes(), header: batch.header() }, None)
     }
 
-    /// Appends records as one batch, compressed as the topic says. A record without timestamp gets the time of the
-    /// append.
+    /// Appends records as one batch, compressed as the topic configures it. A record without a timestamp gets the time
+    /// of the append.
     ///
     /// # Errors
-    /// [`ErrorKind::BatchTooLarge`] when they do not fit one batch; nothing is written then. No records at all are an
-    /// [`ErrorKind::InvalidBatch`].
+    /// [`ErrorKind::BatchTooLarge`] if the records do not fit into one batch; nothing is written then.
+    /// [`ErrorKind::InvalidBatch`] if there are no records.
     pub fn append_records<'a>(&self, records: impl IntoIterator<Item = impl Into<Record<'a>>>) -> Result<Appended> {
-        // Taken out of its place: the iterator is foreign code, and may append as well.
+        // The builder is taken out of the thread-local cell: the iterator is the caller's code, and may itself append.
         let mut builder = BUILDER.take().unwrap_or_default();
         let appended = self.append_built(&mut builder, records);
         builder.shrink_to(BUILDER_KEEPS);
@@ -104,42 +104,42 @@ impl Partition {
         self.append_at_time(Input { bytes, header: &header }, None, now)
     }
 
-    /// Appends one batch if the log ends at `expected_end`, and else nothing: optimistic concurrency for whoever
-    /// decides by what it has read.
+    /// Appends one batch only if the log ends at `expected_end`: optimistic concurrency for a writer that decides by
+    /// what it has read.
     ///
     /// # Errors
-    /// [`ErrorKind::UnexpectedOffset`] with the actual end.
+    /// [`ErrorKind::UnexpectedOffset`] with the actual end, if the log ends elsewhere.
     pub fn append_if(&self, expected_end: Offset, batch: &RecordBatch) -> Result<Appended> {
         self.append_input(Input { bytes: batch.as_bytes(), header: batch.header() }, Some(expected_end))
     }
 
-    /// Appends batches that have their offsets already, as a replica does: they must not go back, and may leave gaps.
-    /// Everything is checked before anything is written.
+    /// Appends batches that already have their offsets, as a replica does. The offsets must not go backwards, but may
+    /// leave gaps. Everything is checked before anything is written.
     ///
     /// # Errors
     /// [`ErrorKind::UnexpectedOffset`] for offsets below the log end or out of order, [`ErrorKind::InvalidBatch`] for
-    /// damage. A gap of 2^31 offsets or more is refused too: [`reset_to`](Self::reset_to) jumps as far as one likes.
+    /// damage. A gap of 2^31 offsets or more is refused too: for larger jumps use [`reset_to`](Self::reset_to).
     pub fn append_at(&self, batches: &[u8]) -> Result<Appended> {
         let appended = append::append_at(&self.core, batches, self.clock.now())?;
         self.acknowledge(appended)
     }
 
-    /// Makes everything appended so far durable; returns the durable end.
+    /// Makes everything appended so far durable. Returns the durable end.
     pub fn flush(&self) -> Result<Offset> {
         self.core.check_open()?;
         self.core.sync_to(self.core.end())
     }
 
-    /// Whole batches from the one that holds `from` on, as they lie on disk.
+    /// Returns whole batches as they are on disk, starting with the one that holds `from`.
     ///
     /// # Errors
-    /// [`ErrorKind::OffsetOutOfRange`] below the log start and beyond the end.
+    /// [`ErrorKind::OffsetOutOfRange`] if `from` is below the log start or beyond the end.
     pub fn fetch(&self, from: Offset, options: FetchOptions) -> Result<Fetch> {
         self.core.check_open()?;
         read::fetch(&self.core, from, options)
     }
 
-    /// A reader from `start` on, an [`Offset`] most often, that sees everything appended.
+    /// Returns a reader that begins at `start` (usually an [`Offset`]) and sees everything appended.
     ///
     /// # Errors
     /// [`ErrorKind::OffsetOutOfRange`] for an offset below the log start or beyond the end.
@@ -147,19 +147,19 @@ impl Partition {
         self.reader_with(start, FetchOptions::default())
     }
 
-    /// A reader with other options.
+    /// Returns a [`reader`](Self::reader) with other options.
     pub fn reader_with(&self, start: impl Into<Start>, options: FetchOptions) -> Result<Reader> {
         self.core.check_open()?;
         let start = start.into();
         loop {
             let from = start.resolve(&self.core, options.isolation)?;
-            // The reader registers before its offset is checked: what it may still read stays from here on.
+            // The reader registers before its offset is checked: from here on what it may still read stays.
             let reader = Reader::new(Arc::clone(&self.core), from, options);
             let offsets = self.offsets();
             if (offsets.start..=offsets.end).contains(&from) {
                 return Ok(reader);
             }
-            // Any other start lay within the log when it was looked up, and is looked up again.
+            // Any other start was within the log when it was resolved, and is resolved again.
             if matches!(start, Start::Offset(_)) {
                 let (start, end) = (offsets.start, offsets.end);
                 return Err(ErrorKind::OffsetOutOfRange { requested: from, start, end }.into());
@@ -167,8 +167,8 @@ impl Partition {
         }
     }
 
-    /// The records from `start` on as a stream, which goes on with what comes. Reading is a call to the operating system
-    /// where the bytes are not in memory: it is made within the poll.
+    /// Returns the records from `start` on as a stream, which continues with new records as they are appended. If the
+    /// bytes are not in memory, the read is a call to the operating system within the poll.
     ///
     /// ```
     /// # fn main() -> stratalog::Result<()> {
@@ -190,35 +190,35 @@ impl Partition {
     /// ```
     ///
     /// # Errors
-    /// Those of [`reader`](Self::reader).
+    /// The errors of [`reader`](Self::reader).
     #[cfg(feature = "async")]
     pub fn tail(&self, start: impl Into<Start>, isolation: Isolation) -> Result<read::Tail> {
         let options = FetchOptions { isolation, ..FetchOptions::default() };
         self.reader_with(start, options).map(read::Tail::new)
     }
 
-    /// Where it begins and ends at this moment.
+    /// Returns where the partition begins and ends at this moment.
     pub fn offsets(&self) -> Offsets {
         visibility::offsets(&self.core)
     }
 
-    /// The offset of the first record that is at least as late as `at`; `None` when there is none.
+    /// Returns the offset of the first record with a timestamp at or after `at`; `None` if there is none.
     pub fn offset_for(&self, at: Timestamp) -> Result<Option<Offset>> {
         self.core.check_open()?;
         read::offset_for(&self.core, at)
     }
 
-    /// Waits until the record at `offset` is appended, or for `timeout`.
+    /// Waits until the record at `offset` is appended, at most for `timeout`.
     pub fn wait_for(&self, offset: Offset, timeout: Duration) -> Result<WaitOutcome> {
         self.core.wait(Isolation::End, offset + 1, Some(timeout))
     }
 
-    /// Resolves once the record at `offset` is appended. Of no particular runtime.
+    /// Resolves once the record at `offset` is appended. Works with any async runtime.
     pub fn reached(&self, offset: Offset) -> impl Future<Output = Result<Offset>> + Send + 'static {
         self.core.future(Isolation::End, offset + 1)
     }
 
-    /// Waits until the record at `offset` is visible to readers of this isolation, or for `timeout`.
+    /// Waits until the record at `offset` is visible to readers of this isolation, at most for `timeout`.
     pub fn wait_visible(&self, offset: Offset, isolation: Isolation, timeout: Duration) -> Result<WaitOutcome> {
         self.core.wait(isolation, offset + 1, Some(timeout))
     }
@@ -232,7 +232,7 @@ impl Partition {
         self.core.future(isolation, offset + 1)
     }
 
-    /// Waits until everything below `offset` is durable, or for `timeout`.
+    /// Waits until everything below `offset` is durable, at most for `timeout`.
     pub fn wait_durable(&self, offset: Offset, timeout: Duration) -> Result<WaitOutcome> {
         self.core.wait(Isolation::Durable, offset, Some(timeout))
     }
@@ -242,7 +242,7 @@ impl Partition {
         self.core.future(Isolation::Durable, offset)
     }
 
-    /// Seals the active segment and begins a new one; an empty one stays.
+    /// Rolls: seals the active segment and begins a new one. An empty active segment stays.
     pub fn roll(&self) -> Result<()> {
         let now = self.clock.now();
         let mut active = self.core.lock_active();
@@ -253,44 +253,46 @@ impl Partition {
         rolled
     }
 
-    /// Removes every batch that holds an offset at or above `to`, durably; returns the new end, which lies lower where
-    /// `to` is inside a batch. Damaged batches above `to` go like any others.
+    /// Removes every batch that holds an offset at or above `to`, durably. Returns the new end, which is lower than
+    /// `to` if `to` is inside a batch. Damaged batches above `to` are removed like any others.
     ///
-    /// A crash leaves the log as it was, or cut: the next open completes what was begun.
+    /// A crash leaves the log as it was, or truncated: the next open completes a truncation that had begun.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`], with path and position, where a batch below `to` is damaged in the segment that is cut,
-    /// or in one that has to be read to know the producers. Nothing has changed then. Damage in other segments is not
-    /// looked for: they stay as they are. A damaged batch behind a gap that `to` lies in counts as below `to` where its
-    /// header does not tell.
+    /// [`ErrorKind::Corrupt`], with path and position, if a batch below `to` is damaged in the segment that is cut, or
+    /// in one that must be read to restore the producers. Nothing has changed then. Other segments are not checked for
+    /// damage and stay as they are. If `to` is in a gap and the batch behind the gap is damaged, the batch counts as
+    /// below `to` where its header does not tell.
     ///
-    /// [`ErrorKind::TruncateBelowCompacted`] where compaction removed records because of ones that would go.
+    /// [`ErrorKind::TruncateBelowCompacted`] if compaction has removed older records in favor of records that this
+    /// truncation would remove.
     pub fn truncate(&self, to: Offset) -> Result<Offset> {
         truncate::truncate(&self.core, to, false)
     }
 
-    /// Like [`truncate`](Self::truncate), even below what compaction relied on, and where that meets damage: the log is
-    /// then cut at the last good batch before it, and the end that is returned lies there. For replicas that fetch
-    /// again: what is cut off is not kept.
+    /// Like [`truncate`](Self::truncate), but also truncates below records that compaction relied on, and does not fail
+    /// on damage. At damage the log is cut at the last good batch before it, and the returned end is there. For
+    /// replicas that fetch the records again: nothing that is cut off is kept.
     pub fn truncate_lossy(&self, to: Offset) -> Result<Offset> {
         truncate::truncate(&self.core, to, true)
     }
 
-    /// Deletes everything and goes on at `offset`, durably: below, within or beyond the log.
+    /// Deletes everything and continues at `offset`, durably. The offset may be below, within or beyond the log.
     pub fn reset_to(&self, offset: Offset) -> Result<()> {
         truncate::reset(&self.core, offset)
     }
 
-    /// Gives up all records below `offset`, durably. Their bytes go with the next maintenance pass, segment by segment.
+    /// Moves the log start to `offset`, durably: all records below it are gone. The next maintenance pass removes their
+    /// bytes, segment by segment.
     ///
     /// # Errors
-    /// [`ErrorKind::OffsetOutOfRange`] above the high watermark.
+    /// [`ErrorKind::OffsetOutOfRange`] if `offset` is above the high watermark.
     pub fn delete_before(&self, offset: Offset) -> Result<()> {
         retention::delete_before(&self.core, offset)
     }
 
-    /// Applies retention now, in this thread, as a maintenance pass does: by age, by size, and what lies below the log
-    /// start. Returns how many segments went. Nothing is rolled for its age or compacted.
+    /// Applies retention now, in this thread, as a maintenance pass does: by age, by size, and below the log start.
+    /// Returns how many segments it removed. It rolls no segment for its age and compacts nothing.
     pub fn retain(&self, now: Timestamp) -> Result<usize> {
         self.core.check_writable()?;
         let pass = self.core.lock_maintenance();
@@ -300,12 +302,12 @@ impl Partition {
         retained
     }
 
-    /// Sets the high watermark, of a topic with [`WatermarkMode::Managed`], forward or back. It is kept at checkpoints:
-    /// after a crash it may be lower, never higher. Set back to where transactions were decided by markers that lie
-    /// above it now, it has the log read from the segment before it on; appends wait meanwhile.
+    /// Sets the high watermark of a topic with [`WatermarkMode::Managed`], forward or back. Checkpoints store it: after
+    /// a crash it may be lower, never higher. If it is set back below markers that decided transactions, the log is
+    /// read again from the segment before the new watermark on. Appends wait meanwhile.
     ///
     /// # Errors
-    /// [`ErrorKind::OffsetOutOfRange`] beyond the log end.
+    /// [`ErrorKind::OffsetOutOfRange`] if `offset` is beyond the log end.
     pub fn set_high_watermark(&self, offset: Offset) -> Result<()> {
         self.core.check_writable()?;
         if self.core.config().watermark != WatermarkMode::Managed {
@@ -313,7 +315,7 @@ impl Partition {
                 ErrorKind::InvalidConfig("the topic's high watermark is the log end, not managed".into()).into()
             );
         }
-        // No truncation comes between the look at the end and the change.
+        // The lock keeps a truncation from running between the check of the end and the change.
         let mut active = self.core.lock_active();
         let offsets = self.offsets();
         if offset > offsets.end || offset < offsets.start {
@@ -327,7 +329,7 @@ impl Partition {
         Ok(())
     }
 
-    /// Appends carry this leader epoch from now on. It never goes back.
+    /// Sets the leader epoch of all appends from now on. It never goes back.
     pub fn set_leader_epoch(&self, epoch: i32) -> Result<()> {
         self.core.check_writable()?;
         let mut active = self.core.lock_active();
@@ -339,40 +341,42 @@ impl Partition {
         Ok(())
     }
 
-    /// The largest epoch that is not above `epoch`, and the offset at which it ends; `None` when there is none.
+    /// Returns the largest leader epoch that is not above `epoch`, and the offset at which it ends; `None` if there is
+    /// none.
     pub fn end_offset_for_epoch(&self, epoch: i32) -> Option<(i32, Offset)> {
         self.core.lock_leader_epochs().end_offset_for(epoch, self.core.end())
     }
 
-    /// Keeps everything at and above `offset` from being compacted, until dropped: for snapshots and replicas.
+    /// Keeps everything at and above `offset` from being compacted until the pin is dropped. For snapshots and
+    /// replicas.
     pub fn pin(&self, offset: Offset) -> Pin {
         self.core.pins.pin(offset)
     }
 
-    /// Names the position of a consumer: tombstones above it are kept for it, for at most `reader_hold_max`.
+    /// Registers or moves the named position of a consumer. Tombstones above it are kept for the consumer, for at most
+    /// `reader_hold_max`.
     pub fn register_position(&self, name: &str, offset: Offset) -> Result<()> {
         self.core.check_open()?;
         self.core.pins.register_position(name, offset)
     }
 
-    /// Forgets the position of a consumer; whether there was one.
+    /// Forgets the position of a consumer. Returns whether there was one.
     pub fn unregister_position(&self, name: &str) -> bool {
         self.core.pins.unregister_position(name)
     }
 
-    /// Compacts now, in this thread: of the records of each key below everything that must not be relied on yet the
-    /// latest stays. For compacted topics.
+    /// Compacts now, in this thread. Keeps only the latest record of each key, below the cleaning bound (durable,
+    /// replicated, committed). For compacted topics.
     ///
-    /// It goes on until that is done. Only where somebody else asks for the partition meanwhile ([`truncate`], a new
-    /// log start, deletion, a pause, close) it ends before, and says so in
-    /// [`CompactionReport::unfinished`]. A crash at any point leaves the old segments or the new one. Readers go on
-    /// with what they began with.
+    /// The call returns when the compaction is complete. It stops earlier only if another call needs the partition
+    /// ([`truncate`], a new log start, deletion, a pause, close), and then sets [`CompactionReport::unfinished`]. A
+    /// crash at any point leaves the old segments or the new one. Readers continue on the segments they started with.
     ///
     /// [`truncate`]: Self::truncate
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when the topic is not compacted; [`ErrorKind::DiskFull`] when there is no room for
-    /// the output, and then nothing has changed. Damaged segments are left alone and told in the report.
+    /// [`ErrorKind::InvalidConfig`] if the topic is not compacted; [`ErrorKind::DiskFull`] if there is no room for the
+    /// output, and then nothing has changed. Damaged segments are left as they are and listed in the report.
     pub fn compact(&self, now: Timestamp, mode: CompactMode) -> Result<CompactionReport> {
         let pass = self.core.lock_maintenance();
         self.core.check_writable()?;
@@ -382,36 +386,36 @@ impl Partition {
         compacted
     }
 
-    /// Keeps maintenance away from this partition until the guard is dropped: no sealed segment is removed, replaced or
-    /// renamed, and none is sealed for its age alone. For backups and the like.
+    /// Pauses maintenance of this partition until the guard is dropped: no sealed segment is removed, replaced or
+    /// renamed, and none is sealed for its age alone. For example for backups.
     ///
-    /// A compaction that is under way is interrupted, and goes on afterwards with what it has not swapped in. When this
-    /// returns there is none. Guards nest: maintenance goes on when the last one is dropped. What is asked for by name
-    /// is done all the same, such as [`compact`](Self::compact) and [`truncate`](Self::truncate), and so are
-    /// appends with the rolls that they bring.
+    /// A running compaction is interrupted, and later continues with what it has not swapped in. None runs when this
+    /// returns. Guards nest: maintenance resumes when the last one is dropped. Explicit calls such as
+    /// [`compact`](Self::compact) and [`truncate`](Self::truncate) still run, and so do appends with the rolls they
+    /// cause.
     pub fn pause_maintenance(&self) -> PauseGuard {
         PauseGuard::new(&self.core)
     }
 
-    /// Reads the whole partition and checks it, without changing a byte: every batch and record, the offsets, the chain
-    /// of segments, the indexes, snapshots and `state`. Appends, reads and maintenance go on meanwhile.
+    /// Reads and checks the whole partition without changing a byte: every batch and record, the offsets, the chain of
+    /// segments, the indexes, snapshots and `state`. Appends, reads and maintenance continue meanwhile.
     ///
-    /// A partition that is degraded, or of a log that was opened read-only, is checked as it lies in its directory.
-    /// What is wrong is no error: it is listed in the report. Memory is bounded by the largest batch.
+    /// If the partition is degraded, or its log was opened read-only, the files in its directory are checked. Damage is
+    /// no error of this call: the report lists it. Memory is bounded by the largest batch.
     ///
     /// # Errors
-    /// [`ErrorKind::Truncated`] when the partition was truncated meanwhile; [`ErrorKind::Closed`]; an error of the
-    /// operating system where the directory cannot be read.
+    /// [`ErrorKind::Truncated`] if the partition was truncated meanwhile; [`ErrorKind::Closed`]; an error of the
+    /// operating system if the directory cannot be read.
     pub fn verify(&self) -> Result<VerifyReport> {
         verify::verify(&self.core)
     }
 
-    /// The configuration in use: its topic's.
+    /// Returns the configuration in use: that of the topic.
     pub fn config(&self) -> Arc<TopicConfig> {
         self.core.config()
     }
 
-    /// Counters and offsets.
+    /// Returns counters and offsets.
     pub fn stats(&self) -> PartitionStats {
         let core = &self.core;
         let view = core.view.load();
@@ -445,7 +449,7 @@ impl Partition {
         self.acknowledge(appended)
     }
 
-    /// Waits for the sync where the topic wants one before the acknowledgement.
+    /// Waits for the sync if the topic's durability requires one before the acknowledgement.
     #[inline]
     fn acknowledge(&self, appended: Appended) -> Result<Appended> {
         if self.core.syncs_appends() {

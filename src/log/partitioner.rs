@@ -1,11 +1,11 @@
-//! Which partition a record goes to: Kafka's default partitioner.
+//! Choosing the partition of a record: Kafka's default partitioner.
 
 use crate::sync::atomic::{AtomicU32, Ordering};
 
-/// The partition of a key, of `partitions`: `murmur2(key) & 0x7fffffff % partitions`.
+/// Returns the partition of a key, among `partitions`: `(murmur2(key) & 0x7fffffff) % partitions`.
 ///
 /// # Panics
-/// Without partitions.
+/// If `partitions` is 0.
 pub fn partition_for_key(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff) % partitions
 }
@@ -33,7 +33,7 @@ fn murmur2(data: &[u8]) -> u32 {
     hash ^ (hash >> 15)
 }
 
-/// Hands out partitions in turn, for records without key. The number says nothing of anything else.
+/// Hands out partitions in turn, for records without a key. The counter orders no other memory access.
 #[derive(Debug, Default)]
 pub(crate) struct RoundRobin(AtomicU32);
 

@@ -1,4 +1,4 @@
-//! What tells the maintenance threads to go on or to end.
+//! Signals for the maintenance threads: a new tick, or stop.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ pub(super) struct Stop {
 #[derive(Clone, Copy, Default)]
 struct Signals {
     stopped: bool,
-    /// Counts the looks at all partitions: after each there may be something to compact.
+    /// Counts the rounds over all partitions. After each round there may be something to compact.
     ticks: u64,
 }
 
 impl Stop {
-    /// Waits for `interval`, or less when told to stop; whether it was.
+    /// Waits for `interval`, or until told to stop. Returns whether it was told to stop.
     pub(super) fn wait(&self, interval: Duration) -> bool {
         let state = self.lock();
         let waited = self.changed.wait_timeout_while(state, interval, |state| !state.stopped);
         waited.0.stopped
     }
 
-    /// Waits for the tick after those that were seen; `None` when told to stop.
+    /// Waits for a tick after `seen`. Returns `None` when told to stop.
     pub(super) fn wait_for_tick(&self, seen: u64) -> Option<u64> {
         let state = self.lock();
         let state = self.changed.wait_while(state, |state| !state.stopped && state.ticks == seen);

@@ -1,4 +1,4 @@
-//! A topic: a named group of partitions with one configuration. Routes records.
+//! A topic: a named group of partitions with one configuration. It routes records to partitions by key.
 
 use crate::config::TopicConfig;
 use crate::error::{ErrorKind, Result};
@@ -11,7 +11,7 @@ use super::partition::Partition;
 use super::partitioner::partition_for_key;
 use super::topic_state::TopicInner;
 
-/// A named group of partitions. Cloning it is cheap, and all clones are the same topic.
+/// A named group of partitions. Cloning is cheap, and all clones are the same topic.
 #[derive(Clone)]
 pub struct Topic {
     inner: Arc<TopicInner>,
@@ -23,44 +23,45 @@ impl Topic {
         Topic { inner, log }
     }
 
-    /// Its name.
+    /// Returns the name of the topic.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// The partition of that number, when it is here.
+    /// Returns the partition of that number, if this log has it.
     pub fn partition(&self, id: u32) -> Option<Partition> {
         self.inner.partition(id)
     }
 
-    /// All partitions that are here, in order.
+    /// Returns all partitions of the topic that this log has, in order.
     pub fn partitions(&self) -> Vec<Partition> {
         self.inner.partitions()
     }
 
-    /// How many partitions the topic has, those that are not here included, as
+    /// Returns how many partitions the topic has, including those that this log does not have, as declared by
     /// [`create_topic`](crate::Log::create_topic), [`add_partitions`](Self::add_partitions) or
-    /// [`declare_partitions`](Self::declare_partitions) said. `None` while nobody has: for a topic whose partitions
-    /// were made one by one, or taken over.
+    /// [`declare_partitions`](Self::declare_partitions). `None` until one of them is called: for a topic whose
+    /// partitions were created one by one, or taken over.
     pub fn partition_count(&self) -> Option<u32> {
         self.inner.declared()
     }
 
-    /// Says how many partitions the topic has, wherever they are: what keys are routed by. Makes none of them. Durable
-    /// when this returns. Keys may go elsewhere from then on, as in Kafka.
+    /// Declares how many partitions the topic has, in this log or elsewhere. Keys are routed by this number. Creates no
+    /// partition. Durable when this returns. A key may be routed to a different partition from then on, as in Kafka.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for fewer than were declared before, or than the highest number that is here tells.
+    /// [`ErrorKind::InvalidConfig`] if `count` is below the number declared before, or not above the highest partition
+    /// number in this log.
     pub fn declare_partitions(&self, count: u32) -> Result<()> {
         self.log()?.declare_partitions(self.name(), count)
     }
 
-    /// The partition that records with this key go to: Kafka's default partitioner over the
-    /// [declared number](Self::partition_count) of partitions, never over those that happen to be here.
+    /// Returns the partition for records with this key. Routes by Kafka's default partitioner over the
+    /// [declared number](Self::partition_count) of partitions, never over the partitions that happen to be in this log.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when that partition is not here; [`ErrorKind::InvalidConfig`] when nobody has declared
-    /// how many there are.
+    /// [`ErrorKind::NotFound`] if this log does not have that partition; [`ErrorKind::InvalidConfig`] if the number of
+    /// partitions was never declared.
     pub fn partition_for(&self, key: &[u8]) -> Result<Partition> {
         let count = self.partition_count().ok_or_else(|| {
             ErrorKind::InvalidConfig("keys are routed once the topic's number of partitions is declared".into())
@@ -68,8 +69,8 @@ impl Topic {
         self.partition(partition_for_key(key, count)).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
-    /// Appends a record to the partition of its key, as [`partition_for`](Self::partition_for) tells it; one without
-    /// key to each partition that is here in turn.
+    /// Appends a record to the partition of its key, as [`partition_for`](Self::partition_for) returns it. Records
+    /// without a key go to the partitions of this log in turn.
     pub fn append<'a>(&self, record: impl Into<Record<'a>>) -> Result<(u32, Appended)> {
         let record = record.into();
         let partition = match record.key {
@@ -80,27 +81,27 @@ impl Topic {
         Ok((partition.id(), appended))
     }
 
-    /// Its configuration.
+    /// Returns the configuration of the topic.
     pub fn config(&self) -> Result<TopicConfig> {
         self.log()?.topic_config(self.name())
     }
 
-    /// Changes its configuration, for all partitions; durable when this returns.
+    /// Changes the configuration for all partitions of the topic. Durable when this returns.
     pub fn set_config(&self, config: TopicConfig) -> Result<()> {
         self.log()?.set_topic_config(self.name(), config)
     }
 
-    /// Makes the partitions below `count`, at most a million, that are not here, and declares that there are so many.
-    /// Keys may go elsewhere from then on, as in Kafka.
+    /// Creates the missing partitions below `count`, at most a million, and declares `count` as the number of
+    /// partitions. A key may be routed to a different partition from then on, as in Kafka.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for fewer than there are.
+    /// [`ErrorKind::InvalidConfig`] if `count` is below the current number.
     pub fn add_partitions(&self, count: u32) -> Result<()> {
         self.log()?.add_partitions(self.name(), count)
     }
 
     fn log(&self) -> Result<Arc<LogInner>> {
-        // Another topic may have the name of one that was deleted.
+        // A new topic may have the name of this one after its deletion.
         self.log.upgrade().filter(|log| log.has(&self.inner)).ok_or_else(|| ErrorKind::Closed.into())
     }
 }

@@ -1,4 +1,4 @@
-//! What all handles of one topic share.
+//! The state that all handles of one topic share.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use crate::sync::{Arc, RwLock};
 use super::partition::Partition;
 use super::partitioner::RoundRobin;
 
-/// The partitions of a topic that are here, and how many there are in all.
+/// The partitions of a topic in this log, and the declared number of partitions in total.
 pub(crate) struct TopicInner {
     pub(super) name: Arc<str>,
     partitions: RwLock<BTreeMap<u32, Partition>>,
-    /// 0 while nobody has said it. Stored (Release) after its partitions are there.
+    /// 0 until it is declared. Stored (Release) after the partitions exist.
     declared: AtomicU32,
     turn: RoundRobin,
 }
@@ -48,7 +48,7 @@ impl TopicInner {
         self.partitions.read().values().cloned().collect()
     }
 
-    /// Each partition that is here in turn.
+    /// Returns the partitions of this log in turn.
     pub(super) fn next_partition(&self) -> Result<Partition> {
         let partitions = self.partitions.read();
         if partitions.is_empty() {

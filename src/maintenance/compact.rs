@@ -1,4 +1,4 @@
-//! One compaction of a partition: digests, count, plan, survivors, then group by group rewrite and swap.
+//! One compaction of a partition: digests, count, plan, survivors, then rewrite and swap group by group.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -37,10 +37,11 @@ use crate::compaction::survivors::Survivors;
 use crate::compaction::tombstones::{TombstoneRule, horizon, horizons_of, join_horizons};
 use crate::compaction::{CompactMode, Order, build_digest};
 
-/// Compacts what is due. The caller holds the maintenance lock, and this ends soon after somebody asks for it.
+/// Compacts what is due. The caller holds the maintenance lock. The compaction ends early once another thread waits for
+/// that lock.
 ///
-/// Damage that only the rewrite meets does not stop the others: the segment is left alone, and what is left to do is
-/// planned anew without it.
+/// Damage that only the rewrite finds does not stop the rest: the damaged segment is left alone, and the remaining work
+/// is planned again without it.
 pub(crate) fn compact(core: &PartitionCore, order: &Order<'_>) -> Result<CompactionReport> {
     let config = core.config();
     if config.cleanup == Cleanup::Delete {
@@ -74,7 +75,8 @@ pub(crate) fn compact(core: &PartitionCore, order: &Order<'_>) -> Result<Compact
     };
     core.lock_compaction_state().damaged = met.into_logs();
     match done {
-        // Whoever waits for the end waits until it came; an interruption that nobody asked for is an error.
+        // Another thread waits for the partition, so the pass ends unfinished. An interruption without a cancellation
+        // is an error.
         Err(error) if *error.kind() == ErrorKind::Io(io::ErrorKind::Interrupted) && storage.is_cancelled() => {
             report.unfinished = true;
         }
@@ -83,7 +85,7 @@ pub(crate) fn compact(core: &PartitionCore, order: &Order<'_>) -> Result<Compact
     Ok(report)
 }
 
-/// Compacts what is due beside the damage that is known.
+/// Compacts what is due, except for the segments that are known to be damaged.
 fn attempt(
     core: &PartitionCore,
     order: &Order<'_>,
@@ -129,9 +131,9 @@ struct Pass<'a> {
     bound: Offset,
     view: &'a SegmentList,
     segments: &'a [Arc<Segment>],
-    /// What is known of each segment.
+    /// A summary of each segment.
     facts: Vec<SegmentSummary>,
-    /// The digest of each; `None` of a damaged one.
+    /// The digest of each segment. `None` if the segment is damaged.
     sources: Vec<Option<(Source, DigestAnnex)>>,
     met: &'a Met,
     pins: TombstonePass<'a>,
@@ -141,7 +143,7 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Finds or builds the digests, and sets the horizons of tombstones that no plan has seen.
+    /// Finds or builds the digests, and sets a horizon for tombstones that no plan has seen yet.
     fn look(&mut self) -> Result<()> {
         let mut seen = false;
         let mut transactions = TransactionFilter::default();
@@ -180,11 +182,11 @@ impl Pass<'_> {
             }
         }
         self.core.lock_compaction_state().tombstones = Some(tombstones_of(&self.sources));
-        // Lost, the horizons would begin anew: that is safe, but late.
+        // If they were lost, the horizons would start again: that is safe, but late.
         if seen { self.core.update_state(|_| ()).inspect_err(|e| self.core.fail_state(e)) } else { Ok(()) }
     }
 
-    /// What may become of the markers of the next segment.
+    /// Returns what may be done with the markers of the next segment.
     fn markers(
         &self,
         segment: &Segment,
@@ -257,8 +259,8 @@ impl Pass<'_> {
         }
     }
 
-    /// What the last count said of each segment, when its plan has more to do, and whether a reader that kept
-    /// tombstones from going has passed them.
+    /// Returns the last count of each segment, the time at which the last plan has more to do, and whether a reader
+    /// that kept tombstones from being removed has passed them.
     fn counted(&self) -> (Vec<Option<Garbage>>, Option<Timestamp>, bool) {
         let counted = self.core.lock_compaction_state();
         let each = self.facts.iter().zip(self.segments);
@@ -287,7 +289,7 @@ impl Pass<'_> {
         TombstoneRule { now: self.order.now, floor: self.pins.floor(), pinned_from: damaged.map(|facts| facts.base) }
     }
 
-    /// The digests that there are, and the numbers of their segments.
+    /// Returns the existing digests, and the indexes of their segments.
     fn sources(&self) -> (Vec<Source>, Vec<usize>) {
         let sound =
             self.sources.iter().enumerate().filter_map(|(at, source)| source.as_ref().map(|(s, _)| (s.clone(), at)));
@@ -335,12 +337,13 @@ impl Pass<'_> {
         done
     }
 
-    /// Has `state` know the new segments: what an open does not find there it reads, and believes no digest of.
+    /// Records the new segments in `state`. An open reads every segment that it does not find there, and trusts no
+    /// digest of it.
     fn record(&self) -> Result<()> {
         self.core.update_state(|_| ()).inspect_err(|error| self.core.fail_state(error))
     }
 
-    /// Rewrites and swaps in one group after the other, from the lowest offset on.
+    /// Rewrites and swaps one group after the other, from the lowest offset on.
     fn groups(
         &self,
         groups: &[Group],
@@ -382,8 +385,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// A segment that is not read: what its digest says of transactions counts. It may have markers of which the
-    /// rewrite has left nothing else.
+    /// Skips a segment that is not read. Its digest says what the filter must know of its transactions. It may have
+    /// markers that are all that the rewrite has left of a transaction.
     fn pass_over(&self, filter: &mut TransactionFilter, at: usize) {
         match &self.sources[at] {
             Some((_, annex)) if filter.pass_segment(annex.producers.iter().copied()) => {
@@ -408,15 +411,15 @@ impl Pass<'_> {
             .collect()
     }
 
-    /// A rewrite that would fill the disk is not begun.
+    /// Fails before a rewrite that would fill the disk.
     fn check_room(&self, group: &Group) -> Result<()> {
         let dir = &self.core.dir.path;
         let free = self.core.dir.storage.free_space(dir).map_err(|e| Error::io(e, dir))?;
         if free < group.expected_bytes { Err(Error::from(ErrorKind::DiskFull).at_path(dir)) } else { Ok(()) }
     }
 
-    /// The highest offset that has to stay where records went because of others up to `winner`: these count because of
-    /// the markers of their transactions, which may lie far above.
+    /// Returns the highest offset that must stay in the log after records were removed because of newer ones up to
+    /// `winner`. The newer ones count only because of the markers of their transactions, which may lie far above.
     fn relied_on(&self, winner: Offset) -> Offset {
         let mut relied_on = winner;
         let mut open = BTreeSet::new();
@@ -438,12 +441,13 @@ impl Pass<'_> {
         if open.is_empty() {
             return relied_on;
         }
-        // The marker lies above the bound, but what was not durable when the pass began was not counted on.
+        // The marker lies above the bound, but below the durable end: a pass does not rely on anything that was not
+        // durable when it began.
         let durable = self.core.group_commit.end();
         relied_on.max(Offset::new(durable.get().saturating_sub(1)))
     }
 
-    /// Puts an output in the place of its inputs; returns how many readers lost tombstones.
+    /// Puts an output in the place of its inputs. Returns how many readers lost tombstones.
     fn swap(
         &self,
         olds: &[Arc<Segment>],

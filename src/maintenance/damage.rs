@@ -1,4 +1,4 @@
-//! Damage that only a compaction meets: it goes on without the segment concerned.
+//! Damage that only a compaction finds. The compaction continues without the damaged segment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::storage::small_file;
 
 use crate::compaction::CompactMode;
 
-/// Damage that a compaction has met.
+/// The damage that a compaction has found.
 #[derive(Debug, Default)]
 pub(super) struct Met {
     /// Segments whose log is damaged.
@@ -20,7 +20,7 @@ pub(super) struct Met {
 }
 
 impl Met {
-    /// What is known already; a full compaction looks again.
+    /// Starts with the damage that is known already. A full compaction checks again.
     pub(super) fn of(core: &PartitionCore, mode: CompactMode) -> Met {
         let mut counted = core.lock_compaction_state();
         if mode == CompactMode::Full {
@@ -30,20 +30,20 @@ impl Met {
         Met { logs: counted.damaged.clone(), digests: BTreeSet::new() }
     }
 
-    /// The logs that are damaged.
+    /// Returns the damaged logs.
     pub(super) fn into_logs(self) -> BTreeMap<Offset, Error> {
         self.logs
     }
 
-    /// What is wrong with the log of a segment, as far as it is known.
+    /// Returns the known damage of a segment's log, if any.
     pub(super) fn log(&self, base: Offset) -> Option<&Error> {
         self.logs.get(&base)
     }
 
-    /// Takes note of damage that was not known, so that it is not met again; an error is one that nothing can be done
-    /// about.
+    /// Records newly found damage, so that the next attempt avoids it. Returns the error if nothing can be done about
+    /// it.
     pub(super) fn note(&mut self, core: &PartitionCore, error: Error) -> Result<()> {
-        // What was planned counted on what is damaged.
+        // The plan relied on a file that is damaged.
         core.lock_compaction_state().forget_plan();
         let name = error.path().and_then(|path| path.file_name()).and_then(|name| name.to_str());
         match name.and_then(file_name::parse) {

@@ -1,4 +1,5 @@
-//! Which segments may be compacted, whether there is work, and what keeps the others from it. No file is looked at.
+//! Which segments may be compacted, whether there is work, and what keeps other segments from compaction. No file is
+//! read.
 
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use crate::partition::{CompactionReport, PinnedBy};
 use crate::segment::Segment;
 use crate::segment::list::SegmentList;
 
-/// The sealed segments that may be compacted: those that end below everything that must not be relied on yet.
+/// Returns the sealed segments that may be compacted. They end below everything that must not be relied on yet (see
+/// `bounds`), and they were sealed at least `min_compaction_lag` ago.
 pub(crate) fn eligible<'v>(
     core: &PartitionCore,
     view: &'v SegmentList,
@@ -25,7 +27,7 @@ pub(crate) fn eligible<'v>(
     &view.sealed()[..count]
 }
 
-/// Whether there is something to compact, told without looking at any file.
+/// Returns whether there is something to compact, without reading any file.
 pub(crate) fn standing(core: &PartitionCore, now: Timestamp) -> Standing {
     let config = core.config();
     if config.cleanup == Cleanup::Delete {
@@ -45,7 +47,7 @@ pub(crate) fn standing(core: &PartitionCore, now: Timestamp) -> Standing {
     }
 }
 
-/// What a compaction reports that finds nothing to do.
+/// The report of a compaction that finds nothing to do.
 pub(crate) fn idle(core: &PartitionCore, now: Timestamp, next_deadline: Option<Timestamp>) -> CompactionReport {
     let (view, config) = (core.view.load(), core.config());
     let segments = eligible(core, &view, &config, now);
@@ -57,7 +59,7 @@ pub(crate) fn idle(core: &PartitionCore, now: Timestamp, next_deadline: Option<T
     CompactionReport { segments: segments.len(), damaged, held_by, next_deadline, ..CompactionReport::default() }
 }
 
-/// What keeps sealed segments, or tombstones in them, from being compacted.
+/// Returns what keeps sealed segments, or tombstones in them, from being compacted.
 pub(crate) fn pinned_by(core: &PartitionCore, now: Timestamp) -> Vec<PinnedBy> {
     let (view, config) = (core.view.load(), core.config());
     let eligible = eligible(core, &view, &config, now);
@@ -82,7 +84,7 @@ pub(crate) fn pinned_by(core: &PartitionCore, now: Timestamp) -> Vec<PinnedBy> {
     pinned
 }
 
-/// An offset below which everything has to be, and what to call it.
+/// An offset below which a segment must end, and the reason that is reported.
 type Bound = (Offset, fn(Offset) -> PinnedBy);
 
 fn bounds(core: &PartitionCore) -> Vec<Bound> {

@@ -1,8 +1,7 @@
-//! What is done for a partition without being asked: rolls by age, retention, compaction, removal of what nobody reads
-//! any more. The threads of the log do it, or its owner does by `Log::maintain`.
+//! Maintenance of a partition: rolls by age, retention, compaction, and removal of retired segments that nobody reads
+//! any more. The threads of the log run it, or the owner calls `Log::maintain`.
 //!
-//! All but compaction is done for every partition at every tick, and is short. Compactions have turns: see
-//! [`schedule`].
+//! All but compaction is short and runs for every partition at every tick. Compactions take turns: see [`schedule`].
 
 pub(crate) mod compact;
 mod damage;
@@ -27,24 +26,24 @@ use crate::sync::Instant;
 use retention::Retained;
 use schedule::TURN;
 
-/// After a compaction that failed the next one waits for so long; each further failure doubles it.
+/// How long a partition waits after a failed compaction. Each further failure doubles the wait.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// The longest that it waits.
+/// The longest wait.
 const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// What a pass over one partition did.
+/// What a maintenance pass over one partition did.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct PassReport {
-    /// The active segment was sealed for its age.
+    /// Whether the active segment was sealed for its age.
     pub rolled: bool,
     /// Segments that retention removed.
     pub segments_removed: usize,
-    /// What compaction did; `None` when the topic is not compacted, or it failed.
+    /// What compaction did; `None` if the topic is not compacted, or the compaction failed.
     pub compaction: Option<CompactionReport>,
-    /// When the next pass has something to do; `None` when only new records make work.
+    /// When the next pass has something to do; `None` if only new records make work.
     pub next_deadline: Option<Timestamp>,
-    /// What went wrong; the other parts of the pass went on.
+    /// What went wrong. The other parts of the pass still ran.
     pub errors: Vec<Error>,
 }
 
@@ -57,7 +56,7 @@ impl PassReport {
     }
 }
 
-/// Keeps maintenance away from a partition until it is dropped: see `Partition::pause_maintenance`.
+/// Pauses maintenance of a partition until the guard is dropped: see `Partition::pause_maintenance`.
 #[derive(Debug)]
 #[must_use = "maintenance goes on when it is dropped"]
 pub struct PauseGuard {

@@ -1,4 +1,4 @@
-//! Retention: whole segments go from the head, by age, by size, and below the log start offset.
+//! Retention: deletes whole segments from the head of the log, by age, by size, and below the log start offset.
 
 use std::sync::Arc;
 
@@ -15,31 +15,32 @@ use crate::segment::replace;
 pub(crate) struct Aged {
     pub(crate) end: Offset,
     pub(crate) bytes: u64,
-    /// The time of its newest record, but no later than its seal: a timestamp in the future pins nothing.
+    /// The time of its newest record, but no later than its seal. So a timestamp in the future does not keep the
+    /// segment.
     pub(crate) newest: Timestamp,
 }
 
-/// What is to go.
+/// The decision of one pass: what to delete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Plan {
-    /// The log start offset afterwards, when it moves.
+    /// The new log start offset, if it moves.
     pub(crate) log_start: Option<Offset>,
-    /// Whether even the active segment has expired: it is sealed first, and goes with the next pass.
+    /// Whether even the active segment has expired. It is sealed first, and deleted by the next pass.
     pub(crate) roll: bool,
     /// When the next segment expires.
     pub(crate) next: Option<Timestamp>,
 }
 
-/// What a pass did.
+/// The result of a pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Retained {
-    /// Segments that went.
+    /// The number of deleted segments.
     pub(crate) removed: usize,
-    /// When more go for their age.
+    /// When the next segment expires by age.
     pub(crate) next: Option<Timestamp>,
 }
 
-/// Decides what is to go: a prefix of the sealed segments, none that reaches above the high watermark.
+/// Decides what to delete: a prefix of the sealed segments, none of which reaches above the high watermark.
 pub(crate) fn plan(
     sealed: &[Aged],
     active: Aged,
@@ -73,7 +74,7 @@ pub(crate) fn plan(
     Plan { log_start, roll: all && active.bytes > 0 && active.end <= high_watermark && expired(&active), next }
 }
 
-/// One pass over a partition.
+/// Runs one pass over a partition.
 pub(crate) fn run(core: &PartitionCore, now: Timestamp) -> Result<Retained> {
     let config = core.config();
     let view = core.view.load();
@@ -84,14 +85,15 @@ pub(crate) fn run(core: &PartitionCore, now: Timestamp) -> Result<Retained> {
         for segment in view.sealed() {
             sealed.push(aged(segment, Timestamp::NONE, now)?);
         }
-        // The indexes of the active segment lag behind what is written to it.
+        // The indexes of the active segment lag behind its records.
         let written = core.lock_active().max_timestamp();
         let active = aged(view.active(), written, now)?;
         let plan = plan(&sealed, active, core.high_watermark(), &config, now);
         next = plan.next;
         if plan.roll {
             core.lock_active().roll(core, now)?;
-            // It goes in this pass where it lies below the log start already. A full disk keeps no other from going.
+            // The sealed segment is deleted in this pass if it already lies below the log start. A full disk does not
+            // stop the deletion of others.
             match core.finish_roll() {
                 Err(error) if *error.kind() == ErrorKind::DiskFull => {}
                 finished => finished?,
@@ -105,7 +107,7 @@ pub(crate) fn run(core: &PartitionCore, now: Timestamp) -> Result<Retained> {
     Ok(Retained { removed: drop_head(core)?, next })
 }
 
-/// Gives up all below `offset`: durable when this returns.
+/// Deletes everything below `offset`, durably when this returns.
 pub(crate) fn delete_before(core: &PartitionCore, offset: Offset) -> Result<()> {
     let given_up = give_up(core, offset);
     core.tell();
@@ -114,9 +116,9 @@ pub(crate) fn delete_before(core: &PartitionCore, offset: Offset) -> Result<()> 
 
 fn give_up(core: &PartitionCore, offset: Offset) -> Result<()> {
     check_given_up(core, offset)?;
-    // Here, where nobody has to wait for it.
+    // Before the lock is taken, so that no thread waits for this sync.
     make_durable(core, offset)?;
-    // No truncation may cut the log below its new start meanwhile.
+    // With the lock held, no truncation can cut the log below its new start.
     let _pass = core.lock_maintenance();
     check_given_up(core, offset)?;
     make_durable(core, offset)?;
@@ -133,20 +135,20 @@ fn check_given_up(core: &PartitionCore, offset: Offset) -> Result<()> {
     Ok(())
 }
 
-/// The log start may not pass what a crash can take back: then the log would end below its start, and what is appended
-/// there would lie below it, too.
+/// Makes everything below `offset` durable. The log start may not pass records that a crash can take back. Otherwise
+/// the log would end below its start after the crash, and new records would be appended below it, too.
 fn make_durable(core: &PartitionCore, offset: Offset) -> Result<()> {
     if core.group_commit.end() >= offset {
         return Ok(());
     }
     match core.sync_quietly(offset) {
-        // The records are durable; only what is stored beside them found no room.
+        // The records are durable. Only a file beside them found no room.
         Err(_) if core.group_commit.end() >= offset && !core.health.is_poisoned() => Ok(()),
         synced => synced,
     }
 }
 
-/// Moves the log start on, durably before anyone sees it.
+/// Moves the log start forward, durably before any reader sees it.
 fn move_log_start(core: &PartitionCore, offset: Offset) -> Result<()> {
     let moved = core.update_state(|state| state.log_start = state.log_start.max(offset));
     moved.inspect_err(|error| core.fail_state(error))?;
@@ -155,8 +157,8 @@ fn move_log_start(core: &PartitionCore, offset: Offset) -> Result<()> {
     Ok(())
 }
 
-/// Takes the segments that lie below the log start out of the view, and buries them. One whose roll is not on record
-/// stays until it is: recovery would miss it.
+/// Removes the segments below the log start from the segment list and retires them. A segment whose roll is not on
+/// record stays until it is, because recovery would report it as missing.
 fn drop_head(core: &PartitionCore) -> Result<usize> {
     let below = core.ends.log_start().min(core.recorded_active());
     let mut dropped: Vec<Arc<Segment>> = Vec::new();
@@ -176,16 +178,17 @@ fn drop_head(core: &PartitionCore) -> Result<usize> {
     Ok(count)
 }
 
-/// `written` is the largest timestamp known beside those that the segment knows of.
+/// Summarizes a segment for retention. `written` is the largest timestamp that was written, in addition to the ones
+/// that the segment knows.
 fn aged(segment: &Segment, written: Timestamp, now: Timestamp) -> Result<Aged> {
     if segment.meta().sealed_at > now {
-        // The clock was ahead when it was sealed: its age counts from here on.
+        // The clock was ahead when the segment was sealed. Its age counts from now on.
         segment.update_meta(|facts| facts.sealed_at = now);
     }
     let facts = segment.meta();
     let known_at = if segment.is_sealed() && facts.sealed_at != Timestamp::NONE { facts.sealed_at } else { now };
     let newest = if segment.is_empty() { known_at } else { segment.max_timestamp()?.max(written) };
-    // Records without a timestamp count from the seal.
+    // The age of records without a timestamp counts from the seal.
     let newest = if newest == Timestamp::NONE { known_at } else { newest.min(known_at) };
     Ok(Aged { end: segment.end(), bytes: segment.len(), newest })
 }

@@ -1,8 +1,8 @@
-//! Whose turn it is to be compacted.
+//! The order in which partitions are compacted.
 //!
-//! Partitions whose deadline has passed go first, the one that is overdue for longest before all others; the rest take
-//! turns. A turn ends when its compaction does; or, where others wait, at the first stop after its time is over. Then
-//! it is at the end of the line, overdue or not: so a large partition cannot starve the others.
+//! Partitions whose deadline has passed go first, starting with the one that is overdue longest; the rest take turns. A
+//! turn ends when its compaction does, or, if other partitions wait, at the first stop after its time is over. The
+//! partition then goes to the end of the line, overdue or not. So a large partition cannot starve the others.
 
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use crate::sync::{Arc, Instant, Mutex};
 
 use super::{Outcome, PassReport, due, turn};
 
-/// How long a turn is while others wait. It is longer where it took longer to prepare: a turn spends half of its time
-/// on what it is for.
+/// The length of a turn while other partitions wait. After a long preparation the turn is longer, so that half of its
+/// time goes into the rewrite.
 pub(super) const TURN: Duration = Duration::from_secs(1);
-/// When a partition that somebody else has is tried again.
+/// How long until a partition that another thread has is tried again.
 const BUSY: Duration = Duration::from_millis(100);
 
-/// The line of a log's partitions. All threads, and its owner's calls, take their turns from the same.
+/// The line of a log's partitions. All maintenance threads and the owner's calls take their turns from the same line.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    /// How many turns there were.
+    /// How many turns were given out.
     turns: Mutex<u64>,
 }
 
-/// A turn that is to be [taken](Turn::take). It keeps its partition to itself until dropped.
+/// A turn that is to be [taken](Turn::take). It reserves its partition until dropped.
 pub(crate) struct Turn {
     schedule: Arc<Schedule>,
     core: Arc<PartitionCore>,
@@ -35,7 +35,7 @@ pub(crate) struct Turn {
 }
 
 impl Schedule {
-    /// Whether there is a turn to be had.
+    /// Whether a partition is due for a turn.
     pub(crate) fn waits(
         &self,
         all: &[Arc<PartitionCore>],
@@ -46,7 +46,8 @@ impl Schedule {
         all.iter().any(|core| !passes_over(core) && due(core, now).is_some())
     }
 
-    /// The next turn; `None` when nothing is to be done. Partitions that `passes_over` names have none.
+    /// Returns the next turn, or `None` if there is nothing to do. Partitions for which `passes_over` returns true get
+    /// no turn.
     pub(crate) fn next(
         self: &Arc<Self>,
         all: &Arc<[Arc<PartitionCore>]>,
@@ -66,11 +67,11 @@ impl Schedule {
     }
 }
 
-/// A place in the line.
+/// A position in the line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Place {
     Overdue(Timestamp),
-    /// Behind all that had their last turn before.
+    /// Behind all partitions whose last turn was earlier.
     After(u64),
 }
 
@@ -85,12 +86,12 @@ impl Place {
 }
 
 impl Turn {
-    /// Whose it is.
+    /// The partition whose turn it is.
     pub(crate) fn core(&self) -> &Arc<PartitionCore> {
         &self.core
     }
 
-    /// Takes it: `must_end` is the time by which it is over though nobody waits.
+    /// Takes the turn. It ends at `must_end` even if no other partition waits.
     pub(crate) fn take(
         self,
         now: Timestamp,

@@ -1,32 +1,34 @@
-//! Bytes of a partition that were accepted and are not durable, and whether the syncing threads were told of them.
+//! Counts the bytes of a partition that were accepted and are not durable, and whether the syncing threads know of
+//! them.
 //!
 //! # Invariant
 //!
-//! Bytes that were counted are counted down again, once: by the sync that covers them, by one that finds everything
-//! durable, or because the partition gives them up. A partition with counted bytes is in the queue, or a thread that took
-//! it from there has not looked at its end yet. An append and the other side each do one thing, a full fence, and look for
-//! what the other one did, and full fences have one order:
+//! Every counted byte is counted down exactly once: by the sync that covers it, by a sync that finds everything
+//! durable, or because the partition gives it up. A partition with counted bytes is in the queue, or else a thread that
+//! took it from there has not loaded its end yet. An append and a syncing thread each do one step, then a full fence,
+//! and then check for the step of the other. Full fences have one total order:
 //!
-//! - An append moves the end and counts its bytes; then it looks whether the partition is queued. A syncing thread says
-//!   that it is not, and then looks at the end. So the append queues it, or the thread sees its end and its bytes.
-//! - A thread whose sync has failed says that the partition is unwell, and then gives up what was counted. An append
-//!   looks at that after it has counted. So the one or the other gives up its bytes, and if both do, the larger count
-//!   holds.
+//! - An append moves the end and counts its bytes; then it checks whether the partition is queued. A syncing thread
+//!   marks the partition as not queued; then it loads the end. So either the append queues the partition, or the thread
+//!   sees the append's end and bytes.
+//! - A thread whose sync has failed marks the partition as unwell; then it gives up what was counted. An append counts
+//!   its bytes; then it checks whether the partition is unwell. So one of the two gives up the bytes. If both do, the
+//!   larger count holds.
 
 use crate::partition::resources::Unsynced;
 use crate::sync::atomic::Ordering;
 use crate::sync::explored::{AtomicBool, AtomicU64, fence};
 
-/// The account of one partition. The log's account of all partitions is told of what changes in it.
+/// The account of one partition. Every change is passed on to the log's account of all partitions.
 #[derive(Debug)]
 pub(crate) struct Account {
-    /// Bytes accepted, ever. Only the thread that has the appender's lock adds to it.
+    /// Total bytes accepted. Only a thread that holds the appender's lock adds to it.
     accepted: AtomicU64,
-    /// Those of them that a sync has covered, or that were given up.
+    /// The bytes of `accepted` that a sync has covered or that were given up.
     settled: AtomicU64,
-    /// Whether this partition is in the queue of the log's syncing threads, to be synced in time.
+    /// Whether this partition is in the queue of the log's syncing threads, to be synced when its interval ends.
     queued: AtomicBool,
-    /// Whether it is among those to be synced next.
+    /// Whether this partition is queued to be synced next.
     urgent: AtomicBool,
 }
 
@@ -46,8 +48,8 @@ impl Account {
         self.accepted.load(Ordering::Relaxed).saturating_sub(settled)
     }
 
-    /// Counts bytes that can be read by now; the caller has the appender's lock. Returns how many wait, these included.
-    /// Afterwards the caller looks at the queue, at the partition's health and at who waits.
+    /// Counts bytes that are already readable, and returns the unsynced count, these included. The caller holds the
+    /// appender's lock. Afterwards it checks the queue, the partition's health and the waiters.
     #[inline]
     pub(crate) fn accept(&self, bytes: u64) -> u64 {
         let accepted = self.accepted.load(Ordering::Relaxed) + bytes;
@@ -58,18 +60,18 @@ impl Account {
         unsynced
     }
 
-    /// Whether the caller is to put this partition into the queue: each time one thread is.
+    /// Whether the caller must queue this partition. True for one thread each time.
     #[inline]
     pub(crate) fn enqueue(&self) -> bool {
         !self.queued.load(Ordering::Relaxed) && !self.queued.swap(true, Ordering::Relaxed)
     }
 
-    /// The same, to be synced next.
+    /// Like [`enqueue`](Self::enqueue), for the urgent queue.
     pub(crate) fn enqueue_urgent(&self) -> bool {
         !self.urgent.swap(true, Ordering::Relaxed)
     }
 
-    /// A syncing thread has taken this partition from the queue, and looks at its end after this.
+    /// Records that a syncing thread has taken this partition from the queue. The thread loads the end after this.
     pub(crate) fn unqueue(&self) {
         self.queued.store(false, Ordering::Relaxed);
         self.urgent.store(false, Ordering::Relaxed);
@@ -77,19 +79,20 @@ impl Account {
         fence(Ordering::SeqCst);
     }
 
-    /// How many bytes a sync covers that looks at the end after this: they were counted after they could be read.
+    /// Returns how many bytes a sync covers that loads the end after this: bytes are counted only once they are
+    /// readable.
     pub(super) fn covered(&self) -> u64 {
         self.accepted.load(Ordering::Acquire)
     }
 
-    /// The first `accepted` bytes need not be waited for any more, here and in the log's account.
+    /// Settles the first `accepted` bytes, here and in the log's account: no caller needs to wait for them any more.
     pub(super) fn settle(&self, log: &Unsynced, accepted: u64) {
         let before = self.settled.fetch_max(accepted, Ordering::Relaxed);
         log.free(accepted.saturating_sub(before));
     }
 
-    /// The same for all that was counted, where `is_durable` says after the count that everything is. A sync may cover
-    /// bytes that are counted after it.
+    /// Settles all counted bytes if `is_durable`, which is called after the count, says that everything is durable. A
+    /// sync may cover bytes that are counted after it.
     pub(super) fn settle_if(&self, log: &Unsynced, is_durable: impl FnOnce() -> bool) {
         let accepted = self.covered();
         if self.settled.load(Ordering::Relaxed) < accepted && is_durable() {
@@ -97,7 +100,7 @@ impl Account {
         }
     }
 
-    /// Counts down all bytes, which will never be durable. The caller has said before that the partition is unwell, or
+    /// Settles all bytes because they will never be durable. The caller has already marked the partition as unwell, or
     /// keeps appends away.
     pub(crate) fn give_up(&self, log: &Unsynced) {
         // Before the look at the count: an append that does not see that has counted its bytes before its own fence.

@@ -1,4 +1,4 @@
-//! The appending end of a partition: the segment writer and everything that each batch changes. All of it is under
+//! The active end of a partition: the segment writer and the state that every batch changes. All of it is guarded by
 //! the appender's lock.
 
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use crate::segment::Segment;
 use crate::segment::writer::SegmentWriter;
 use crate::storage::Reserve;
 
-/// The largest offset span of a segment: index entries hold 32-bit offsets, Kafka's signed ones.
+/// The largest offset span of a segment: index entries hold 32-bit offsets, and Kafka's are signed.
 pub(crate) const SPAN_MAX: u64 = i32::MAX as u64;
 
-/// What appends work on.
+/// The state that appends change.
 pub(crate) struct Active {
     pub(super) writer: SegmentWriter,
     pub(super) config: Arc<TopicConfig>,
     pub(super) producers: Producers,
     pub(super) leader_epoch: i32,
-    /// The latest epoch that a batch had.
+    /// The latest epoch of any batch.
     pub(super) noted_epoch: i32,
     /// Wall time of the active segment's first append.
     pub(super) first_append_at: Option<Timestamp>,
@@ -33,7 +33,7 @@ pub(crate) struct Active {
     pub(super) captured: u64,
     /// Bytes of the active segment at the last maintenance pass.
     pub(super) idle_len: u64,
-    /// A producer wrote: where the stable part ends is to be worked out again.
+    /// Whether a producer wrote since the last stable offset was computed.
     pub(super) unstable: bool,
     pub(super) scratch: Scratch,
     /// Reused for batches that are changed before they are written, and for combined writes.
@@ -45,15 +45,16 @@ pub(crate) struct Active {
 pub(super) struct Fill {
     pub(super) base: Offset,
     pub(super) len: u64,
-    /// At least as many as either of its indexes has.
+    /// An upper bound of the entries in either of its indexes.
     pub(super) entries: u32,
 }
 
 impl Fill {
-    /// Whether a batch fits behind `pending` bytes that are about to be written.
+    /// Whether the segment takes this batch, after `pending` bytes that are about to be written.
     pub(super) fn takes(&self, pending: usize, header: &BatchHeader, at: Offset, config: &TopicConfig) -> bool {
         let len = self.len + pending as u64;
-        // An entry for what is pending, one for this batch, one at the seal.
+        // One entry for each index interval of the pending bytes, plus three: for their last part, for this batch and
+        // for the seal.
         let entries = u64::from(self.entries) + pending as u64 / u64::from(config.index_interval_bytes) + 3;
         len + header.size as u64 <= config.segment_bytes
             && at.since(self.base) + u64::from(header.last_offset_delta) <= SPAN_MAX
@@ -62,7 +63,7 @@ impl Fill {
 }
 
 impl Active {
-    /// The end of a partition as recovery left it.
+    /// Creates the active end of a partition from what recovery found.
     pub(crate) fn new(
         segment: Arc<Segment>,
         config: Arc<TopicConfig>,
@@ -115,7 +116,7 @@ impl Active {
         self.leader_epoch
     }
 
-    /// Appends carry this epoch from now on.
+    /// Sets the leader epoch that appends carry from now on.
     pub(crate) fn set_leader_epoch(&mut self, epoch: i32) {
         self.leader_epoch = epoch;
     }
@@ -140,7 +141,7 @@ impl Active {
         self.writer.complete_times();
     }
 
-    /// Wall time at which the active segment is old enough to be sealed; `None` while it is empty.
+    /// Wall time at which the active segment becomes old enough to be sealed. `None` while it is empty.
     pub(crate) fn roll_due(&self) -> Option<Timestamp> {
         self.due
     }
@@ -153,7 +154,7 @@ impl Active {
         self.first_append_at.map(|at| at.plus(age))
     }
 
-    /// Whether a batch goes into the active segment, behind `pending` bytes that are about to be written.
+    /// Whether a batch fits into the active segment, after `pending` bytes that are about to be written.
     pub(crate) fn fits(&self, pending: usize, header: &BatchHeader, at: Offset, now: Timestamp) -> bool {
         self.fill().takes(pending, header, at, &self.config) && self.is_young(now)
     }
@@ -164,12 +165,12 @@ impl Active {
         Fill { base: writer.segment().base(), len: writer.len(), entries: writer.index_entries() }
     }
 
-    /// Whether the active segment takes more by its age.
+    /// Whether the active segment is young enough to take more.
     pub(super) fn is_young(&self, now: Timestamp) -> bool {
         self.due.is_none_or(|due| due > now)
     }
 
-    /// Seals the active segment, which is trimmed; `next` takes its place.
+    /// Seals the active segment, which is trimmed already. `next` takes its place.
     pub(super) fn seal_before(&mut self, next: SegmentWriter, now: Timestamp) -> Sealed {
         let producers = self.snapshot(next.segment().base());
         let segment = std::mem::replace(&mut self.writer, next).seal(now);
@@ -186,7 +187,7 @@ impl Active {
     #[cold]
     pub(super) fn note_producer(&mut self, header: &BatchHeader, at: usize, parts: [&[u8]; 2]) {
         let control = if header.attributes.is_control() {
-            // The marker lies in the records, which a split of the header leaves whole.
+            // The marker is in the records, which are never split: only the header is.
             let joined;
             let bytes = match at.checked_sub(parts[0].len()) {
                 Some(at) => &parts[1][at..at + header.size],
@@ -208,7 +209,7 @@ impl Active {
     }
 }
 
-/// How space ahead is reserved: zeros where each append is synced, a mapped window else.
+/// How space is reserved ahead: zeros where each append is synced, otherwise a mapped window.
 pub(super) fn reserve(config: &TopicConfig) -> Option<Reserve> {
     config.append_windows.then_some(match config.durability {
         DurabilityConfig::Sync => Reserve::Zeroed,

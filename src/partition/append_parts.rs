@@ -1,17 +1,18 @@
-//! An append that needs more than one segment: all of it is there, or nothing.
+//! An append that needs more than one segment: either all of it is in the log, or nothing.
 //!
-//! Everything that can fail comes first, where nobody sees it: the batches are written behind the end of the active
-//! segment, which no reader passes, and into new segments, which neither a view nor `state` names. When one of these
-//! steps fails, the new files are removed, durably, and the active one is cut where it ended. Nobody has seen anything
-//! of it, and neither producers, epochs nor indexes have taken note of it.
+//! All steps that can fail come first, where no reader sees them. The batches are written behind the end of the active
+//! segment, beyond which no reader looks, and into new segments, which neither the segment list nor `state` names. When
+//! one of these steps fails, the new files are removed durably, and the active one is truncated to its old end. No
+//! reader has seen any of it, and neither producers, epochs nor indexes have recorded it.
 //!
-//! What follows cannot fail: the segments are sealed one after the other, with the producers as they were there; all of
-//! it is one roll, whose second half makes files, names and `state` durable, and without which nothing in a new segment
-//! counts as durable; the view gets the new segments; and then the log end moves, once, over the whole append.
+//! The steps after that cannot fail. The segments are sealed one after the other, each with the producers at its end.
+//! All of them form one roll. Its second half makes files, names and `state` durable, and before it is done nothing in
+//! a new segment counts as durable. The new segments enter the segment list. Then the log end moves once, over the
+//! whole append.
 //!
-//! A crash in the first part leaves what a crash in a single write leaves: bytes behind the durable watermark, here in
+//! A crash in the first part leaves the same as a crash in a single write: bytes behind the durable watermark, here in
 //! several files, each named by the end of the one before. Recovery keeps the files that follow each other without a
-//! hole, up to the first batch that is torn, which is a beginning of the append; and puts aside a file behind a hole.
+//! hole, up to the first torn batch. That is a beginning of the append. Recovery puts aside a file behind a hole.
 
 use std::sync::Arc;
 
@@ -26,16 +27,16 @@ use super::active::{Active, Fill, SPAN_MAX};
 use super::checkpoint::Roll;
 use super::core::PartitionCore;
 
-/// What goes into one segment.
+/// The part of an append that goes into one segment.
 struct Part<'a> {
     bytes: &'a [u8],
     headers: &'a [BatchHeader],
 }
 
 impl Active {
-    /// Writes batches that have their offsets, each within the reach of the end before it, into as many segments as
-    /// they need, and makes them readable at once. Nothing has changed after an error, except that a roll back that
-    /// fails poisons the partition.
+    /// Writes batches that already have their offsets into as many segments as they need, and makes them all readable
+    /// at once. Each batch lies within the reach of the end before it. After an error nothing has changed, except that
+    /// a failed roll back poisons the partition.
     pub(crate) fn write_in_parts(
         &mut self,
         core: &PartitionCore,
@@ -68,7 +69,8 @@ impl Active {
         Ok(())
     }
 
-    /// What goes into the active segment, perhaps nothing, and into each new one behind it.
+    /// Splits the batches into a part for the active segment, which may be empty, and one for each new segment behind
+    /// it.
     fn parts<'a>(&self, bytes: &'a [u8], headers: &'a [BatchHeader], now: Timestamp) -> Vec<Part<'a>> {
         let (mut fill, mut pending, mut is_young) = (self.fill(), 0, self.is_young(now));
         let mut end = self.segment().end();
@@ -98,8 +100,8 @@ impl Active {
         counts.into_iter().map(part).collect()
     }
 
-    /// Writes all parts where nobody sees them. Segments that others follow are whole then: the active one ends where
-    /// its batches do, and a new one is synced, so that its file need not stay open.
+    /// Writes all parts where no reader sees them. Every segment but the last is then complete: the active one is
+    /// trimmed to its batches, and a new one is synced, so that its file need not stay open.
     fn stage(
         &mut self,
         core: &PartitionCore,
@@ -129,7 +131,7 @@ impl Active {
         Ok(())
     }
 
-    /// Removes what was written of an append that failed; returns what to tell of it.
+    /// Removes what a failed append has written, and returns the error for the caller.
     fn take_back(&mut self, core: &PartitionCore, len: u64, made: Vec<SegmentWriter>, cause: Error) -> Error {
         let bases: Vec<Offset> = made.iter().map(|writer| writer.segment().base()).collect();
         drop(made);
@@ -138,7 +140,7 @@ impl Active {
             small_file::remove(&*core.dir.storage, &path)
         };
         let removed = bases.iter().rev().try_for_each(remove);
-        // Else a power cut could bring a file back, to follow what is appended meanwhile.
+        // Otherwise a power cut could bring a file back, and it would seem to follow what is appended meanwhile.
         let removed = removed.and_then(|()| if bases.is_empty() { Ok(()) } else { core.dir.sync_dir() });
         match removed.and_then(|()| self.writer.take_back(len)) {
             Ok(()) if *cause.kind() != ErrorKind::Poisoned => cause,

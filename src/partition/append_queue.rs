@@ -1,10 +1,10 @@
-//! Where appends that meet leave their batches for the thread that holds the appender.
+//! The queue in which concurrent appends leave their batches for the thread that holds the appender's lock.
 //!
 //! # Invariant
 //!
-//! The queue is emptied, and all that was in it answered, by threads that hold the appender only. An append that has the
-//! appender and no answer finds itself in the queue, so none is left behind; whether another thread sees that it waits
-//! decides only how many go with one write.
+//! Only a thread that holds the appender's lock empties the queue, and it answers every append in it. An append that
+//! gets the lock and has no answer is still in the queue, so none is left behind. Whether another thread sees that an
+//! append waits only decides how many appends share one write.
 
 use bytes::Bytes;
 
@@ -15,21 +15,21 @@ use crate::sync::atomic::Ordering;
 use crate::sync::explored::{AtomicUsize, Mutex, MutexGuard};
 use crate::sync::{Arc, OnceLock};
 
-/// Where an append went.
+/// The position of an append in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Appended {
     /// The offset of its first record.
     pub base_offset: Offset,
     /// The offset that follows its last record: the log end right after it.
     pub next_offset: Offset,
-    /// The time that the log gave it; `None` where records keep their own timestamps.
+    /// The time that the log assigned to it. `None` if records keep their own timestamps.
     pub append_time: Option<Timestamp>,
 }
 
-/// Appends that wait for the thread that holds the appender.
+/// Appends that wait for the thread that holds the appender's lock.
 #[derive(Debug, Default)]
 pub(crate) struct AppendQueue {
-    /// How many are in the queue, as a hint: one may be counted down before it is counted.
+    /// How many appends are queued, as a hint: an append may be subtracted before it is added.
     waiting: AtomicUsize,
     queue: Mutex<Vec<Arc<Queued>>>,
 }
@@ -43,8 +43,8 @@ pub(crate) struct Queued {
 }
 
 impl AppendQueue {
-    /// Queues an append. Returns its answer, which a thread gives that has the appender: here, by `drain`, if no other
-    /// has given it before `lock` has the appender.
+    /// Queues an append and returns its answer. A thread that holds the appender's lock gives the answer: this thread,
+    /// by `drain`, unless another one has given it before `lock` returns.
     pub(crate) fn combine<A>(
         &self,
         queued: Queued,
@@ -62,13 +62,13 @@ impl AppendQueue {
         queued.result.get().cloned().expect("who drains the queue answers everyone in it")
     }
 
-    /// Whether some wait, as far as the caller sees: who is not seen drains the queue itself.
+    /// Whether appends wait, as far as the caller sees: an append that is not seen drains the queue itself.
     #[inline]
     pub(crate) fn has_waiting(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Empties the queue. The caller has the appender, and answers all of them before it lets go of it.
+    /// Empties the queue. The caller holds the appender's lock, and answers all of them before it releases it.
     pub(crate) fn take(&self) -> Vec<Arc<Queued>> {
         let batch = std::mem::take(&mut *self.lock());
         self.waiting.fetch_sub(batch.len(), Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! What an append changes beside the bytes: the ends that readers see, rolls, epochs, producers, checkpoints. All of it
-//! is under the appender's lock.
+//! The state that an append changes beside the bytes: the ends that readers see, rolls, epochs, producers, checkpoints.
+//! All of it is guarded by the appender's lock.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use super::checkpoint::{Capture, Roll};
 use super::core::PartitionCore;
 
 impl Active {
-    /// Forgets producers that have been idle for long, and gives reserved space back when nothing was appended since
-    /// the last call.
+    /// Removes producers that have been idle for longer than `producer_expiration`. Gives reserved space back if
+    /// nothing was appended since the last call.
     pub(crate) fn release_idle(&mut self, core: &PartitionCore, now: Timestamp) -> Result<()> {
         self.producers.remove_expired(now, self.config.producer_expiration, core.high_watermark());
         let len = self.writer.len();
@@ -29,7 +29,7 @@ impl Active {
         Ok(())
     }
 
-    /// Rolls when the next batch does not fit the active segment any more. An empty one takes any batch.
+    /// Rolls when the next batch does not fit into the active segment. An empty segment takes any batch.
     pub(crate) fn make_room(
         &mut self,
         core: &PartitionCore,
@@ -47,8 +47,8 @@ impl Active {
         Ok(())
     }
 
-    /// Seals the active segment and begins the next one. The second half, which makes the roll durable, is left to the
-    /// syncing threads; a roll before it is finished first. An empty active segment stays.
+    /// Seals the active segment and starts the next one. The syncing threads do the second half, which makes the roll
+    /// durable. An earlier roll is finished first. An empty active segment is not rolled.
     pub(crate) fn roll(&mut self, core: &PartitionCore, now: Timestamp) -> Result<()> {
         if self.writer.len() == 0 {
             return Ok(());
@@ -58,13 +58,13 @@ impl Active {
         let base = self.segment().end();
         let next = self.create(core, base)?;
         let sealed = self.seal_before(next, now);
-        // Before the view changes: nothing in the new segment may be taken for durable until this is done.
+        // Before the segment list changes: nothing in the new segment may count as durable until the roll is finished.
         core.group_commit.begin_roll(Roll { sealed: vec![sealed], active_base: base });
         self.show(core, vec![Arc::clone(self.segment())]);
         Ok(())
     }
 
-    /// Adds the segments of a roll to the view, and has it completed.
+    /// Adds the segments of a roll to the segment list, and asks the syncing threads to finish the roll.
     pub(super) fn show(&self, core: &PartitionCore, new: Vec<Arc<Segment>>) {
         core.counters.rolls.add(new.len() as u64);
         core.view.update(|view| Some(SegmentList::new(view.segments().iter().cloned().chain(new).collect())));
@@ -73,7 +73,7 @@ impl Active {
 
     /// Writes bytes that hold these batches, already with their offsets and epochs, and makes them readable.
     ///
-    /// Nothing has changed after an error, except that a failed roll back poisons the partition.
+    /// After an error nothing has changed, except that a failed roll back poisons the partition.
     pub(crate) fn write(
         &mut self,
         core: &PartitionCore,
@@ -92,7 +92,8 @@ impl Active {
         Ok(())
     }
 
-    /// Takes note of the batches that were written last, and has the segment end with them.
+    /// Records the batches that were written last in the index, the epochs and the producers, and publishes the new end
+    /// of the segment.
     pub(super) fn note(&mut self, core: &PartitionCore, parts: [&[u8]; 2], batches: &[BatchHeader], now: Timestamp) {
         if self.first_append_at.is_none() {
             self.first_append_at = Some(now);
@@ -114,60 +115,62 @@ impl Active {
         self.writer.publish(end);
     }
 
-    /// Lets everyone see the log up to the end of the active segment.
+    /// Publishes the log end at the end of the active segment.
     pub(super) fn tell_end(&mut self, core: &PartitionCore) {
         let end = self.segment().end();
         let first_unstable =
             std::mem::take(&mut self.unstable).then(|| self.producers.first_unstable(core.high_watermark_at(end)));
-        // An open transaction is told before the end, a decided one after it: nobody sees as stable what is not decided
-        // below the end that is there.
+        // An open transaction is published before the end, a decided one after it. So no reader takes an undecided
+        // transaction below the published end for stable.
         if let Some(offset) = first_unstable {
             core.ends.lower_first_unstable(offset);
         }
         core.ends.set_log_end(end);
         if let Some(offset) = first_unstable {
             core.ends.set_first_unstable(offset);
-            // Asked so that what has become durable is forgotten.
+            // Called so that the producers forget the transactions that have become durable.
             let _ = self.first_undecided(core);
         }
         self.hand_over_checkpoint(core);
     }
 
-    /// Works out again where the stable part ends. The caller wakes who waits for it, without the appender.
+    /// Recomputes the last stable offset. The caller then wakes its waiters, without the appender's lock.
     pub(crate) fn refresh_unstable(&mut self, core: &PartitionCore) {
         self.move_high_watermark(core, core.high_watermark(), || ());
     }
 
-    /// The same before and after `set`, which moves the high watermark to `to`, forward or back. Where that leaves
-    /// transactions undecided that were forgotten they are found in the log: appends wait for that.
+    /// Publishes the first unstable offset before and after `set`, which moves the high watermark to `to`, forward or
+    /// back. Moving it back may leave transactions undecided that were already forgotten. These are then found in the
+    /// log, while appends wait.
     pub(crate) fn move_high_watermark(&mut self, core: &PartitionCore, to: Offset, set: impl FnOnce()) {
         if !self.producers.knows_unsettled(to) {
             match core.replayed_producers(to) {
                 Ok(replayed) => self.producers.recall_unsettled(replayed),
-                // Damage, or a disk that fails: who reads it is told so.
+                // Damage or a failing disk: the reader of that part gets the error.
                 Err(_) => self.producers.suspect_unsettled(core.ends.log_start()),
             }
         }
         let first_unstable = self.producers.first_unstable(to);
-        // What is not decided any more is told before the mark moves back, what is decided after it has moved on.
+        // Transactions that become undecided are published before the high watermark moves back, decided ones after it
+        // has moved forward.
         core.ends.lower_first_unstable(first_unstable);
         set();
         core.ends.set_first_unstable(first_unstable);
-        // Asked so that what has become durable is forgotten.
+        // Called so that the producers forget the transactions that have become durable.
         let _ = self.first_undecided(core);
     }
 
-    /// Where the first transaction starts that a compaction must not count on, whichever way it ended.
+    /// Returns the start of the first transaction whose outcome a compaction must not rely on yet.
     pub(crate) fn first_undecided(&mut self, core: &PartitionCore) -> Option<Offset> {
         self.producers.first_undecided(core.group_commit.end())
     }
 
-    /// Begins anew in `segment`, after a truncation.
+    /// Restarts appends in `segment`, after a truncation.
     pub(crate) fn restart(&mut self, core: &PartitionCore, segment: Arc<Segment>, producers: Producers) {
         let config = Arc::clone(&self.config);
         core.ends.set_log_end(segment.end());
         *self = Active::new(segment, config, producers, self.leader_epoch);
-        // What was noted of it may be cut off.
+        // The truncation may have cut off the noted epoch.
         self.noted_epoch = -1;
         self.refresh_unstable(core);
     }
@@ -177,7 +180,7 @@ impl Active {
         let made = SegmentWriter::create(&core.dir, base, interval, reserve(&self.config));
         if made.is_err() {
             let path = core.dir.segment_path(base, file_name::SegmentFileKind::Log, file_name::Suffix::None);
-            // Left over, it would be in the way of the next try.
+            // A leftover file would block the next attempt.
             let _ = small_file::remove(&*core.dir.storage, &path);
         }
         made
@@ -190,7 +193,7 @@ impl Active {
         }
     }
 
-    /// Every so often tells the syncing threads of a point from which a recovery can begin.
+    /// Hands over a checkpoint to the syncing threads once enough bytes were appended since the last one.
     pub(super) fn hand_over_checkpoint(&mut self, core: &PartitionCore) {
         if self.writer.len() - self.captured < core.resources.checkpoint_bytes / 2 {
             return;

@@ -1,17 +1,16 @@
-//! What an appender hands over to the threads that sync: a roll whose second half is open, and a checkpoint.
+//! Work that an appender hands over to the syncing threads: a roll whose second half is open, and a checkpoint.
 
 use crate::offset::{Offset, Timestamp};
 use crate::segment::Segment;
 use crate::segment::index::Entries;
 use crate::sync::Arc;
 
-/// A roll: the new active segment takes appends, the ones before it are not durable yet.
+/// A roll: the new active segment takes appends, and the segments before it are not durable yet.
 #[derive(Debug)]
 pub(crate) struct Roll {
-    /// The segments that were sealed, in order: the one that was active, and those behind it that an append has filled
-    /// at once.
+    /// The sealed segments, in order: the one that was active, and the ones behind it that the same append has filled.
     pub(crate) sealed: Vec<Sealed>,
-    /// The base of the new active segment, whose file is there.
+    /// The base of the new active segment. Its file exists.
     pub(crate) active_base: Offset,
 }
 
@@ -22,7 +21,8 @@ pub(crate) struct Sealed {
     pub(crate) producers: Producers,
 }
 
-/// A point of the active segment up to which everything derived from it is known: once durable, recovery begins there.
+/// A point in the active segment up to which all derived data is known. Once the point is durable, recovery begins
+/// there.
 #[derive(Debug)]
 pub(crate) struct Capture {
     pub(crate) segment: Arc<Segment>,
@@ -33,7 +33,7 @@ pub(crate) struct Capture {
     pub(crate) producers: Producers,
 }
 
-/// The producer state at an offset: the bytes of its snapshot file, or none when there are no producers.
+/// The producer state at an offset: the bytes of its snapshot file. `None` if there are no producers.
 #[derive(Debug)]
 pub(crate) struct Producers {
     pub(crate) at: Offset,

@@ -1,14 +1,15 @@
-//! What the hot paths ask of the configuration, without its lock.
+//! The configuration values that the hot paths read, without the lock of the configuration.
 
 use crate::config::{Cleanup, Durability, TopicConfig, WatermarkMode};
 use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// What the hot paths ask of the configuration. Each value stands for itself: an append beside a change sees the old or
-/// the new one, and one after it the new one.
+/// The configuration values that the hot paths read. Each value is independent: an append concurrent with a change sees
+/// the old value or the new one, and a later append sees the new one.
 #[derive(Debug, Default)]
 pub(super) struct ConfigCache {
-    /// Whether the owner manages the high watermark. It moves that, so it changes between two changes of the first
-    /// unstable offset, as the mark does (Release, Acquire: see [`Ends`](super::offsets::Ends)).
+    /// Whether the owner manages the high watermark. A change of this moves the high watermark, so it happens between
+    /// two stores of the first unstable offset, as every move does (Release, Acquire: see
+    /// [`Ends`](super::offsets::Ends)).
     pub(super) managed: AtomicBool,
     pub(super) checks_records: AtomicBool,
     pub(super) syncs_appends: AtomicBool,

@@ -1,7 +1,8 @@
-//! A partition, as its workers share it.
+//! The state of a partition that its threads share.
 //!
-//! Locks, in rank order: `maintenance` (1), `active` (2, the appender's), the view's (3), the waiters' (4). Readers take
-//! neither of the first two. The files below this one do not know it; those above add to it what needs all of it.
+//! Locks, in rank order: `maintenance` (1), `active` (2, the appender's), the one of the segment list `view` (3), the
+//! waiters' (4). Readers take neither of the first two. The modules that this one imports do not know it; the modules
+//! that import it add the methods that need the whole partition.
 
 use crate::compaction::state::CompactionState;
 use crate::config::TopicConfig;
@@ -26,7 +27,7 @@ use super::resources::Resources;
 use super::state_file::StateFile;
 use super::stats::Counters;
 
-/// One partition, as its workers see it. Its fields stand with the lock that guards them.
+/// One partition, as its threads share it. The fields are grouped by the lock that guards them.
 pub(crate) struct PartitionCore {
     // Never changes.
     pub(crate) topic: Arc<str>,
@@ -34,20 +35,21 @@ pub(crate) struct PartitionCore {
     pub(crate) dir: Arc<PartitionDir>,
     pub(crate) resources: Arc<Resources>,
     pub(crate) read_only: bool,
-    /// It was Kafka's when it was opened. Until it is recovered what `state` says is of another time.
+    /// The directory was Kafka's when it was opened. Until it is recovered, `state` is out of date.
     pub(crate) is_kafkas: bool,
     pub(super) me: Weak<PartitionCore>,
 
-    // Rank 1, a whole pass, truncation, deletion.
+    // Rank 1: held for a whole pass, a truncation or a deletion.
     pub(super) maintenance: Mutex<()>,
-    /// How many wait for `maintenance`. A pass looks at it now and then, and ends soon.
+    /// How many threads wait for `maintenance`. A pass checks this now and then, and ends early.
     pub(super) cancel: Arc<AtomicU64>,
-    /// How many keep maintenance away. What must not begin asks under a lock that [`pause`](Self::pause) takes as well.
+    /// How many callers have paused maintenance. Work that must not begin checks this under a lock that
+    /// [`pause`](Self::pause) takes as well.
     pub(super) pauses: AtomicUsize,
-    /// Numbers of temporary files that were used.
+    /// The number of temporary file names handed out.
     pub(crate) temporaries: AtomicU64,
 
-    // Rank 2, one write.
+    // Rank 2: held for one write.
     pub(super) active: Mutex<Active>,
 
     // Changed under rank 1 or 2, and read without a lock.
@@ -62,7 +64,7 @@ pub(crate) struct PartitionCore {
     pub(crate) waiters: WaitersByEnd,
     pub(crate) append_queue: AppendQueue,
 
-    // Leaves: no other lock is taken under these.
+    // Leaves: no other lock is taken while one of these is held.
     pub(crate) health: Health,
     pub(crate) pins: Pins,
     pub(super) config: RwLock<Arc<TopicConfig>>,
@@ -75,12 +77,12 @@ pub(crate) struct PartitionCore {
 }
 
 impl PartitionCore {
-    /// The appender's lock: one write, never a sync.
+    /// Takes the appender's lock. It is held for one write, never for a sync.
     pub(crate) fn lock_active(&self) -> MutexGuard<'_, Active> {
         self.active.lock()
     }
 
-    /// The appender's lock, when nobody has it.
+    /// Takes the appender's lock if it is free.
     pub(crate) fn try_lock_active(&self) -> Option<MutexGuard<'_, Active>> {
         self.active.try_lock()
     }
@@ -102,27 +104,27 @@ impl PartitionCore {
         self.health.check()
     }
 
-    /// What compaction remembers between passes.
+    /// Locks the state that compaction keeps between passes.
     pub(crate) fn lock_compaction_state(&self) -> MutexGuard<'_, CompactionState> {
         self.counted.lock()
     }
 
-    /// What maintenance remembers.
+    /// Locks the state that maintenance keeps between passes.
     pub(crate) fn lock_maintenance_state(&self) -> MutexGuard<'_, MaintenanceState> {
         self.upkeep.lock()
     }
 
-    /// Waits for the thread that cuts files, which has the appender all the while.
+    /// Waits for a truncation under way: it holds the appender's lock until it ends.
     pub(crate) fn wait_for_cut(&self) {
         drop(self.lock_active());
     }
 
-    /// Who stands for this partition without keeping it.
+    /// Returns a weak reference to this partition, which does not keep it alive.
     pub(crate) fn weak(&self) -> Weak<PartitionCore> {
         Weak::clone(&self.me)
     }
 
-    /// Whether a batch's records have to be looked at before it is appended.
+    /// Whether the records of a batch must be checked before it is appended.
     #[inline]
     pub(crate) fn checks_records(&self) -> bool {
         self.config_cache.checks_records.load(Ordering::Relaxed)
@@ -134,7 +136,7 @@ impl PartitionCore {
         self.config_cache.syncs_appends.load(Ordering::Relaxed)
     }
 
-    /// How batches that are built here are compressed.
+    /// The codec for batches that are built here.
     #[inline]
     pub(crate) fn codec(&self) -> Codec {
         Codec::from_id(self.config_cache.codec.load(Ordering::Relaxed)).unwrap_or_default()

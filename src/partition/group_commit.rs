@@ -1,7 +1,7 @@
-//! Group commit: the durable end of a partition, and whose turn it is to sync.
+//! Group commit: the durable end of a partition, and which thread syncs next.
 //!
-//! Callers that come while a sync runs wait for it, and one of them syncs for all that are left. The sync itself is in
-//! [`sync`](super::sync).
+//! Callers that arrive while a sync runs wait for it. One of the callers it does not cover then syncs for all of them.
+//! The sync itself is in [`sync`](super::sync).
 
 use std::time::Duration;
 
@@ -15,33 +15,34 @@ use super::checkpoint::{Capture, Roll};
 /// The durable end of a partition and the syncs that move it.
 #[derive(Debug)]
 pub(crate) struct GroupCommit {
-    /// Stored (Release) after the sync that it tells of.
+    /// Stored (Release) after the sync that it reports.
     pub(super) durable_end: AtomicU64,
     pub(crate) account: Account,
-    /// Syncs of the active segment: what group commit saves is counted by it.
+    /// Syncs of the active segment. The count shows how many syncs group commit saves.
     pub(super) syncs: AtomicU64,
     work: Mutex<Work>,
     done: Condvar,
 }
 
-/// What is to be done, and whether somebody does it.
+/// The work to be done, and whether a thread is doing it.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     pub(super) syncing: bool,
-    /// How many have begun to wait since the last wake-up: one that nobody waits for is a system call all the same.
+    /// How many threads have begun to wait since the last wake-up. At zero the wake-up is skipped: it would cost a
+    /// system call even without a waiter.
     pub(super) waiting: usize,
-    /// How many took part in the last sync or came while it ran: those that it let go will come again.
+    /// How many threads took part in the last sync or arrived while it ran. They are expected to come again.
     pub(super) company: usize,
-    /// The roll whose second half is open. There is never a second one (protocol: "a second roll waits").
+    /// The roll whose second half is still to be done. There is at most one (protocol: "a second roll waits").
     pub(super) roll: Option<Roll>,
     /// What the appender handed over for the next checkpoint.
     pub(super) capture: Option<Capture>,
-    /// Until when the syncing threads leave it alone: it found no room.
+    /// Until when the syncing threads skip this partition, because its last sync found the disk full.
     pub(super) rests_until: Option<Instant>,
 }
 
 impl GroupCommit {
-    /// All below `end` is durable.
+    /// Creates the group commit of a partition in which everything below `end` is durable.
     pub(crate) fn new(end: Offset) -> GroupCommit {
         GroupCommit {
             durable_end: AtomicU64::new(end.get()),
@@ -58,28 +59,29 @@ impl GroupCommit {
         Offset::new(self.durable_end.load(Ordering::Acquire))
     }
 
-    /// How many syncs of the active segment there were.
+    /// Returns how many syncs of the active segment have completed.
     pub(crate) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    /// For how long the syncing threads leave it alone.
+    /// Returns how long the syncing threads still skip this partition.
     pub(crate) fn rests(&self) -> Duration {
         let until = self.lock().rests_until;
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
-    /// Has the syncing threads leave it alone for this time.
+    /// Makes the syncing threads skip this partition for this time.
     pub(crate) fn rest(&self, time: Duration) {
         self.lock().rests_until = Instant::now().checked_add(time);
     }
 
-    /// Hands over a roll, before the new segment is published: nothing in it is durable before the roll is done. The
-    /// roll before this one is done.
+    /// Hands over a roll before its new segment is published: nothing in that segment is durable before the roll is
+    /// finished. The previous roll is finished already.
     pub(crate) fn begin_roll(&self, roll: Roll) {
         let mut work = self.lock();
         assert!(work.roll.is_none(), "a second roll waits for the first");
-        // A capture in the segment that is now sealed would make recovery begin before the roll: the roll has its own.
+        // A capture in the segment that is now sealed would make recovery begin before the roll. The roll has its own
+        // checkpoint.
         work.capture = None;
         work.roll = Some(roll);
     }
@@ -89,8 +91,8 @@ impl GroupCommit {
         self.lock().capture = Some(capture);
     }
 
-    /// Keeps everyone from syncing until the guard is dropped, for a truncation: a sync that is under way would note in
-    /// `state` that what is cut is durable. Who holds the appender gets it, with no roll open.
+    /// Blocks syncs until the guard is dropped, for a truncation: a sync under way would record in `state` that the
+    /// truncated part is durable. The caller holds the appender's lock, and no roll is open.
     pub(crate) fn hold(&self) -> Held<'_> {
         let mut work = self.quiet();
         assert!(work.roll.is_none(), "a roll is finished before its segment is cut");
@@ -99,12 +101,12 @@ impl GroupCommit {
         Held(self)
     }
 
-    /// Waits until nobody syncs. Nobody begins any more: the topic is gone, and its health says so.
+    /// Waits until no thread syncs. No new sync begins: the topic is gone, and its health says so.
     pub(crate) fn stop(&self) {
         drop(self.quiet());
     }
 
-    /// Waits until nobody syncs any more.
+    /// Waits until no thread syncs.
     pub(super) fn quiet(&self) -> MutexGuard<'_, Work> {
         let mut work = self.lock();
         while work.syncing {
@@ -118,7 +120,7 @@ impl GroupCommit {
         self.done.wait(work)
     }
 
-    /// Lets all go on that wait, once they can have the lock: else each of them would wait for it once more.
+    /// Wakes all waiters, after releasing the lock: otherwise each of them would block on the lock again.
     pub(super) fn stop_syncing(&self, mut work: MutexGuard<'_, Work>) {
         work.syncing = false;
         work.company = work.waiting + 1;
@@ -134,11 +136,11 @@ impl GroupCommit {
     }
 }
 
-/// Nobody syncs while this lives.
+/// Blocks syncs while it lives.
 pub(crate) struct Held<'d>(&'d GroupCommit);
 
 impl Held<'_> {
-    /// Moves the durable end to where the log ends after the truncation.
+    /// Sets the durable end to the log end after the truncation.
     pub(crate) fn set_end(&self, end: Offset) {
         self.0.durable_end.store(end.get(), Ordering::Release);
     }

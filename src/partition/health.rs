@@ -1,25 +1,25 @@
-//! Whether a partition takes writes, and why it does not.
+//! Whether a partition accepts writes, and the reason if it does not.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::atomic::Ordering;
 use crate::sync::explored::{AtomicBool, Mutex};
 
-/// Why a partition takes no writes, or no reads past a point.
+/// The reason why a partition accepts no writes, or no reads past a point.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// Set with `Release` after `reason`.
+    /// Set with `Release`, after `reason`.
     unwell: AtomicBool,
     reason: Mutex<Option<Error>>,
 }
 
 impl Health {
-    /// Refuses writes for this reason from now on; the first reason stays.
+    /// Refuses writes for this reason from now on. The first reason is kept.
     pub(crate) fn fail(&self, reason: Error) {
         self.reason.lock().get_or_insert(reason);
         self.unwell.store(true, Ordering::Release);
     }
 
-    /// Refuses everything for this reason, whatever was wrong before.
+    /// Refuses everything for this reason, which replaces any earlier one.
     pub(crate) fn replace(&self, reason: Error) {
         *self.reason.lock() = Some(reason);
         self.unwell.store(true, Ordering::Release);
@@ -41,7 +41,7 @@ impl Health {
         self.unwell.load(Ordering::Acquire)
     }
 
-    /// Fails when nothing may be synced: a sync has failed, or another may own the directory by now.
+    /// Fails if nothing may be synced: a sync has failed, or another process may own the directory by now.
     pub(crate) fn check_syncable(&self) -> Result<()> {
         match self.check() {
             Err(reason) if matches!(reason.kind(), ErrorKind::Poisoned | ErrorKind::Closed) => Err(reason),
@@ -49,13 +49,13 @@ impl Health {
         }
     }
 
-    /// Whether a sync has failed: only what was durable then may be read.
+    /// Whether a sync has failed: then only the part that was durable may be read.
     #[inline]
     pub(crate) fn is_poisoned(&self) -> bool {
         self.unwell.load(Ordering::Acquire) && self.reason().is_some_and(|e| *e.kind() == ErrorKind::Poisoned)
     }
 
-    /// Why writes are refused.
+    /// Returns the reason why writes are refused.
     pub(crate) fn reason(&self) -> Option<Error> {
         self.reason.lock().clone()
     }

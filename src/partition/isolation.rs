@@ -1,4 +1,4 @@
-//! How far a reader may see, and the offsets that say so.
+//! Isolation: how far a reader may see, and the offsets that bound it.
 
 use crate::offset::Offset;
 
@@ -10,8 +10,8 @@ pub enum Isolation {
     End,
     /// Up to the high watermark.
     HighWatermark,
-    /// Up to the last stable offset; records of aborted transactions are told by
-    /// [`Fetch::aborted`](crate::Fetch::aborted), and left out by a [`Reader`](crate::Reader).
+    /// Up to the last stable offset. [`Fetch::aborted`](crate::Fetch::aborted) lists aborted transactions, and a
+    /// [`Reader`](crate::Reader) leaves their records out.
     Committed,
     /// Only what no power cut can take back.
     Durable,
@@ -26,14 +26,14 @@ pub struct Offsets {
     pub end: Offset,
     /// One past the last offset that no power cut can take back.
     pub durable: Offset,
-    /// As its owner set it; the log end where nobody manages it.
+    /// The high watermark as the owner set it; the log end if nobody manages it.
     pub high_watermark: Offset,
-    /// No transaction is open below it.
+    /// The last stable offset: no transaction is open below it.
     pub last_stable: Offset,
 }
 
 impl Offsets {
-    /// One past the last offset that a reader of this isolation sees.
+    /// Returns one past the last offset that a reader of this isolation sees.
     pub fn visible(&self, isolation: Isolation) -> Offset {
         match isolation {
             Isolation::End => self.end,

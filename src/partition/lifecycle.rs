@@ -1,4 +1,4 @@
-//! A partition from its opening to its end: put together, configured, closed, abandoned.
+//! The lifecycle of a partition: constructed, configured, closed, abandoned.
 
 use crate::compaction::state::CompactionState;
 use crate::config::{TopicConfig, WatermarkMode};
@@ -25,7 +25,7 @@ use super::state_file::StateFile;
 use super::stats::Counters;
 use super::waiters::Wakes;
 
-/// What [`PartitionCore::new`] puts together.
+/// The arguments of [`PartitionCore::new`].
 pub(crate) struct Parts {
     pub(crate) topic: Arc<str>,
     pub(crate) id: u32,
@@ -44,12 +44,12 @@ pub(crate) struct Parts {
 }
 
 impl PartitionCore {
-    /// Puts a partition together.
+    /// Constructs a partition.
     pub(crate) fn new(parts: Parts) -> Arc<PartitionCore> {
-        // What cannot be read costs a look at the digests.
+        // If the segments in `state` cannot be read, the only cost is that compaction reads the digests again.
         let known = parts.state.read().unwrap_or_else(|_| parts.state.get());
         let counted = CompactionState::restored(&known, &parts.view.load());
-        // Who only reads looks whether the file has changed.
+        // A read-only partition keeps them, to check later whether the file has changed.
         if !parts.read_only {
             parts.state.forget_segments();
         }
@@ -89,14 +89,16 @@ impl PartitionCore {
         core
     }
 
-    /// Takes no writes for this reason from the start: what is not there never comes.
+    /// Refuses writes for this reason from the start. Waiting ends with the same error: records that are missing now
+    /// never arrive.
     pub(crate) fn refuse(&self, reason: Error) {
         self.health.fail(reason.clone());
-        // Nobody knows the partition yet.
+        // The partition is not published yet, so no thread waits.
         self.waiters.shut(&reason);
     }
 
-    /// Takes another configuration into use. Who holds no lock [tells](Self::tell) of it: an end may lie elsewhere.
+    /// Applies a new configuration. The caller calls [`tell`](Self::tell) once it holds no lock, because an end may
+    /// have moved.
     pub(crate) fn set_config(&self, config: Arc<TopicConfig>) {
         let mut active = self.lock_active();
         let managed = config.watermark == WatermarkMode::Managed;
@@ -106,22 +108,24 @@ impl PartitionCore {
         active.set_config(config);
         drop(active);
         if self.group_commit.account.unsynced() > 0 {
-            // What waits may be in no queue yet, or wait for too long by the new configuration.
+            // The unsynced bytes may not be queued yet, or may be queued for later than the new configuration allows.
             self.sync_soon();
         }
     }
 
-    /// Gives back what is reserved ahead by a partition that nothing is appended to.
+    /// Gives back space that is reserved ahead if nothing was appended since the last call.
     pub(crate) fn release_idle(&self, now: Timestamp) -> Result<()> {
         let mut active = self.lock_active();
-        // Deleted meanwhile: its name, and even its inode, may be those of another topic's file by now.
+        // The topic was deleted meanwhile: its file name, and even its inode, may belong to another topic's file by
+        // now.
         if self.check_writable().is_err() {
             return Ok(());
         }
         active.release_idle(self, now)
     }
 
-    /// The topic is deleted, or the log dropped: nothing is written any more, and whoever holds a handle is told.
+    /// Abandons the partition because the topic is deleted or the log dropped. Nothing is written any more, and every
+    /// handle reports that it is closed.
     pub(crate) fn abandon(&self) -> Wakes {
         let _pass = self.lock_maintenance();
         let mut active = self.lock_active();
@@ -135,7 +139,7 @@ impl PartitionCore {
         self.waiters.close(&closed)
     }
 
-    /// Makes everything durable, so that the next open has nothing to scan; whoever waits is told.
+    /// Makes everything durable, so that the next open has nothing to scan, and ends all waiting.
     pub(crate) fn close(&self) -> (Result<()>, Wakes) {
         let _pass = self.lock_maintenance();
         let failed = self.health.reason();
@@ -146,7 +150,7 @@ impl PartitionCore {
         drop(active);
         self.view.load().segments().iter().for_each(|segment| segment.retire());
         let closed = match failed {
-            // Damage that was there before is told at open, not here.
+            // Damage from before was reported at open, and is not reported here.
             Some(error) if *error.kind() == ErrorKind::Poisoned => Err(error),
             _ => closed,
         };
@@ -168,7 +172,7 @@ impl PartitionCore {
             && old.log_start == self.ends.log_start()
             && old.high_watermark == self.high_watermark()
             && old.planned == self.lock_compaction_state().planned()
-            // Without it the next open reads all of the segment.
+            // Without this entry the next open reads the whole segment.
             && old.segments.iter().any(|known| {
                 let facts = segment.meta();
                 known.base == segment.base() && (known.id, known.modified) == (facts.id, facts.modified)

@@ -1,23 +1,23 @@
-//! What maintenance remembers of a partition between passes.
+//! The state that maintenance keeps for a partition between passes.
 
 use crate::sync::Instant;
 
 use super::stats::{FailedPass, LastPass};
 
-/// What maintenance remembers of a partition.
+/// The state that maintenance keeps for a partition.
 #[derive(Debug, Default)]
 pub(crate) struct MaintenanceState {
-    /// In its own place: most partitions have none.
+    /// Boxed, because most partitions have none.
     pub(crate) last: Option<Box<LastPass>>,
     pub(crate) failed: Option<FailedPass>,
-    /// A thread has its turn with it.
+    /// Whether a thread is maintaining the partition.
     pub(crate) busy: bool,
     /// The number of its last turn.
     pub(crate) last_turn: u64,
-    /// It stopped then before it was done.
+    /// Whether the last turn stopped before it was done.
     pub(crate) unfinished: bool,
-    /// Somebody else had it: not tried again before.
+    /// Another thread had the partition: it is not tried again before this time.
     pub(crate) not_before: Option<Instant>,
-    /// Retention was passed over while a compaction had the partition.
+    /// Whether retention was skipped because a compaction had the partition.
     pub(crate) waits: bool,
 }

@@ -1,4 +1,4 @@
-//! The offsets of a partition, and who waits for them.
+//! The offsets of a partition, and the waiters for each of its ends.
 
 use std::sync::Arc;
 
@@ -11,9 +11,10 @@ use crate::sync::explored::AtomicU64;
 
 /// The offsets between which a partition is read, beside the durable end.
 ///
-/// What lies below an end is stored before that end (Release), and a reader loads the end first (Acquire): whoever sees
-/// an end sees bytes, index entries and segments up to it. The last stable offset is the lower one of two: a transaction
-/// is open from before the end that shows it until after the end that shows its marker.
+/// Everything below an end is stored before that end (Release), and a reader loads the end first (Acquire). So a reader
+/// that sees an end sees the bytes, index entries and segments up to it. The last stable offset is the lower one of two
+/// offsets: a transaction is published as open before the end that shows it, and stays so until after the end that
+/// shows its marker.
 #[derive(Debug)]
 pub(crate) struct Ends {
     log_start: AtomicU64,
@@ -70,23 +71,23 @@ impl Ends {
         self.first_unstable.store(offset.map_or(u64::MAX, Offset::get), Ordering::Release);
     }
 
-    /// The high watermark where it is managed, or the log end.
+    /// The high watermark if it is managed, otherwise the log end.
     #[inline]
     pub(super) fn high_watermark(&self, managed: bool) -> Offset {
         let end = self.log_end();
         if managed { Offset::new(self.high_watermark.load(Ordering::Acquire)).min(end) } else { end }
     }
 
-    /// The last stable offset: no open transaction below it, and at most the high watermark.
+    /// The last stable offset: at most the high watermark, with no open transaction below it.
     #[inline]
     pub(super) fn last_stable(&self, managed: bool) -> Offset {
-        // The end first: it is stored after the transaction that it ends in.
+        // The end is loaded first: it is stored after the open transaction below it.
         let high_watermark = self.high_watermark(managed);
         high_watermark.min(Offset::new(self.first_unstable.load(Ordering::Acquire)).max(self.log_start()))
     }
 }
 
-/// Who waits for which end.
+/// The waiters for each end of a partition.
 #[derive(Debug, Default)]
 pub(crate) struct WaitersByEnd {
     pub(crate) end: Arc<Tail>,
@@ -105,19 +106,19 @@ impl WaitersByEnd {
         }
     }
 
-    /// Lets nobody begin to wait, and ends all waiting with the next [`close`](Self::close).
+    /// Refuses new waiters. The next [`close`](Self::close) ends all waiting.
     pub(crate) fn shut(&self, error: &Error) {
         for tail in [&self.end, &self.durable, &self.high_watermark, &self.stable] {
             tail.shut(error.clone());
         }
     }
 
-    /// Ends all waiting with this error, once the wakers are called.
+    /// Ends all waiting with this error. The caller must call the returned wakers.
     pub(crate) fn close(&self, error: &Error) -> Wakes {
         self.each(|tail| tail.close(error.clone()))
     }
 
-    /// Ends waiting for offsets that a truncation has taken away, once the wakers are called.
+    /// Ends waiting for offsets that a truncation has removed. The caller must call the returned wakers.
     pub(crate) fn truncated(&self, to: Offset) -> Wakes {
         self.each(|tail| tail.fail_above(to.get(), Error::new(ErrorKind::Truncated)))
     }

@@ -1,4 +1,4 @@
-//! What a partition stores beside its logs: `state`, and all that can be derived.
+//! The files that a partition stores beside its logs: `state`, and everything that can be derived from the logs.
 
 use std::io;
 use std::path::PathBuf;
@@ -21,16 +21,16 @@ use crate::storage::small_file;
 
 use super::core::PartitionCore;
 
-/// How often a segment that is renamed before it is opened is looked for anew.
+/// How many times a segment is looked up again after it was renamed before it could be opened.
 const RENAMED_TRIES: usize = 10;
 
 impl PartitionCore {
-    /// What the `state` file says, but for what is known of the segments.
+    /// Returns the contents of the `state` file without the metadata of the segments.
     pub(crate) fn state(&self) -> State {
         self.state.get()
     }
 
-    /// The same with the segments, which are read for it.
+    /// Returns the contents of the `state` file including the segments, which are read from the file for this.
     pub(crate) fn whole_state(&self) -> Result<State> {
         self.state.read()
     }
@@ -41,11 +41,11 @@ impl PartitionCore {
         self.state.active_base()
     }
 
-    /// Changes the `state` file, durably, and refreshes what it caches of the segments.
+    /// Changes the `state` file durably, and refreshes the segment metadata cached in it.
     pub(crate) fn update_state(&self, change: impl FnOnce(&mut State)) -> Result<()> {
         self.state.update(|state| {
-            // Here, where updates come one after the other: none takes back what the one before it says. The log start
-            // is on record before it is in memory, so it is not taken from there.
+            // Computed here, where updates run one after the other, so that no update takes back what the previous one
+            // wrote. The log start is on record before it is in memory, so it is not taken from memory.
             let view = self.view.load();
             // Not beyond what a power cut leaves: else what is appended there afterwards would count as replicated.
             state.high_watermark = self.high_watermark().min(self.group_commit.end()).max(state.log_start);
@@ -57,7 +57,7 @@ impl PartitionCore {
         })
     }
 
-    /// Whether the owner has changed what this partition was opened on for reading only.
+    /// Whether this partition is open for reading only and the owner has changed its files since.
     #[cold]
     pub(crate) fn is_outdated(&self) -> bool {
         let is_same = |segment: &Arc<Segment>| {
@@ -67,7 +67,8 @@ impl PartitionCore {
         self.read_only && (self.state.is_outdated() || !self.view.load().segments().iter().all(is_same))
     }
 
-    /// What an error of a read says: damage, or a file that is gone, may be the owner's doing.
+    /// Translates an error of a read: damage, or a missing file, may be the owner's doing. The error is then
+    /// `Outdated`.
     #[cold]
     pub(crate) fn blame(&self, error: Error) -> Error {
         let may_be = error.is_corruption() || *error.kind() == ErrorKind::Io(io::ErrorKind::NotFound);
@@ -89,7 +90,8 @@ impl PartitionCore {
         redo::redo(&self.dir, &self.state, pending, holders)
     }
 
-    /// Stores everything derived from a sealed segment beside it, durably but for the directory.
+    /// Stores everything derived from a sealed segment beside it. All of it is durable except the names, which need a
+    /// sync of the directory.
     pub(crate) fn store_sidecars(&self, segment: &Segment, producers: &Producers) -> Result<()> {
         self.store_snapshot(producers)?;
         self.store_epochs()?;
@@ -118,7 +120,7 @@ impl PartitionCore {
         self.dir.segment_path(at, SegmentFileKind::Snapshot, Suffix::None)
     }
 
-    /// Finds the aborted transactions of a segment again: its index file is not what it should be.
+    /// Rebuilds the aborted transactions of a segment whose index file is missing or unusable.
     pub(crate) fn rebuild_aborted(&self, view: &SegmentList, segment: &Segment) -> Result<()> {
         let find = |end| {
             let logs: Vec<LogFile> = view.segments().iter().map(|segment| LogFile::of(segment)).collect();
@@ -133,8 +135,8 @@ impl PartitionCore {
         segment.find_aborted(|end| while_renamed(|| find(end)))
     }
 
-    /// The producers as the log up to its end makes them, with all transactions that have ended at or above `settled`.
-    /// The caller has the appender.
+    /// Replays the log up to its end and returns the producers, including every transaction that has ended at or above
+    /// `settled`. The caller holds the appender's lock.
     pub(crate) fn replayed_producers(&self, settled: Offset) -> Result<ProducerState> {
         while_renamed(|| {
             let view = self.view.load();
@@ -151,7 +153,7 @@ impl PartitionCore {
         self.dir.put_snapshot(producers.at, bytes)
     }
 
-    /// Stores the leader epochs when they have changed. They cover everything up to the log end, so also what is
+    /// Stores the leader epochs if they have changed. They cover everything up to the log end, and so everything
     /// durable.
     pub(crate) fn store_epochs(&self) -> Result<()> {
         let Some(text) = self.lock_leader_epochs().take_changed() else { return Ok(()) };
@@ -161,34 +163,34 @@ impl PartitionCore {
             .inspect_err(|_| self.lock_leader_epochs().mark_changed())
     }
 
-    /// Removes producer snapshots that no recovery needs: all but those at a segment's base and the one that `state`
+    /// Removes producer snapshots that no recovery needs: all but the ones at a segment's base and the one that `state`
     /// names.
     pub(crate) fn remove_old_snapshots(&self) {
         let keep = self.state.get().producers_at;
         let bases: Vec<Offset> = self.view.load().segments().iter().map(|segment| segment.base()).collect();
-        // A leftover costs a little space: the next one tries again.
+        // A leftover costs a little space. The next call tries again.
         let Ok(snapshots) = listing::snapshots(&self.dir) else { return };
         for at in snapshots.into_iter().filter(|at| Some(*at) != keep && bases.binary_search(at).is_err()) {
             let _ = small_file::remove(&*self.dir.storage, &self.snapshot_path(at));
         }
     }
 
-    /// `moved`: the checkpoint is another one than that of the `state` before, whose segments `state` still has.
+    /// `moved`: the checkpoint differs from the one in the previous `state`, whose segments `state` still holds.
     fn segment_state(&self, segment: &Segment, state: &State, moved: bool) -> SegmentState {
         let facts = segment.meta();
         let active = segment.base() == state.active_base;
-        // Entries that were found again and not stored are only in memory: the files are still not to be trusted.
+        // Entries that were rebuilt and not stored exist only in memory. The files must still not be trusted.
         let sums = if !active || state.durable_position == segment.len() {
             segment.whole_sums()
         } else if moved {
             segment.sums_below(state.durable_end)
         } else {
-            // The files may be ahead already, stored for a checkpoint that is not on record yet. Recovery finds the
-            // entries behind the checkpoint again, so it is told of those before it only.
+            // The files may be ahead already, stored for a checkpoint that is not on record yet. Recovery rebuilds the
+            // entries behind the checkpoint, so only the entries before it are recorded.
             let same = |known: &&SegmentState| (known.base, known.id) == (segment.base(), facts.id);
             state.segments.iter().find(same).map_or(Sums::default(), Sums::from).still_in(&segment.sums())
         };
-        // Of the active segment only what is durable is told.
+        // For the active segment only the durable part is recorded.
         let (end, len) = if active {
             (state.durable_end.max(segment.base()), state.durable_position)
         } else {
@@ -213,8 +215,8 @@ impl PartitionCore {
     }
 }
 
-/// Reads segments by the names that they have now, and again where a compaction or a deletion has given one another name
-/// before it was opened: whoever holds their view finds them under that.
+/// Reads segments by their current names. Retries when a compaction or a deletion has renamed one before it was opened:
+/// the segments in memory know their new names.
 fn while_renamed<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
     let mut tries = RENAMED_TRIES;
     loop {
@@ -226,7 +228,8 @@ fn while_renamed<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Stores all of a segment's index. It is a cache: on a full disk `state` does not vouch for files that are not whole.
+/// Stores the whole index of a segment. The index is a cache: after a full disk `state` does not vouch for incomplete
+/// files.
 pub(crate) fn store_whole_index(segment: &Segment) -> Result<()> {
     match segment.store_index(None) {
         Err(error) if *error.kind() == ErrorKind::DiskFull => Ok(()),

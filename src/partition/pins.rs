@@ -1,37 +1,40 @@
-//! Who relies on what a compaction would remove: open readers, registered positions, and the owner's pins.
+//! Open readers, registered positions and the owner's pins: all that relies on what a compaction would remove.
 //!
 //! # What is promised about tombstones, and to whom
 //!
-//! Removing a record that a newer one of its key supersedes harms nobody: the newer one is still ahead of everyone who
-//! saw the older. A tombstone is the one record that goes without a successor. Who has read an older value of the key
-//! and has not reached the tombstone would keep that value for ever, so (I5) a tombstone stays while such a one may be
-//! on the way. That is promised to
+//! Removing a record that a newer one of its key supersedes harms no reader: the newer one is still ahead of every
+//! reader that saw the older one. A tombstone is the only record that is removed without a successor. A reader that has
+//! read an older value of the key and has not reached the tombstone would keep that value for ever. So (I5) a tombstone
+//! stays while there may be such a reader. The promise holds for
 //!
-//! - an open reader, from the moment it is made until it is dropped or moves to another place by a new pin;
-//! - a position registered under a name, from the first compaction that begins after it was registered.
+//! - an open reader, from its creation until it is dropped or moves to another offset with a new pin;
+//! - a position registered under a name, from the first compaction that begins after the registration.
 //!
-//! One that stands in the way of a removal, and stands at the same place still when a compaction finds it there
-//! `reader_hold_max` or more later, does not hold tombstones any longer. It is marked when a tombstone that it has not
-//! passed goes, not before, and is then told [`LostTombstones`](ErrorKind::LostTombstones) instead of any further
-//! record. Who waits at the end of the log is in nobody's way. Who fetches without a position, or comes back after the
-//! log was closed (nothing here is stored), has only the time until the tombstone's horizon, as in Kafka.
+//! A reader or position in the way of a removal may stay at the same offset. If a compaction finds it there again
+//! `reader_hold_max` or more later, it does not hold tombstones any longer. It is marked only when a tombstone that it
+//! has not passed is removed. From then on it gets [`LostTombstones`](ErrorKind::LostTombstones) instead of any further
+//! record. A reader that waits at the log end is never in the way. A consumer that fetches without a position, or comes
+//! back after the log was closed (nothing here is stored), has only the time until the tombstone's horizon, as in
+//! Kafka.
 //!
-//! # Why nobody slips through
+//! # Why no reader is missed
 //!
-//! A compaction settles which tombstones go when it begins, and publishes its output some time later: by then there may
-//! be readers that it has not asked. Everything here is under one lock, so each reader is made
+//! A compaction decides at its start which tombstones to remove, and publishes its output some time later. By then
+//! there may be readers that it has not seen. Everything here is under one lock, so each reader is created
 //!
-//! - before the compaction begins: it bounds what may go;
-//! - after the output is published: it never sees an older value, as the same swap, or one before, removed them all;
-//! - in between. It might read an older value from the old segments, and then miss the tombstone in the new ones. So it
-//!   keeps the view of the segments that it begins with until it is past everything that may go: the tombstone is in
-//!   the same view as the older value. Segments that have left the published view stay readable for those who hold it.
+//! - before the compaction begins: the reader bounds what may be removed;
+//! - after the output is published: the reader never sees an older value, because this swap or an earlier one removed
+//!   them all;
+//! - in between. The reader might read an older value from the old segments, and then miss the tombstone in the new
+//!   ones. So it keeps the view (the list of segments) that it begins with until it is past everything that may be
+//!   removed: the tombstone is in the same view as the older value. Segments that have left the published view stay
+//!   readable for readers that hold the old view.
 //!
-//! A position has no view to keep. One that was registered, or set back, in between is marked if it has not passed the
-//! tombstone by the time of the publication; it has only just begun.
+//! A position has no view to keep. If it was registered, or set back, in between, it is marked if it has not passed the
+//! tombstone by the time of the publication. Such a position has only just begun.
 //!
-//! Marks are set before the new view is published, and read after a view was loaded: who sees a view without the
-//! tombstone sees the mark.
+//! Marks are set before the new view is published, and read after a view was loaded: a reader that sees a view without
+//! the tombstone sees the mark.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -325,11 +328,11 @@ impl<V> Drop for ReaderPin<V> {
     }
 }
 
-/// Keeps compactions below an offset for as long as it lives: from a compaction that begins after it was made on,
-/// nothing at or above the offset is compacted. What is below is compacted as ever.
+/// Keeps compactions below an offset while the pin exists: compactions that start later leave everything from this
+/// offset up untouched. Everything below is compacted as usual.
 ///
-/// It is for an owner whose own state still refers to records by offset, such as a state machine that has a snapshot of
-/// everything below. It is not stored: after the log was opened anew it has to be made again before the first
+/// For an owner whose own state still refers to records by offset, such as a state machine with a snapshot of
+/// everything below. A pin is not stored: after each open of the log the owner must make it again before the first
 /// maintenance.
 #[derive(Debug)]
 pub struct Pin {
@@ -339,12 +342,12 @@ pub struct Pin {
 }
 
 impl Pin {
-    /// The offset.
+    /// Returns the offset of the pin.
     pub fn offset(&self) -> Offset {
         self.offset
     }
 
-    /// Moves the pin to another offset, without a moment in between in which there is none.
+    /// Moves the pin to another offset. At every moment one of the two offsets is pinned.
     pub fn move_to(&mut self, offset: Offset) {
         let mut registry = lock(&self.registry);
         registry.owner.remove(&(self.offset, self.id));

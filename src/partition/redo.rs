@@ -1,6 +1,6 @@
-//! Carrying out on disk what `state` says is pending: a truncation, or a new start at another offset.
+//! Redoes on disk the operation that `state` records as pending: a truncation, or a reset to another offset.
 //!
-//! Every step can be done again: a crash at any point has recovery begin with the first.
+//! Every step can be repeated: after a crash at any point, recovery starts with the first step.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::segment::replace;
 use crate::segment::{PartitionDir, digest_file};
 use crate::storage::{File, OpenMode, small_file};
 
-/// Carries out on disk what `state` says is pending, from its first step, and says that it is done.
+/// Carries out the pending operation from its first step, and then records in `state` that it is done.
 pub(crate) fn redo(dir: &Arc<PartitionDir>, store: &StateFile, pending: Pending, holders: Holders) -> Result<()> {
     match pending {
         Pending::None => Ok(()),
@@ -29,7 +29,7 @@ pub(crate) fn redo(dir: &Arc<PartitionDir>, store: &StateFile, pending: Pending,
                 state.durable_position = position;
                 state.high_watermark = state.high_watermark.min(end);
                 state.segments.retain(|segment| segment.base < base);
-                // The snapshot is looked for: the newest one below the end.
+                // This value makes recovery search for the snapshot: the newest one below the end.
                 state.producers_at = state.producers_at.map(|_| Offset::MAX);
             })
         }
@@ -53,7 +53,7 @@ pub(crate) fn redo(dir: &Arc<PartitionDir>, store: &StateFile, pending: Pending,
     }
 }
 
-/// Where a log ends after a truncation.
+/// The log end after a truncation.
 #[derive(Clone, Copy)]
 struct LogEnd {
     /// The base of the active segment.
@@ -63,19 +63,19 @@ struct LogEnd {
     position: u64,
 }
 
-/// Who has the files of a partition that is cut.
+/// The users of a partition's files while these are truncated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Holders {
-    /// Nobody: it is being opened. What lies above the durable watermark may be torn, or in the page cache only.
+    /// No one: the partition is being opened. Bytes above the durable watermark may be torn, or only in the page cache.
     Nobody,
-    /// The partition itself, which wrote all that it reads.
+    /// The partition itself, which wrote everything it reads.
     Partition,
-    /// The same, and somebody has bytes beyond the cut: what is left of the segment was copied.
+    /// The partition itself, and readers hold bytes beyond the cut: the rest of the segment was copied to a new file.
     Readers,
 }
 
-/// Deletes the segments above `to` and cuts the one that holds it, which must reach what is durable below `to`: a
-/// segment that is missing there is found before anything is deleted.
+/// Deletes the segments above `to` and truncates the one that contains it. That segment must reach the durable part
+/// below `to`: a missing segment is found before anything is deleted.
 fn redo_truncate(dir: &Arc<PartitionDir>, state: &State, to: Offset, holders: Holders) -> Result<LogEnd> {
     let (mut bases, mut snapshots) = (Vec::new(), Vec::new());
     for entry in dir.storage.list(&dir.path).map_err(|e| Error::io(e, &dir.path))? {
@@ -93,7 +93,7 @@ fn redo_truncate(dir: &Arc<PartitionDir>, state: &State, to: Offset, holders: Ho
         return Err(Error::from(ErrorKind::MissingSegment(to..to + 1)).at_path(&dir.path));
     };
     let mut cut = measure(dir, state, *base, to)?;
-    // A segment that was begun after the last `state` counts only where the one before it is whole.
+    // A segment that was created after the last write of `state` counts only if the one before it is complete.
     while let Some(next) = bases.get(keep).copied().filter(|next| *next <= to && cut.whole && *next == cut.end.end) {
         settle(dir, state, &cut, holders)?;
         cut = measure(dir, state, next, to)?;
@@ -127,20 +127,20 @@ fn redo_truncate(dir: &Arc<PartitionDir>, state: &State, to: Offset, holders: Ho
     Ok(cut.end)
 }
 
-/// A segment, and where it is to end.
+/// A segment, and its end after the truncation.
 struct Measured {
     path: PathBuf,
     file: Arc<dyn File>,
     end: LogEnd,
-    /// It ends there already.
+    /// Whether the segment ends there already.
     whole: bool,
-    /// Producers with a marker in what is left.
+    /// Producers with a marker in the part that stays.
     ended: BTreeSet<i64>,
 }
 
-/// Finds the last batch of a segment that lies below `to` whole. Damage below the durable watermark is an error:
-/// nothing durable is cut for it. What lies above `to` may have been cut and appended anew before the `state` that told
-/// of it was durable, and is not looked at.
+/// Finds the last batch of a segment that lies completely below `to`. Damage below the durable watermark is an error:
+/// nothing durable is cut because of it. Bytes above `to` are not read: they may have been truncated and appended again
+/// before the `state` that recorded this was durable.
 fn measure(dir: &PartitionDir, state: &State, base: Offset, to: Offset) -> Result<Measured> {
     let path = dir.segment_path(base, SegmentFileKind::Log, Suffix::None);
     let at = |e| Error::io(e, &path);
@@ -151,8 +151,8 @@ fn measure(dir: &PartitionDir, state: &State, base: Offset, to: Offset) -> Resul
     Ok(Measured { whole: cut.whole, ended: cut.ended, path, file, end })
 }
 
-/// Where a segment, given by base and length, is to be cut by a truncation to `to` that `state` tells of: `to` is the
-/// end of a batch, and what lies below `durable` was there when the truncation began.
+/// Finds where a truncation to `to` must cut a segment, given by base and length. `to` is the end of a batch.
+/// Everything below `durable` was there when the truncation began.
 pub(crate) fn sound_cut_point(
     file: &dyn File,
     path: &Path,
@@ -167,7 +167,7 @@ pub(crate) fn sound_cut_point(
     }
 }
 
-/// How much of a segment is known to be durable.
+/// Returns how many bytes of a segment are known to be durable.
 fn durable_part(state: &State, base: Offset, len: u64) -> u64 {
     match base.cmp(&state.active_base) {
         std::cmp::Ordering::Less => len,
@@ -176,8 +176,8 @@ fn durable_part(state: &State, base: Offset, len: u64) -> u64 {
     }
 }
 
-/// Makes what is left of a segment durable. At open what is read may be in the page cache only, even after a sync that
-/// succeeds (I8): it is written again.
+/// Makes the rest of a segment durable. At open, bytes that were read may be only in the page cache, even after a sync
+/// that succeeds (I8). They are therefore written again.
 fn settle(dir: &PartitionDir, state: &State, cut: &Measured, holders: Holders) -> Result<()> {
     let at = |e| Error::io(e, &cut.path);
     let LogEnd { base, position, .. } = cut.end;
@@ -186,7 +186,7 @@ fn settle(dir: &PartitionDir, state: &State, cut: &Measured, holders: Holders) -
         small_file::copy(&*cut.file, durable..position, |bytes, at| cut.file.write_at(bytes, at)).map_err(at)?;
     }
     cut.file.sync().map_err(at)?;
-    // The name may be newer than the last sync of the directory.
+    // The name of the file may be newer than the last sync of the directory.
     dir.sync_dir()
 }
 

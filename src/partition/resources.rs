@@ -1,5 +1,5 @@
-//! What all partitions of a log share: the bound on unsynced bytes, the watch on free space, the queue of partitions
-//! that wait to be synced.
+//! Resources that all partitions of a log share: the bound on unsynced bytes, the watch on free space, the queue of
+//! partitions that wait to be synced.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -17,10 +17,10 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::explored::{AtomicU64, Condvar, Mutex, MutexGuard};
 use crate::sync::{Arc, Instant, OnceLock, Weak};
 
-/// Free space is looked at again after this many appended bytes.
+/// Free space is checked again after this many appended bytes.
 const SPACE_CHECK_BYTES: u64 = 1 << 20;
 
-/// What all partitions of a log share.
+/// Resources that all partitions of a log share.
 #[derive(Debug)]
 pub(crate) struct Resources {
     pub(crate) storage: Arc<dyn Storage>,
@@ -30,18 +30,18 @@ pub(crate) struct Resources {
     pub(crate) space: SpaceWatch,
     pub(crate) sync_queue: SyncQueue,
     pub(crate) checkpoint_bytes: u64,
-    /// Of one compaction, in bytes.
+    /// The memory of one compaction, in bytes.
     pub(crate) compaction_memory: usize,
-    /// Files that one compaction has open, at most.
+    /// The maximum number of files that one compaction has open.
     pub(crate) compaction_files: usize,
-    /// The rate of all compactions together.
+    /// The shared rate limit of all compactions.
     pub(crate) throttle: Arc<Throttle>,
     /// Set once the log's secret is known.
     pub(crate) hasher: OnceLock<KeyHasher>,
 }
 
 impl Resources {
-    /// The place of a partition that shares them.
+    /// Creates the directory of a partition that uses these resources.
     pub(crate) fn partition_dir(&self, path: PathBuf) -> Arc<PartitionDir> {
         let (storage, file_cache, preallocator) = (&self.storage, &self.file_cache, &self.preallocator);
         Arc::new(PartitionDir::new(path, Arc::clone(storage), Arc::clone(file_cache), Arc::clone(preallocator)))
@@ -50,20 +50,20 @@ impl Resources {
 
 /// The bound on bytes accepted but not yet durable, over all partitions of a log.
 ///
-/// An append that has no room waits under the lock, and looks at the counts after it has said under it that it waits; who
-/// settles bytes counts them before it looks under the lock whether somebody waits. So the one sees the count, or is
-/// woken by the other.
+/// An append that has no room registers itself as waiting under the lock, and loads the counts after that. A thread
+/// that settles bytes counts them first, and then checks under the lock for waiting appends. So either the append sees
+/// the new count, or the settling thread wakes it.
 #[derive(Debug)]
 pub(crate) struct Unsynced {
-    /// Bytes accepted, ever.
+    /// Total bytes accepted.
     accepted: AtomicU64,
-    /// Those of them that are durable, or given up.
+    /// The bytes of `accepted` that are durable or given up.
     settled: AtomicU64,
     limit: u64,
     policy: Backpressure,
-    /// A statistic.
+    /// How many appends had to wait: a statistic.
     waits: AtomicU64,
-    /// How many appends wait: a wake-up that nobody waits for is a system call all the same.
+    /// How many appends wait now. At zero the wake-up is skipped: it would cost a system call even without a waiter.
     waiting: Mutex<usize>,
     freed: Condvar,
 }
@@ -88,12 +88,12 @@ impl Unsynced {
         self.accepted.load(Ordering::Relaxed).saturating_sub(settled)
     }
 
-    /// How often an append had to wait.
+    /// Returns how many times an append had to wait.
     pub(crate) fn waits(&self) -> u64 {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// Whether `size` more bytes are over the bound. One append is always let in when nothing waits to be synced.
+    /// Whether `size` more bytes exceed the bound. While no bytes are unsynced, one append of any size is admitted.
     #[inline]
     pub(crate) fn is_full(&self, size: u64) -> bool {
         self.exceeds(self.bytes(), size)
@@ -105,7 +105,7 @@ impl Unsynced {
     }
 
     /// Waits until `size` more bytes are within the bound, or fails, as configured. Called before any lock is taken.
-    /// Those who sync hurry by `queue` meanwhile.
+    /// Meanwhile the syncing threads sync every partition in `queue` without delay.
     #[inline]
     pub(crate) fn admit(&self, size: u64, queue: &SyncQueue) -> Result<()> {
         if self.is_full(size) { self.wait(size, queue) } else { Ok(()) }
@@ -117,7 +117,7 @@ impl Unsynced {
         let _hurried = queue.hurry();
         let full = |unsynced| Error::new(ErrorKind::Backpressure { unsynced, limit: self.limit });
         let Backpressure::Wait(timeout) = self.policy else { return Err(full(self.bytes())) };
-        // A time that the clock cannot tell never comes.
+        // A deadline that the clock cannot represent never comes.
         let deadline = Instant::now().checked_add(timeout);
         let mut waiting = self.lock();
         *waiting += 1;
@@ -136,13 +136,13 @@ impl Unsynced {
         admitted
     }
 
-    /// Counts accepted bytes; returns how many there were before, ever.
+    /// Counts accepted bytes. Returns the total before them.
     #[inline]
     pub(crate) fn add(&self, size: u64) -> u64 {
         self.accepted.fetch_add(size, Ordering::Relaxed)
     }
 
-    /// So many bytes are durable now, or given up.
+    /// Counts `size` bytes as durable or given up.
     pub(crate) fn free(&self, size: u64) {
         self.settled.fetch_add(size, Ordering::Relaxed);
         if *self.lock() > 0 {
@@ -161,7 +161,8 @@ pub(crate) struct SpaceWatch {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     min_free: u64,
-    /// The next append looks: space is low, or much was appended since the last look. A hint: one append later will do.
+    /// Whether the next append checks the free space: space is low, or much was appended since the last check. This is
+    /// a hint: one append later is soon enough.
     look: AtomicBool,
 }
 
@@ -170,13 +171,14 @@ impl SpaceWatch {
         SpaceWatch { storage, dir, min_free, look: AtomicBool::new(min_free > 0) }
     }
 
-    /// Fails when less than the watermark is free. Looks only every so many bytes, but always while space is low.
+    /// Fails if less than the minimum of free space is left. Checks the space after every [`SPACE_CHECK_BYTES`]
+    /// appended, and at every append while it is low.
     #[inline]
     pub(crate) fn admit(&self) -> Result<()> {
         if self.look.load(Ordering::Relaxed) { self.look() } else { Ok(()) }
     }
 
-    /// Bytes were appended, behind `before` that were appended ever.
+    /// Counts `size` appended bytes. `before` is the total before them.
     #[inline]
     pub(crate) fn appended(&self, before: u64, size: u64) {
         if before / SPACE_CHECK_BYTES != (before + size) / SPACE_CHECK_BYTES && self.min_free > 0 {
@@ -196,13 +198,13 @@ impl SpaceWatch {
     }
 }
 
-/// What a syncing thread does for a partition.
+/// The work of a syncing thread for one partition.
 pub(crate) trait SyncTarget: Send + Sync {
-    /// Makes what was accepted durable; an error is kept by the partition and met by its next append.
+    /// Makes the accepted bytes durable. The partition keeps an error, and its next append returns it.
     fn sync_now(&self);
 }
 
-/// Partitions that have unsynced bytes, each once, with the time by which they are to be durable.
+/// Partitions with unsynced bytes, each once, with the time by which they must be durable.
 #[derive(Default)]
 pub(crate) struct SyncQueue {
     due: Mutex<Due>,
@@ -213,15 +215,17 @@ pub(crate) struct SyncQueue {
 struct Due {
     later: BTreeMap<Turn, Weak<dyn SyncTarget>>,
     urgent: VecDeque<Weak<dyn SyncTarget>>,
-    /// Where each is, by its address: nobody else has that while it is here.
+    /// The place of each partition in the queue, by its address: the address is unique while the partition is in the
+    /// queue.
     places: BTreeMap<usize, Queued>,
     last_number: u64,
-    /// How many have all partitions synced as soon as a thread is free, those that come meanwhile included.
+    /// How many callers currently want every partition synced as soon as a thread is free, later arrivals included.
     hurrying: usize,
     closed: bool,
 }
 
-/// All partitions that are in the queue, or come while this lives, are synced as soon as a thread is free.
+/// While this lives, all partitions in the queue are synced as soon as a thread is free, and so are partitions that
+/// join it.
 #[must_use = "who comes later waits again once it is dropped"]
 pub(crate) struct Hurried<'q>(&'q SyncQueue);
 
@@ -231,7 +235,7 @@ impl Drop for Hurried<'_> {
     }
 }
 
-/// A time, and a number that tells apart those who have the same one.
+/// A time, and a number that distinguishes partitions with the same time.
 type Turn = (Instant, u64);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -241,7 +245,7 @@ enum Queued {
 }
 
 impl SyncQueue {
-    /// Syncs `target` after `delay` at the latest.
+    /// Queues `target` to be synced after `delay` at the latest.
     pub(crate) fn push(&self, target: Weak<dyn SyncTarget>, delay: Duration) {
         let mut due = self.lock();
         let is_next = if due.hurrying > 0 {
@@ -256,21 +260,21 @@ impl SyncQueue {
         }
     }
 
-    /// Looks at `target` again after `delay`, whoever is hurrying: before that it would be in vain.
+    /// Queues `target` again after `delay`, even while a caller hurries the queue: an earlier sync would fail again.
     pub(crate) fn push_rested(&self, target: Weak<dyn SyncTarget>, delay: Duration) {
         if self.lock().push(target, Instant::now() + delay) {
             self.changed.notify_one();
         }
     }
 
-    /// Syncs `target` as soon as a thread is free.
+    /// Queues `target` to be synced as soon as a thread is free.
     pub(crate) fn push_urgent(&self, target: Weak<dyn SyncTarget>) {
         self.lock().push_urgent(target);
         self.changed.notify_one();
     }
 
-    /// All partitions in the queue are to be synced as soon as a thread is free, and those that come while what this
-    /// returns is held: bytes may be counted before their partition is in the queue.
+    /// Makes all partitions in the queue urgent, and also those that join it while the returned guard lives: bytes may
+    /// be counted before their partition is in the queue.
     pub(crate) fn hurry(&self) -> Hurried<'_> {
         let mut due = self.lock();
         due.hurrying += 1;
@@ -283,12 +287,12 @@ impl SyncQueue {
         Hurried(self)
     }
 
-    /// The next partition whose time has come; does not wait.
+    /// Takes the next partition whose time has come. Does not wait.
     pub(crate) fn take_due(&self) -> Option<Arc<dyn SyncTarget>> {
         self.lock().take_due(Instant::now())
     }
 
-    /// The next partition to sync; waits for one. `None` once the queue is closed.
+    /// Waits for the next partition to sync. Returns `None` once the queue is closed.
     pub(crate) fn next(&self) -> Option<Arc<dyn SyncTarget>> {
         let mut due = self.lock();
         loop {
@@ -297,7 +301,7 @@ impl SyncQueue {
             }
             let now = Instant::now();
             if let Some(target) = due.take_due(now) {
-                // Another thread waits for the next one while this one syncs.
+                // Another thread must wait for the next partition while this one syncs.
                 self.changed.notify_one();
                 return Some(target);
             }
@@ -308,7 +312,7 @@ impl SyncQueue {
         }
     }
 
-    /// Ends all threads that wait in [`next`](Self::next).
+    /// Releases all threads that wait in [`next`](Self::next).
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
@@ -320,7 +324,7 @@ impl SyncQueue {
 }
 
 impl Due {
-    /// Whether it is the first now.
+    /// Queues `target` for this time. Returns whether it is the first in the queue now.
     fn push(&mut self, target: Weak<dyn SyncTarget>, at: Instant) -> bool {
         match self.places.get(&address(&target)) {
             Some(Queued::Urgent) => return false,
@@ -377,7 +381,7 @@ mod tests {
 
     use super::*;
 
-    /// Not without a size: its address is its own.
+    /// Not zero-sized, so that each target has its own address.
     struct Target(u8);
 
     impl SyncTarget for Target {
@@ -442,7 +446,7 @@ mod tests {
         let (taken, others) = mpsc::channel();
         for _ in 0..2 {
             let (queue, taken) = (Arc::clone(&queue), taken.clone());
-            // Each takes one and never comes back for another.
+            // Each thread takes one partition and never comes back for another.
             thread::spawn(move || taken.send(queue.next().is_some()));
         }
         let both: [_; 2] = targets();

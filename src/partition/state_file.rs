@@ -19,17 +19,17 @@ use crate::sync::{Arc, Mutex, MutexGuard};
 /// The smallest slot: a sector that most disks write whole.
 const SLOT_MIN: usize = 4096;
 
-/// A larger file is none of ours.
+/// A larger file was not written by us.
 const FILE_MAX: u64 = 1 << 30;
 
-/// What was found of a `state` file.
+/// The result of reading a `state` file.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Found {
-    /// There is none.
+    /// There is no file.
     Missing,
     /// Neither slot can be read.
     Bad,
-    /// The newest whole slot.
+    /// The newest undamaged slot.
     Good(State),
 }
 
@@ -38,8 +38,9 @@ pub(crate) enum Found {
 pub(crate) struct StateFile {
     dir: Arc<PartitionDir>,
     inner: Mutex<Inner>,
-    /// That of `inner`'s state, for those who do not wait for a write of it. An older one keeps more than it has to; only
-    /// a truncation lowers it, with the maintenance lock, which those who remove and replace segments have.
+    /// The base of the active segment in `inner`'s state, for readers that must not wait for a write of the file. An
+    /// older value only keeps more than necessary. Only a truncation lowers it, under the maintenance lock, and every
+    /// thread that removes or replaces segments holds that lock too.
     active_base: AtomicU64,
 }
 
@@ -47,7 +48,7 @@ pub(crate) struct StateFile {
 struct Inner {
     /// The sequence number of the newest slot.
     sequence: u64,
-    /// The size of a slot; 0 while there is no file, or one of another size.
+    /// The size of a slot. 0 while there is no file, or while the file has another size.
     slot: usize,
     /// The slot that the next update writes first.
     first: u64,
@@ -55,16 +56,16 @@ struct Inner {
     settled: bool,
     /// Whether both slots that were read are the same: then one of them was synced before the other was written.
     agreed: bool,
-    /// Whether only one slot that was read is sound.
+    /// Whether only one of the slots that were read is undamaged.
     alone: bool,
     state: State,
-    /// Whether `state` is without its segments: whoever needs them reads them again. They would be most of what an idle
-    /// partition takes of memory, and the partition knows its segments itself.
+    /// Whether `state` is without its segments. A caller that needs them reads them from the file again. They would be
+    /// most of the memory of an idle partition, and the partition knows its segments itself.
     lean: bool,
 }
 
 impl StateFile {
-    /// Whether the file says something else by now, because of another process.
+    /// Whether another process has changed the file since it was read.
     pub(crate) fn is_outdated(&self) -> bool {
         StateFile::load(&self.dir).map_or(true, |(_, now)| now.lock().state != self.lock().state)
     }
@@ -78,7 +79,7 @@ impl StateFile {
             Err(e) => return Err(Error::io(e, &path)),
         };
         let half = bytes.len() / 2;
-        // Of a file whose length has changed a slot may be left at either end.
+        // If the length of the file has changed, a slot may be left at either end.
         let slots = [decode_slot(&bytes), decode_slot(&bytes[bytes.len() - half..])];
         let newer = |error: &&FormatError| matches!(error, FormatError::BadVersion { .. });
         if let Some(error) = slots.iter().filter_map(|slot| slot.as_ref().err()).find(newer) {
@@ -93,7 +94,7 @@ impl StateFile {
         let is_sized = bytes.len() == 2 * half && half.is_power_of_two();
         let alone = slots.iter().any(|slot| slot.is_err());
         let agreed = is_sized && matches!(&slots, [Ok(left), Ok(right)] if left == right);
-        // Which slot is durable is not known after a crash; the one that is not the newest is written first.
+        // After a crash it is unknown which slot is durable. The one that is not the newest is written first.
         let (found, sequence, first) = match newest {
             Some(at) => {
                 let (sequence, state) = slots.into_iter().nth(at).and_then(|slot| slot.ok()).unwrap_or_default();
@@ -109,18 +110,18 @@ impl StateFile {
         Ok((found, StateFile { dir: Arc::clone(dir), inner: Mutex::new(inner), active_base }))
     }
 
-    /// What was written last, but for what is known of the segments.
+    /// Returns the last written state without its segments.
     pub(crate) fn get(&self) -> State {
         let inner = self.lock();
         State { segments: Vec::new(), adopted_gaps: inner.state.adopted_gaps.clone(), ..inner.state }
     }
 
-    /// What was written last.
+    /// Returns the last written state with its segments.
     pub(crate) fn read(&self) -> Result<State> {
         self.whole(&self.lock())
     }
 
-    /// Forgets what is known of the segments until it is needed.
+    /// Drops the segments from memory until they are needed.
     pub(crate) fn forget_segments(&self) {
         self.lock().forget_segments();
     }
@@ -129,7 +130,7 @@ impl StateFile {
         self.inner.lock()
     }
 
-    /// The state with its segments.
+    /// Returns the state with its segments.
     fn whole(&self, inner: &Inner) -> Result<State> {
         if !inner.lean {
             return Ok(inner.state.clone());
@@ -137,20 +138,21 @@ impl StateFile {
         let path = self.dir.file_path(file_name::STATE);
         let bytes = self.dir.storage.open(&path, OpenMode::Read).and_then(|file| read_all(&*file));
         let bytes = bytes.map_err(|e| Error::io(e, &path))?;
-        // Damage to one slot leaves its twin; damage to both, what is remembered: the segments are a cache.
+        // If one slot is damaged, the other one is used. If both are, the state in memory is used: the segments are a
+        // cache.
         let written = bytes.chunks(inner.slot).filter_map(|slot| decode_slot(slot).ok());
         let same = written.filter(|(sequence, _)| *sequence == inner.sequence).map(|(_, state)| state).next();
         Ok(same.unwrap_or_else(|| inner.state.clone()))
     }
 
-    /// The base of the active segment that the file names. Recovery wants that segment: none from it on may be removed
-    /// or replaced, though a newer one is active by now.
+    /// Returns the base of the active segment that the file names. Recovery needs that segment: no segment from it on
+    /// may be removed or replaced, even if a newer one is active by now.
     pub(crate) fn active_base(&self) -> Offset {
         Offset::new(self.active_base.load(Ordering::Acquire))
     }
 
-    /// Changes the state, durably: when this returns, no crash brings the old one back. After an error the old state
-    /// holds, on disk as here, or else the storage has failed and the caller stops writing.
+    /// Changes the state durably: once this returns, no crash brings the old state back. After an error the old state
+    /// is still valid, on disk and in memory, or else the storage has failed and the caller stops writing.
     pub(crate) fn update(&self, change: impl FnOnce(&mut State)) -> Result<()> {
         let mut inner = self.lock();
         let mut state = self.whole(&inner)?;
@@ -183,7 +185,7 @@ impl StateFile {
                     };
                     return Ok(());
                 }
-                // No room for larger slots: what does not fit is only a cache.
+                // There is no room for larger slots. The part that does not fit is only a cache.
                 Err(e) if inner.slot != 0 && *e.kind() == ErrorKind::DiskFull => {}
                 Err(e) => return Err(e),
             }
@@ -197,7 +199,8 @@ impl StateFile {
             return Err(inner.undo(&*file).map_or(Error::io(error, &path), |error| fatal(error, &path)));
         }
         file.sync().map_err(|e| fatal(e, &path))?;
-        // The new state is durable, whatever becomes of its twin, which the next update writes first.
+        // The new state is durable whether or not the write of the other slot succeeds. The next update writes that
+        // slot first.
         let twin = file.write_at(&bytes, (1 - inner.first) * slot as u64).map_err(io);
         inner.first = 1 - inner.first;
         inner.sequence = sequence;
@@ -205,13 +208,14 @@ impl StateFile {
         twin.or_else(|error| if *error.kind() == ErrorKind::DiskFull { Ok(()) } else { Err(error) })
     }
 
-    /// Makes what was read durable: whoever wrote it may have been killed before the sync. Nothing is done on its word
-    /// before this.
+    /// Makes the state that was read durable: the process that wrote it may have been killed before the sync. Nothing
+    /// may be done because of that state before this.
     pub(crate) fn settle(&self) -> Result<()> {
         self.settle_slot(&mut self.lock())
     }
 
-    /// Makes what was read durable, unless a crash surely leaves it: nobody is shown what may not last.
+    /// Makes the state that was read durable, unless it surely survives a crash. No reader may see a state that a crash
+    /// can revert.
     pub(crate) fn settle_seen(&self) -> Result<()> {
         let agreed = self.lock().agreed;
         if agreed { Ok(()) } else { self.settle() }
@@ -229,12 +233,12 @@ impl StateFile {
         }
         let io = |e| Error::io(e, &path);
         let file = self.dir.storage.open(&path, OpenMode::Write).map_err(io)?;
-        // It may be in the page cache only, even after a sync that succeeds (I8): write it again.
+        // The slot may be only in the page cache, even after a sync that succeeds (I8). It is written again.
         let read = self.whole(inner)?.encode(inner.sequence, inner.slot).unwrap_or_default();
         file.write_at(&read, (1 - inner.first) * inner.slot as u64).map_err(io)?;
         file.sync().map_err(|e| fatal(e, &path))?;
         if inner.alone {
-            // What is torn in the page cache may be whole on disk, and newer.
+            // A slot that is torn in the page cache may be whole on disk, and newer.
             file.write_at(&read, inner.first * inner.slot as u64).map_err(io)?;
             file.sync().map_err(|e| fatal(e, &path))?;
             inner.alone = false;
@@ -254,7 +258,7 @@ impl StateFile {
         self.dir.storage.open(&path, OpenMode::Write).map_err(io)?.sync().map_err(|e| fatal(e, &path))
     }
 
-    /// Writes a new file with larger slots and puts it in the place of the old one.
+    /// Writes a new file with larger slots and renames it over the old one.
     fn replace(&self, path: &Path, sequence: u64, state: &State) -> Result<usize> {
         let slot = state.needed_size().next_power_of_two().max(SLOT_MIN);
         let temporary = self.dir.file_path(&file_name::temporary(file_name::STATE));
@@ -274,16 +278,16 @@ impl StateFile {
 }
 
 impl Inner {
-    /// Forgets the segments where the file surely has them: in a slot that was synced, or in both.
+    /// Drops the segments from memory if the file surely has them: in a slot that was synced, or in both slots.
     fn forget_segments(&mut self) {
         if self.slot != 0 && (self.settled || self.agreed) {
             (self.state.segments, self.lean) = (Vec::new(), true);
         }
     }
 
-    /// Writes the old state over the slot that a write has failed on, durably: of what failed the slot may hold all, and
-    /// a crash would bring it back. As the newest one, so that whoever finds it in the page cache only sees that the
-    /// slots differ, and settles it.
+    /// Writes the old state durably over the slot whose write has failed: that slot may hold the complete new state,
+    /// and a crash would bring it back. The old state is written as the newest one. A process that finds it only in the
+    /// page cache then sees that the slots differ, and settles it.
     fn undo(&mut self, file: &dyn File) -> Option<io::Error> {
         let sequence = self.sequence + 2;
         let old = self.state.encode(sequence, self.slot).unwrap_or_default();
@@ -295,8 +299,8 @@ impl Inner {
     }
 }
 
-/// An error after which it is not known what the disk holds: no full disk, whatever it says, which one could go on
-/// after.
+/// Wraps an error after which the contents of the disk are unknown. It never counts as a full disk, whatever its kind,
+/// because after a full disk writes may continue.
 fn fatal(error: io::Error, path: &Path) -> Error {
     Error::io(io::Error::other(error), path)
 }

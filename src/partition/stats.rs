@@ -1,4 +1,4 @@
-//! Counters and what is told of them.
+//! Counters and statistics.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::offset::{Offset, Timestamp};
 use crate::partition::isolation::Offsets;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// A counter that only grows. It is a statistic: nothing else is read because of its value.
+/// A counter that only grows. It is a statistic: no other memory access depends on its value.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -35,40 +35,40 @@ pub(crate) struct Counters {
 pub struct CompactionReport {
     /// Segments below the bound of the compaction.
     pub segments: usize,
-    /// Digests that were built, each by one read of its segment.
+    /// Digests built, each by one read of its segment.
     pub digests_built: usize,
-    /// Segments that were rewritten.
+    /// Segments rewritten.
     pub segments_rewritten: usize,
-    /// Segments that took their place.
+    /// Segments written in the place of the rewritten ones.
     pub segments_written: usize,
-    /// Bytes of log data that were read for digests and rewrites.
+    /// Bytes of log data read for digests and rewrites.
     pub bytes_read: u64,
-    /// Bytes of log data that were written.
+    /// Bytes of log data written.
     pub bytes_written: u64,
-    /// Bytes that the log is smaller for it.
+    /// Bytes by which the log became smaller.
     pub bytes_freed: u64,
-    /// Tombstones that were removed because their time was over.
+    /// Tombstones removed because their retention time was over.
     pub tombstones_removed: u64,
-    /// Segments that are damaged and were left alone, and why.
+    /// Damaged segments, left as they are, each with its error.
     pub damaged: Vec<Error>,
-    /// Who keeps tombstones from going: the name of a position, or "a reader", and where it stands.
+    /// The position or reader that keeps tombstones from removal: the position's name, or "a reader", and its offset.
     pub held_by: Option<(String, Offset)>,
-    /// Readers and positions that lost tombstones because they stood still for too long.
+    /// Readers and positions that lost tombstones because they did not move for too long.
     pub lost: usize,
-    /// When there is more to do, if no record comes.
+    /// When there is more to do, even if no record is appended.
     pub next_deadline: Option<Timestamp>,
-    /// Whether it stopped before its end, because somebody else needed the partition; the turn of a thread that
-    /// compacts also where others wait or the groups were too many.
+    /// Whether it stopped before its end because another call needed the partition. A compaction thread also ends its
+    /// turn when other partitions wait or there were too many groups.
     pub unfinished: bool,
 }
 
 impl CompactionReport {
-    /// Whether nothing was rewritten: nothing is left to do for now.
+    /// Returns whether nothing was rewritten: nothing is left to do for now.
     pub fn is_idle(&self) -> bool {
         self.segments_rewritten == 0
     }
 
-    /// Adds what another one did later.
+    /// Adds what a later compaction did.
     pub(crate) fn absorb(&mut self, later: CompactionReport) {
         let earlier = std::mem::replace(self, later);
         self.digests_built += earlier.digests_built;
@@ -82,7 +82,7 @@ impl CompactionReport {
     }
 }
 
-/// What keeps segments, or tombstones in them, from being compacted.
+/// Something that keeps segments, or tombstones in them, from being compacted.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum PinnedBy {
@@ -90,22 +90,22 @@ pub enum PinnedBy {
     Owner(Offset),
     /// The high watermark at this offset.
     HighWatermark(Offset),
-    /// A transaction that began at this offset and is open, or whose end a power cut could take back.
+    /// A transaction that began at this offset and is open, or whose end is not durable yet.
     Transaction(Offset),
-    /// What lies from this offset on is not durable yet.
+    /// Records from this offset on are not durable yet.
     Unsynced(Offset),
     /// The next segment is younger than `min_compaction_lag`, until this time.
     MinCompactionLag(Timestamp),
-    /// A reader that stands at this offset: tombstones from there on stay.
+    /// A reader at this offset: tombstones from there on stay.
     Reader(Offset),
     /// A registered position: tombstones from there on stay.
     Position {
         /// Its name.
         name: String,
-        /// Where it stands.
+        /// Its offset.
         offset: Offset,
     },
-    /// A segment is damaged: it stays as it is, and so do tombstones above it.
+    /// A damaged segment: it stays as it is, and so do tombstones above it.
     Damage(Error),
 }
 
@@ -121,62 +121,61 @@ pub struct LastPass {
     pub report: CompactionReport,
 }
 
-/// Compactions that have failed, with none in between that has not.
+/// Consecutive failed compactions.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FailedPass {
-    /// Why the last one did.
+    /// Why the last one failed.
     pub error: Error,
-    /// How many.
+    /// How many have failed in a row.
     pub failures: u32,
-    /// When it is tried again.
+    /// When the next attempt is made.
     pub retry_at: Timestamp,
 }
 
-/// What is to be compacted in a partition, and how that goes.
+/// The compaction state of a partition.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct CompactionStats {
-    /// Bytes in sealed segments that no count has seen yet.
+    /// Bytes in sealed segments whose dead records are not yet counted.
     pub dirty_bytes: u64,
-    /// Records that the next compaction could remove, as of the last count; those of the segments that it has
-    /// rewritten since are gone from it.
+    /// Records that the next compaction could remove, as of the last count, without those of segments rewritten since.
     pub dead_records: u64,
     /// Their bytes, uncompressed.
     pub dead_bytes: u64,
-    /// Tombstones, as of the last look at the digests; `None` before the first one since the log was opened.
+    /// Tombstones, as of the last read of the digests; `None` before the first read since the log was opened.
     pub tombstones: Option<u64>,
-    /// The last compaction that looked at the partition and did not fail, in the background or not.
+    /// The last compaction of the partition that did not fail, in the background or called explicitly.
     pub last_pass: Option<LastPass>,
-    /// Set while the last one has failed.
+    /// Set if the last compaction failed.
     pub failed: Option<FailedPass>,
-    /// When there is more to do, if no record comes.
+    /// When there is more to do, even if no record is appended.
     pub next_deadline: Option<Timestamp>,
-    /// What keeps sealed segments, or tombstones, from being compacted now.
+    /// Everything that keeps sealed segments, or tombstones, from being compacted now.
     pub pinned_by: Vec<PinnedBy>,
     /// Whether maintenance is paused.
     pub paused: bool,
 }
 
-/// A partition at one moment.
+/// The statistics of a partition at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PartitionStats {
     /// Its offsets.
     pub offsets: Offsets,
-    /// Segments, the active one among them.
+    /// Segments, including the active one.
     pub segments: usize,
     /// Bytes in all `.log` files, without reserved space.
     pub bytes: u64,
     /// Bytes accepted and not yet durable.
     pub unsynced_bytes: u64,
-    /// Syncs of the active segment since the log was opened: appends that are synced share them.
+    /// Syncs of the active segment since the log was opened. Several appends may share one sync.
     pub syncs: u64,
     /// Segments sealed since the log was opened.
     pub rolls: u64,
     /// Segments removed by retention since the log was opened.
     pub segments_removed: u64,
-    /// Removed segments whose files wait for a reader to let go.
+    /// Retired segments: removed, but their files stay until a reader releases them.
     pub segments_held: usize,
     /// Known producers.
     pub producers: usize,
@@ -184,13 +183,13 @@ pub struct PartitionStats {
     pub roll_due: Option<Timestamp>,
     /// The lowest offset that an owner's pin keeps from being compacted.
     pub pinned_at: Option<Offset>,
-    /// What is to be compacted, and how that goes.
+    /// The compaction state.
     pub compaction: CompactionStats,
-    /// Why writes are refused; `None` when all is well.
+    /// Why writes are refused; `None` if they are not.
     pub error: Option<Error>,
 }
 
-/// A log at one moment.
+/// The statistics of a log at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogStats {

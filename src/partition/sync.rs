@@ -1,8 +1,8 @@
-//! Syncs: by callers that wait for one, and by the log's threads.
+//! Syncs, run by callers that wait for one and by the log's syncing threads.
 //!
-//! The order of every sync is the one of docs/design.md, "Durable chain": data files, then the directory that names
-//! them, then `state`, then the acknowledgement. A sync runs outside of every lock that an append or a read needs, and
-//! never takes the appender's lock: what a checkpoint needs of the appender is handed over by it.
+//! Every sync keeps the order of docs/design.md, "Durable chain": data files, then the directory that names them, then
+//! `state`, then the acknowledgement. A sync runs outside every lock that an append or a read needs. It never takes the
+//! appender's lock: the appender hands over what a checkpoint needs.
 
 use std::time::Duration;
 
@@ -20,21 +20,21 @@ use super::core::PartitionCore;
 use super::group_commit::Work;
 use super::resources::SyncTarget;
 
-/// So many turns of others may pass without one who comes, then who syncs for a group waits for it no more.
+/// How many consecutive yields without a new arrival end the leader's wait for its group.
 const PATIENCE: usize = 32;
 
-/// What found no room on a full disk is tried again by the syncing threads after this time, and not before, whoever has
-/// them hurry.
+/// How long the syncing threads wait before they retry a sync that found the disk full. An urgent request does not
+/// shorten this.
 const NO_ROOM_RETRY: Duration = Duration::from_secs(1);
 
 impl PartitionCore {
-    /// Accounts for bytes that were appended; the caller has the appender's lock. It calls [`announce`](Self::announce)
-    /// when it has let go of that.
+    /// Accounts for appended bytes. The caller holds the appender's lock, and calls [`announce`](Self::announce) after
+    /// it has released that lock.
     #[inline]
     pub(crate) fn accepted(&self, bytes: u64, config: &TopicConfig) {
         let before = self.resources.unsynced.add(bytes);
         self.resources.space.appended(before, bytes);
-        // Ends with a full fence, for the looks below and for the one at the waiters.
+        // Ends with a full fence, for the checks below and for the check for waiters.
         let unsynced = self.group_commit.account.accept(bytes);
         if let DurabilityConfig::Buffered { interval, bytes: bound } = config.durability {
             if unsynced >= bound && unsynced - bytes < bound {
@@ -45,12 +45,12 @@ impl PartitionCore {
             }
         }
         if self.health.is_unwell() {
-            // A sync has failed meanwhile: nobody syncs these any more.
+            // A sync has failed meanwhile: no later sync covers these bytes.
             self.give_up_unsynced();
         }
     }
 
-    /// Has a syncing thread sync this partition next.
+    /// Asks a syncing thread to sync this partition next.
     pub(crate) fn sync_soon(&self) {
         if self.group_commit.account.enqueue_urgent() {
             let me: Weak<dyn SyncTarget> = self.me.clone();
@@ -58,31 +58,33 @@ impl PartitionCore {
         }
     }
 
-    /// A sync failed: no more writes, and only what was durable is read.
+    /// Records that a sync failed. The partition takes no more writes, and only its durable part is read.
     pub(crate) fn poison(&self, cause: &Error) {
         let error = Error::poisoned_by(cause);
         self.health.fail(error.clone());
-        // After the failure is told: an append that does not see that yet has its bytes given up here.
+        // After the failure is published: the bytes of an append that does not see it yet are given up here.
         self.give_up_unsynced();
-        // Wakers are foreign code: they are called without the locks held here, by a syncing thread if by nobody else.
+        // Wakers are foreign code, so they are never called under the locks held here. If no other thread calls them, a
+        // syncing thread does.
         self.waiters.shut(&error);
         self.sync_soon();
     }
 
-    /// A write of `state` failed: on a full disk the old one holds; after anything else nothing is known of the disk.
+    /// Handles a failed write of `state`. On a full disk the old `state` is intact; after any other error the state of
+    /// the disk is unknown.
     pub(crate) fn fail_state(&self, cause: &Error) {
         if *cause.kind() != ErrorKind::DiskFull {
             self.poison(cause);
         }
     }
 
-    /// Stops counting bytes that will never be durable: others must not wait for them.
+    /// Stops counting bytes that will never be durable, so that other appends do not wait for them.
     pub(crate) fn give_up_unsynced(&self) {
         self.group_commit.account.give_up(&self.resources.unsynced);
     }
 
-    /// Lets those come that the last sync has let go: else they would miss this one, and threads that append in turn
-    /// would share each sync by halves. Who is alone waits for nobody.
+    /// Waits briefly for the threads that the last sync released to append again. Without this each sync would serve
+    /// only half of them. A lone writer never waits.
     fn gather<'a>(&'a self, mut work: MutexGuard<'a, Work>) -> Result<MutexGuard<'a, Work>> {
         let mut patience = PATIENCE;
         while work.waiting + 1 < work.company && patience > 0 {
@@ -101,25 +103,27 @@ impl PartitionCore {
         }
     }
 
-    /// Makes everything below `target` durable. Concurrent callers share one sync: who comes while one runs waits for
-    /// it, and one of those left over syncs for all of them.
+    /// Makes everything below `target` durable. Concurrent callers share one sync: a caller that arrives during a sync
+    /// waits for it, and one of the callers it does not cover then syncs for all of them.
     pub(crate) fn sync_to(&self, target: Offset) -> Result<Offset> {
         let synced = self.turn(target).and_then(|turn| match turn {
             Some(work) => self.sync_now(self.gather(work)?),
             None => Ok(self.group_commit.end()),
         });
-        // One that fails may have done a part of it.
+        // A sync that fails may still have moved the durable end.
         self.waiters.durable.notify(self.group_commit.end().get());
         synced
     }
 
-    /// The same for who holds a lock, under which no waker is called: that is done [later](PartitionCore::tell), by a syncing
-    /// thread if by nobody else. It waits for nobody who could join.
+    /// Like [`sync_to`](Self::sync_to), for a caller that holds a lock under which no waker may be called. The wakers
+    /// are called [later](PartitionCore::tell), if need be by a syncing thread. Does not wait for others to join the
+    /// sync.
     pub(crate) fn sync_quietly(&self, target: Offset) -> Result<()> {
         self.turn(target)?.map_or(Ok(()), |work| self.sync_now(work).map(drop))
     }
 
-    /// Waits until everything below `target` is durable, or nobody syncs: then the caller does.
+    /// Waits until everything below `target` is durable, or until no thread syncs. In the second case the caller must
+    /// sync.
     fn turn(&self, target: Offset) -> Result<Option<MutexGuard<'_, Work>>> {
         let mut work = self.group_commit.lock();
         loop {
@@ -137,9 +141,9 @@ impl PartitionCore {
         }
     }
 
-    /// Makes everything below `target` durable, and a roll that is open, but waits for nobody who syncs: two threads
-    /// that each sync a partition and need a file of the other's closed would wait for each other. Whether it is
-    /// done.
+    /// Makes everything below `target` durable and finishes an open roll, but never waits for a thread that syncs.
+    /// Otherwise two threads that each sync a partition, and each need a file of the other's closed, would deadlock.
+    /// Returns whether it is done.
     pub(crate) fn try_sync(&self, target: Offset) -> bool {
         let mut work = self.group_commit.lock();
         if self.group_commit.end() >= target && work.roll.is_none() {
@@ -154,11 +158,11 @@ impl PartitionCore {
         synced
     }
 
-    /// Syncs, as the only one: the caller has said so in `work`.
+    /// Syncs. The caller has set `work.syncing`, so no other thread does.
     fn sync_now(&self, mut work: MutexGuard<'_, Work>) -> Result<Offset> {
         let roll = work.roll.take();
-        // Looked at together: a roll that begins from here on is not done by this sync, so its new segment, whose bytes
-        // follow unsynced ones, is not for this sync either.
+        // Loaded together. This sync does not finish a roll that begins after this point. It must therefore not cover
+        // the new segment of that roll, whose bytes follow unsynced ones.
         let covered = self.group_commit.account.covered();
         let active = Arc::clone(self.view.load().active());
         drop(work);
@@ -166,13 +170,13 @@ impl PartitionCore {
         let result = self.sync_once(roll.as_ref(), &active, covered);
         let mut work = self.group_commit.lock();
         let result = match result {
-            // The data is safe; what did not fit goes beside it. The roll is finished when there is room (I9).
+            // The data is safe; only a file beside it did not fit. The roll is finished when there is room (I9).
             Err(error) if *error.kind() == ErrorKind::DiskFull && !self.health.is_poisoned() => {
                 work.roll = roll;
                 Err(error)
             }
-            // What the failed sync covered is unknown for good; a second try would prove nothing (I8). The thread that
-            // synced and those that waited for it are told the same.
+            // What the failed sync covered stays unknown; a second try would prove nothing (I8). The thread that synced
+            // and the threads that waited for it get the same error.
             Err(error) => {
                 self.poison(&error);
                 Err(self.health.reason().unwrap_or(error))
@@ -186,9 +190,9 @@ impl PartitionCore {
         result
     }
 
-    /// Finishes a roll that is open, for whoever needs to roll again.
+    /// Finishes the open roll, if any, for a caller that must roll again.
     pub(crate) fn finish_roll(&self) -> Result<()> {
-        // One that found no room is open again after its sync.
+        // A sync that found no room reopens its roll.
         while self.group_commit.quiet().roll.is_some() {
             let synced = self.sync_quietly(self.group_commit.end() + 1);
             self.sync_soon();
@@ -198,7 +202,8 @@ impl PartitionCore {
     }
 
     fn sync_once(&self, roll: Option<&Roll>, active: &Segment, covered: u64) -> Result<Offset> {
-        // A `state` that was read but is not durable may come back as the one before it, with an operation to redo.
+        // After a crash, a `state` that was read but is not durable may revert to the one before it, with an operation
+        // to redo.
         self.settle_state()?;
         if let Some(roll) = roll {
             self.complete_roll(roll)?;
@@ -214,11 +219,12 @@ impl PartitionCore {
 
     fn sync_segment(&self, segment: &Segment) -> Result<()> {
         let data = segment.open_for_writing()?;
-        // Whatever the error, a full disk included: the page cache cannot be trusted any more.
+        // After any error, even a full disk, the page cache cannot be trusted any more.
         data.file.sync().map_err(|e| Error::io(e, &segment.path())).inspect_err(|error| self.poison(error))
     }
 
-    /// The second half of a roll: old data, names, `state`. Only then may anything in the new segments be durable.
+    /// The second half of a roll: old data, names, `state`. Only after these may anything in the new segments be
+    /// durable.
     fn complete_roll(&self, roll: &Roll) -> Result<()> {
         let (Some(first), Some(last)) = (roll.sealed.first(), roll.sealed.last()) else { return Ok(()) };
         for sealed in &roll.sealed {
@@ -226,7 +232,7 @@ impl PartitionCore {
             sealed.segment.set_synced();
             sealed.segment.note_modified();
         }
-        // The name of the first one is durable already.
+        // The name of the first segment is durable already.
         self.group_commit.durable_end.fetch_max(first.segment.end().get(), Ordering::AcqRel);
         for sealed in &roll.sealed {
             self.store_sidecars(&sealed.segment, &sealed.producers)?;
@@ -244,7 +250,7 @@ impl PartitionCore {
         Ok(())
     }
 
-    /// Records in `state` how far the active segment is durable, when the appender handed over a point for it.
+    /// Records in `state` how far the active segment is durable, if the appender has handed over a checkpoint for it.
     fn checkpoint(&self, durable_end: Offset) -> Result<()> {
         let capture = {
             let mut work = self.group_commit.lock();
@@ -255,7 +261,7 @@ impl PartitionCore {
         };
         let Some(capture) = capture else { return Ok(()) };
         match self.store_checkpoint(&capture) {
-            // Recovery begins at the one before.
+            // Recovery then begins at the previous checkpoint.
             Err(error) if *error.kind() == ErrorKind::DiskFull => return Ok(()),
             stored => stored?,
         }
@@ -277,13 +283,13 @@ impl SyncTarget for PartitionCore {
         let mut rests = self.group_commit.rests();
         if rests.is_zero() {
             let synced = self.sync_to(self.end());
-            // Any other failure poisons the partition: the next append tells it.
+            // Any other failure poisons the partition: the next append returns it.
             if synced.is_err_and(|error| *error.kind() == ErrorKind::DiskFull) {
                 self.group_commit.rest(NO_ROOM_RETRY);
                 rests = NO_ROOM_RETRY;
             }
         }
-        // Who synced before, or failed, may have been in no place to call wakers.
+        // An earlier caller that synced, or failed, may not have been allowed to call wakers.
         self.tell();
         if !rests.is_zero() {
             self.resources.sync_queue.push_rested(self.me.clone(), rests);

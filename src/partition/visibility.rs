@@ -1,4 +1,4 @@
-//! What may be seen of a partition: up to which offset, and what of it was aborted.
+//! The visible part of a partition: up to which offset, and which of its transactions were aborted.
 
 use crate::error::Result;
 use crate::offset::Offset;
@@ -16,31 +16,31 @@ impl PartitionCore {
         self.ends.log_end()
     }
 
-    /// The high watermark: the owner's, or the log end where nobody manages one.
+    /// The high watermark: the one that the owner set, or the log end if the high watermark is not managed.
     #[inline]
     pub(crate) fn high_watermark(&self) -> Offset {
         self.high_watermark_if(self.config_cache.managed.load(Ordering::Acquire))
     }
 
-    /// What it is where it is managed, or not.
+    /// The high watermark for this value of `managed`.
     #[inline]
     pub(crate) fn high_watermark_if(&self, managed: bool) -> Offset {
         self.ends.high_watermark(managed)
     }
 
-    /// The last stable offset: no open transaction below it, and at most the high watermark.
+    /// The last stable offset: at most the high watermark, with no open transaction below it.
     #[inline]
     pub(crate) fn last_stable(&self) -> Offset {
         self.ends.last_stable(self.config_cache.managed.load(Ordering::Acquire))
     }
 
-    /// What the high watermark is once the log ends at `end`.
+    /// The high watermark once the log ends at `end`.
     pub(crate) fn high_watermark_at(&self, end: Offset) -> Offset {
         if self.config_cache.managed.load(Ordering::Acquire) { self.high_watermark() } else { end }
     }
 }
 
-/// The partition's offsets at this moment, in an order that keeps `start <= last_stable <= high_watermark <= end`.
+/// Loads the partition's offsets in an order that keeps `start <= last_stable <= high_watermark <= end`.
 pub(crate) fn offsets(core: &PartitionCore) -> Offsets {
     let start = core.ends.log_start();
     let last_stable = core.last_stable();
@@ -50,7 +50,7 @@ pub(crate) fn offsets(core: &PartitionCore) -> Offsets {
     Offsets { start, end, durable: durable.min(end), high_watermark, last_stable }
 }
 
-/// The aborted transactions that have records in `[from, to)`. Their markers may lie in any later segment.
+/// Returns the aborted transactions that have records in `[from, to)`. Their markers may lie in any later segment.
 pub(crate) fn aborted_in(
     core: &PartitionCore,
     view: &SegmentList,
@@ -58,7 +58,7 @@ pub(crate) fn aborted_in(
     to: Offset,
 ) -> Result<Vec<AbortedRange>> {
     let mut entries = Vec::new();
-    // Segments that the view does not have yet may have a marker that the stable end has passed.
+    // A marker below the last stable offset may be in a segment that is newer than the caller's segment list.
     let now = core.view.load();
     let newer = now.segments().iter().filter(|segment| segment.base() > view.active().base());
     for segment in view.from(from).iter().chain(newer) {
@@ -89,7 +89,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-    /// Two offsets: a record, and the marker that aborts it.
+    /// Appends two offsets: a record, and the marker that aborts it.
     fn abort(partition: &Partition) {
         let mut builder = RecordBatch::builder().producer(7, 0, 0).transactional(true);
         builder.push(&Record::new("k", "aborted"), NOW).unwrap();
@@ -104,7 +104,7 @@ mod tests {
         let log = Log::open("/log", config.maintenance_interval(None).sync_threads(0)).unwrap();
         let partition = log.create_topic("t", 1, TopicConfig::new()).unwrap().partition(0).unwrap();
         (0..3).for_each(|_| abort(&partition));
-        // The index file of what is left is not what it should be.
+        // The index file of the remaining segment is not what it should be.
         partition.truncate(Offset::new(4)).unwrap();
         abort(&partition);
         let segment = crate::sync::Arc::clone(partition.core.view.load().active());

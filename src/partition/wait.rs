@@ -1,4 +1,4 @@
-//! Waiting for an end of the log, and waking those who wait.
+//! Waiting for an end of the log, and waking the waiters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use super::isolation::Isolation;
 use super::waiters::{Reached, WaitOutcome};
 
 impl PartitionCore {
-    /// Wakes who waits for what was appended. Called without the appender: a waker is foreign code, and may append.
+    /// Wakes the waiters that an append has satisfied. Called without the appender's lock: a waker is foreign code and
+    /// may append.
     #[inline]
     pub(crate) fn announce(&self) {
         let end = self.end().get();
@@ -29,9 +30,10 @@ impl PartitionCore {
         }
     }
 
-    /// Wakes who waits for any end, after work under locks that may have moved one, or failed. Called without a lock.
+    /// Wakes the waiters of all ends, after work under locks that may have moved an end, or failed. Called without any
+    /// lock.
     pub(crate) fn tell(&self) {
-        // Orders what was moved before the look at the waiters, here and in what follows.
+        // Orders the stores of the ends before the check for waiters, here and in `announce`.
         self.waiters.durable.notify(self.group_commit.end().get());
         self.announce();
     }
@@ -43,12 +45,12 @@ impl PartitionCore {
         }
     }
 
-    /// Waits until readers of this isolation see up to `target`.
+    /// Waits until a reader of this isolation sees the log up to `target`.
     pub(crate) fn wait(&self, isolation: Isolation, target: Offset, timeout: Option<Duration>) -> Result<WaitOutcome> {
         self.wait_where(isolation, target, timeout, || Ok(()))
     }
 
-    /// The same, ended by an error of `check` as well, which is asked at each look.
+    /// Like [`wait`](Self::wait). An error of `check`, which is called at each look at the end, also ends the wait.
     pub(crate) fn wait_where(
         &self,
         isolation: Isolation,
@@ -57,13 +59,13 @@ impl PartitionCore {
         check: impl Fn() -> Result<()>,
     ) -> Result<WaitOutcome> {
         self.check_open()?;
-        // A time that the clock cannot tell never comes.
+        // A deadline that the clock cannot represent never comes.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let current = || check().map(|()| self.waited_for(isolation));
         self.waiters.of(isolation).wait(target.get(), current, deadline)
     }
 
-    /// The same as a future. It does not keep the partition.
+    /// Like [`wait`](Self::wait), as a future. The future does not keep the partition alive.
     pub(crate) fn future(
         &self,
         isolation: Isolation,
@@ -72,7 +74,7 @@ impl PartitionCore {
         self.future_where(isolation, target, |_| Ok(()))
     }
 
-    /// The same, ended by an error of `check` as well, which is asked at each look.
+    /// Like [`future`](Self::future). An error of `check`, which is called at each look at the end, also ends the wait.
     pub(crate) fn future_where(
         &self,
         isolation: Isolation,
@@ -91,8 +93,8 @@ impl PartitionCore {
         Reached::new(Arc::clone(self.waiters.of(isolation)), target.get(), current)
     }
 
-    /// Who has begun to wait before the log was closed is told what was reached by then: only the beginning asks
-    /// whether it is open.
+    /// Returns the end that a waiter of this isolation waits for. It does not check whether the log is open: only the
+    /// start of a wait does. So a waiter that began before the log was closed still learns what was reached by then.
     fn waited_for(&self, isolation: Isolation) -> u64 {
         match isolation {
             Isolation::End => self.end(),

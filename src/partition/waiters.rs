@@ -1,17 +1,18 @@
-//! Waiting for an offset: no polling, no lost wake-up, of no particular runtime.
+//! Waiting for an offset: no polling, no lost wake-up, and no dependency on a particular runtime.
 //!
-//! A waiter puts its waker in place first and looks at the offset afterwards; a writer moves the offset first and looks
-//! for wakers afterwards. Each has a full fence in between, and full fences have one order:
+//! A waiter registers its waker first and loads the offset afterwards. A writer stores the offset first and checks for
+//! wakers afterwards. Each has a full fence in between, and full fences have one total order:
 //!
 //! - The waiter's fence comes first: the writer then sees the `lowest` that the waiter has published, or a later one.
-//!   `lowest` is written under the lock only, and is the lowest target that has a waker. So it is at most the waiter's
-//!   target, and the writer calls the waker; or the waker is no longer in place, because somebody has called it.
+//!   `lowest` is written under the lock only, and is the lowest target that has a waker. So either it is at most the
+//!   waiter's target, and the writer calls the waker, or the waker is no longer registered because another thread has
+//!   called it.
 //! - The writer's fence comes first: the waiter then sees the offset that the writer has stored, or a later one. A
 //!   later one that is lower is from a truncation, which ends the wait by [`Tail::fail_above`] after it.
 //!
 //! A waker is foreign code, and dropping one can drop a task with another registration in it. So wakers are cloned,
-//! called and dropped outside of the lock, and called without any other lock of the log's as well: a waker may append,
-//! truncate, close or delete. What ends waiting under a lock hands out the wakers as [`Wakes`].
+//! called and dropped outside the lock. They are also called without any other lock of the log: a waker may append,
+//! truncate, close or delete. A function that ends waiting under a lock returns the wakers as [`Wakes`].
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -26,7 +27,7 @@ use crate::sync::{Arc, Instant, OnceLock, assert_no_lock_is_held};
 
 use sync::{AtomicU64, Mutex, MutexGuard, Thread, fence};
 
-/// What a model checker replaces.
+/// The types that a model checker replaces.
 mod sync {
     pub(super) use crate::sync::explored::{AtomicU64, Mutex, MutexGuard, fence};
     #[cfg(not(loom))]
@@ -41,42 +42,42 @@ mod sync {
     }
 }
 
-/// `lowest` when no waker is in place: no offset is that high.
+/// The value of `lowest` when no waker is registered: no offset is that high.
 const NOBODY: u64 = u64::MAX;
 
 /// How a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WaitOutcome {
-    /// What was waited for is there: the end at that moment.
+    /// The end reached the target. Holds the end at that moment.
     Reached(Offset),
-    /// The time is up: the end stands here.
+    /// The time ran out. Holds the end at that moment.
     TimedOut(Offset),
 }
 
-/// Those who wait for one of a partition's ends.
+/// The waiters for one of a partition's ends.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    /// The lowest target that has a waker in place: all that a writer looks at while nobody waits for what it reached.
+    /// The lowest target with a registered waker. This is all that a writer loads while it reaches no target.
     lowest: AtomicU64,
-    /// Made with the first waiter: most partitions have none.
+    /// Created with the first waiter: most partitions have none.
     waiters: OnceLock<Box<Mutex<Waiters>>>,
 }
 
-/// A target, and a ticket that tells apart those who wait for it.
+/// A target, and a ticket that distinguishes the waiters for it.
 type Place = (u64, u64);
 
 #[derive(Debug, Default)]
 struct Waiters {
-    /// The wakers in place.
+    /// The registered wakers.
     waiting: BTreeMap<Place, Waker>,
-    /// Those who are to look before they wait on, with the error of those who were cut off.
+    /// Waiters that must look at the end before they wait on, with the error if a truncation removed their target.
     looking: BTreeMap<Place, Option<Error>>,
     next_ticket: u64,
-    /// Why nobody can wait any more.
+    /// Why waiting is refused.
     closed: Option<Error>,
 }
 
-/// The wakers of those whose waiting has ended.
+/// The wakers of waiters that have been released.
 #[derive(Default)]
 #[must_use = "those who wait are told by `call`"]
 pub(crate) struct Wakes(Vec<Waker>);
@@ -86,13 +87,13 @@ impl Wakes {
         Wakes(wakers.into_values().collect())
     }
 
-    /// These, and others.
+    /// Adds other wakers to these.
     pub(crate) fn and(mut self, others: Wakes) -> Wakes {
         self.0.extend(others.0);
         self
     }
 
-    /// Calls them. They are foreign code, and may come back and take any lock.
+    /// Calls the wakers. They are foreign code, and may call back and take any lock.
     pub(crate) fn call(self) {
         if !self.0.is_empty() {
             assert_no_lock_is_held();
@@ -101,7 +102,7 @@ impl Wakes {
     }
 }
 
-/// A place among the waiters, given up when dropped. It has no waker before [`renew`](Registration::renew).
+/// A place among the waiters, released on drop. It has no waker before the first [`renew`](Registration::renew).
 #[derive(Debug)]
 pub(crate) struct Registration {
     tail: Arc<Tail>,
@@ -115,16 +116,16 @@ impl Default for Tail {
 }
 
 impl Tail {
-    /// The end has moved to `reached`: wakes those whose target that is, or below. Called without a lock, as are those
-    /// below that do not say otherwise.
+    /// Wakes the waiters whose targets are at or below `reached`, the new end. The caller holds no lock; the same holds
+    /// for the functions below, unless they say otherwise.
     #[inline]
     pub(crate) fn notify(&self, reached: u64) {
-        // Orders the caller's store of the end before the look at the waiters.
+        // Orders the caller's store of the end before the check for waiters.
         fence(Ordering::SeqCst);
         self.notify_fenced(reached);
     }
 
-    /// The same, after a full fence of the caller's.
+    /// Like [`notify`](Self::notify), for a caller that has executed a full fence.
     #[inline]
     pub(crate) fn notify_fenced(&self, reached: u64) {
         if reached >= self.lowest.load(Ordering::Relaxed) {
@@ -132,27 +133,28 @@ impl Tail {
         }
     }
 
-    /// Whether anybody waits; after a full fence, as above.
+    /// Whether there are waiters. The caller has executed a full fence.
     #[inline]
     pub(crate) fn has_waiters(&self) -> bool {
         self.lowest.load(Ordering::Relaxed) != NOBODY
     }
 
-    /// The same as [`close`](Self::close), but for those who wait: it is closed after this, without the locks held now.
+    /// Refuses new waiters with this error. The caller then calls [`close`](Self::close), once it holds no lock, for
+    /// the waiters already there.
     pub(crate) fn shut(&self, error: Error) {
         self.lock().closed.get_or_insert(error);
     }
 
-    /// Ends all waiting, now and later, with this error; the wakers are called without the locks held now.
+    /// Ends all waiting, now and later, with this error. The caller calls the returned wakers once it holds no lock.
     pub(crate) fn close(&self, error: Error) -> Wakes {
         let mut waiters = self.lock();
         waiters.closed.get_or_insert(error);
         Wakes::of(self.take_all(&mut waiters))
     }
 
-    /// The end has been set to `offset`: ends the waiting of those who wait for more now with this error, even where
-    /// the end grows beyond their target again before they look. The others look. The wakers are called without the
-    /// locks held now.
+    /// Ends waiting for more than `offset`, to which the end was just set back, with this error. This holds even if the
+    /// end grows beyond a target again before its waiter looks. All other waiters look at the end again. The caller
+    /// calls the returned wakers once it holds no lock.
     pub(crate) fn fail_above(&self, offset: u64, error: Error) -> Wakes {
         let mut waiters = self.lock();
         let wakers = self.take_all(&mut waiters);
@@ -162,7 +164,7 @@ impl Tail {
         Wakes::of(wakers)
     }
 
-    /// A place for somebody who waits for `target`. It is to be renewed before the look at the end.
+    /// Returns a place among the waiters for `target`. The waiter must renew it before it looks at the end.
     pub(crate) fn register(self: &Arc<Self>, target: u64) -> Registration {
         let mut waiters = self.lock();
         let place = (target, waiters.next_ticket);
@@ -171,7 +173,7 @@ impl Tail {
         Registration { tail: Arc::clone(self), place }
     }
 
-    /// Waits until `current` is at least `target`, until `deadline`.
+    /// Waits until `current` is at least `target`, or until `deadline`.
     pub(crate) fn wait(
         self: &Arc<Self>,
         target: u64,
@@ -221,17 +223,17 @@ impl Tail {
     }
 }
 
-/// The place behind all that wait for `offset`: tickets do not go so far.
+/// The place behind all waiters for `offset`: no ticket is that high.
 fn behind(offset: u64) -> Place {
     (offset, u64::MAX)
 }
 
 impl Registration {
-    /// Puts the waker in place; look at the end after this, not before. Fails where a truncation cut the target off.
-    /// An error that is returned tells that waiting has ended: the caller looks, and fails with it if the target is not
+    /// Registers the waker. The caller looks at the end after this, not before. Fails if a truncation removed the
+    /// target. A returned error means that waiting has ended: the caller looks, and fails with it if the target is not
     /// reached.
     pub(crate) fn renew(&self, waker: &Waker) -> Result<Option<Error>> {
-        // Declared before the guard, so that what is left in it is dropped after that.
+        // Declared before the guard, so that the waker left in it is dropped after the lock is released.
         let mut spare = waker.clone();
         let mut waiters = self.tail.lock();
         if let Some(Some(error)) = waiters.looking.get(&self.place) {
@@ -250,7 +252,7 @@ impl Registration {
             }
         }
         drop(waiters);
-        // Orders the waker before the caller's look at the end.
+        // Orders the registration of the waker before the caller's look at the end.
         fence(Ordering::SeqCst);
         Ok(None)
     }
@@ -271,7 +273,8 @@ impl Drop for Registration {
     }
 }
 
-/// Waits until `look` finds something, woken by any of the registrations; `None` when `deadline` has passed.
+/// Waits until `look` finds something, woken through any of the registrations. Returns `None` when `deadline` has
+/// passed.
 pub(crate) fn wait_any<T>(
     registrations: &[Registration],
     deadline: Option<Instant>,
@@ -297,7 +300,7 @@ pub(crate) fn wait_any<T>(
     }
 }
 
-/// Wakes a thread that waits.
+/// Wakes a waiting thread.
 struct Unpark(Thread);
 
 impl Wake for Unpark {
@@ -306,7 +309,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Resolves when an end is reached. Gives its place up when dropped.
+/// Resolves when an end is reached. Releases its place when dropped.
 pub(crate) struct Reached<F> {
     tail: Arc<Tail>,
     target: u64,
@@ -315,7 +318,7 @@ pub(crate) struct Reached<F> {
 }
 
 impl<F: FnMut() -> Result<u64>> Reached<F> {
-    /// Resolves when `current` is at least `target`.
+    /// Creates a future that resolves when `current` is at least `target`.
     pub(crate) fn new(tail: Arc<Tail>, target: u64, current: F) -> Reached<F> {
         Reached { tail, target, current, registration: None }
     }
@@ -327,7 +330,7 @@ impl<F: FnMut() -> Result<u64>> Reached<F> {
 
     fn advance(&mut self, waker: &Waker) -> Result<Option<Offset>> {
         if self.registration.is_none() {
-            // The first look is free.
+            // The first look needs no registration.
             if let Some(end) = self.look()? {
                 return Ok(Some(end));
             }

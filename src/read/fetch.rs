@@ -16,16 +16,16 @@ use crate::segment::list::SegmentList;
 use crate::segment::{OpenData, Segment};
 use crate::storage::Hold;
 
-/// What a fetch is to return.
+/// Options of a fetch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FetchOptions {
-    /// About how many bytes: at least one batch is returned, whatever its size. Default 1 MiB.
-    /// A [`Reader`](crate::Reader) begins with less, and comes to this while it goes on in order.
+    /// About how many bytes to return. At least one batch is returned, whatever its size. Default 1 MiB. A
+    /// [`Reader`](crate::Reader) begins with less, and grows to this while it reads on in order.
     pub max_bytes: usize,
-    /// How far it may see. Default [`Isolation::End`].
+    /// How far the fetch may see. Default [`Isolation::End`].
     pub isolation: Isolation,
-    /// Whether the CRC of each batch is checked. Default `false`: who sends the bytes on has the receiver check them.
-    /// A [`Reader`](crate::Reader) always checks.
+    /// Whether the CRC of each batch is checked. Default `false`: if the bytes are sent on, the receiver checks them. A
+    /// [`Reader`](crate::Reader) always checks.
     pub check_crc: bool,
 }
 
@@ -35,36 +35,36 @@ impl Default for FetchOptions {
     }
 }
 
-/// Whole batches, as they lie on disk, and where to go on.
+/// Whole batches as they are on disk, and the offset of the next fetch.
 #[derive(Clone, Debug)]
 pub struct Fetch {
     pub(super) first: Bytes,
     pub(super) more: Vec<Bytes>,
     region: Option<FileRegion>,
     from: Offset,
-    /// Where the next fetch begins. It grows even where no record is left: compaction leaves gaps.
+    /// Where the next fetch begins. It advances even if no record is left there: compaction leaves gaps.
     pub next_offset: Offset,
-    /// The partition's offsets at the time.
+    /// The partition's offsets at the time of the fetch.
     pub offsets: Offsets,
     /// Aborted transactions with records in the batches; only under [`Isolation::Committed`].
     pub aborted: Vec<AbortedRange>,
 }
 
-/// The place in a file of the first batches of a fetch, for `sendfile`. While it lives the bytes do not change, and the
-/// file is neither cut below them nor removed.
+/// The position of a fetch's first batches in their file, for `sendfile`. While the region exists, the bytes do not
+/// change, and the file is neither cut below them nor removed.
 #[derive(Clone)]
 pub struct FileRegion {
-    /// Before the file: once that is removed and closed, another file may get its identity.
+    /// Dropped before the file: once the file is removed and closed, another file may get its identity.
     _hold: Arc<Hold>,
     data: Arc<OpenData>,
-    /// A segment that compaction or retention took out stays on disk while somebody has it.
+    /// A segment removed by compaction or retention stays on disk while this reference exists.
     _segment: Arc<Segment>,
     position: u64,
     len: u64,
 }
 
 impl Fetch {
-    /// The bytes, in as many pieces as segments were touched.
+    /// Returns the bytes, in one piece for each segment read.
     pub fn chunks(&self) -> impl Iterator<Item = &Bytes> {
         std::iter::once(&self.first).filter(|first| !first.is_empty()).chain(&self.more)
     }
@@ -79,29 +79,29 @@ impl Fetch {
         self.first.is_empty()
     }
 
-    /// The batches. The first one may begin before the offset asked for.
+    /// Returns the batches. The first one may begin before the requested offset.
     pub fn batches(&self) -> impl Iterator<Item = Result<BatchView<'_>>> {
         self.chunks().flat_map(|chunk| Batches::new(chunk)).map(|batch| batch.map_err(Error::from))
     }
 
-    /// The offset asked for: records before it, in the first batch, are to be skipped.
+    /// Returns the requested offset. The caller must skip records before it in the first batch.
     pub fn from(&self) -> Offset {
         self.from
     }
 
-    /// Where the first chunk lies in its file; `None` where there is no chunk.
+    /// Returns the position of the first chunk in its file; `None` if there is no chunk.
     pub fn region(&self) -> Option<&FileRegion> {
         self.region.as_ref()
     }
 }
 
 impl FileRegion {
-    /// The file; `None` where the storage has no descriptors.
+    /// Returns the file descriptor; `None` if the storage has no descriptors.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.data.file.descriptor()
     }
 
-    /// The first byte.
+    /// Returns the position of the first byte in the file.
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -111,7 +111,7 @@ impl FileRegion {
         self.len
     }
 
-    /// Whether it is empty; it never is.
+    /// Returns whether the region is empty. It never is.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -123,12 +123,12 @@ impl std::fmt::Debug for FileRegion {
     }
 }
 
-/// Whole batches from the one that holds `from` on.
+/// Returns whole batches, starting with the one that holds `from`.
 pub(crate) fn fetch(core: &PartitionCore, from: Offset, options: FetchOptions) -> Result<Fetch> {
     undisturbed(core, || fetch_seen(core, &seen(core, || Ok(core.view.load()))?, from, options, true))
 }
 
-/// The same for a reader: from the view that it has to go on with, and without the place in the file.
+/// Does the same for a reader: from the view that the reader must continue with, and without the file region.
 pub(super) fn fetch_from(
     core: &PartitionCore,
     mut load: impl FnMut() -> Result<Arc<SegmentList>>,
@@ -138,14 +138,16 @@ pub(super) fn fetch_from(
     undisturbed(core, || fetch_seen(core, &seen(core, &mut load)?, from, options, false))
 }
 
-/// What a read looks at.
+/// What a read works on.
 struct Seen {
     view: Arc<SegmentList>,
-    /// The ends below which the view surely has everything, and a read surely looks: it tells these when it finds
-    /// nothing, so who waits for more misses nothing. A high watermark may have been set back meanwhile.
+    /// The ends below which the view certainly has everything, and the read certainly looks. A read that finds nothing
+    /// reports these ends, so a reader that waits for more misses nothing. The high watermark may have been set back
+    /// meanwhile.
     sure: Offsets,
-    /// The ends when the view had nothing that was not below them: a compaction may have left, of all that is below
-    /// those before, only what came later. What the view does not have any more lies below this log start.
+    /// The ends loaded after the view: everything that the view had when it was loaded is below them. The ends from
+    /// before it are not enough, because a compaction may have kept only newer records in place of all below those
+    /// ends. Anything removed from the view is below this log start.
     offsets: Offsets,
 }
 
@@ -165,11 +167,11 @@ fn seen(core: &PartitionCore, load: impl FnOnce() -> Result<Arc<SegmentList>>) -
     Ok(Seen { view, sure, offsets })
 }
 
-/// Reads again what a truncation has come in between of: it may have shown bytes that are gone, or shown them as
+/// Repeats a read that a truncation has overlapped: the read may have returned bytes that are gone, or reported them as
 /// damage.
 fn undisturbed<T>(core: &PartitionCore, read: impl FnMut() -> Result<T>) -> Result<T> {
     let done = core.cuts.undisturbed(|| core.wait_for_cut(), read);
-    // The files may be gone, or another's, once the log is closed or the topic deleted.
+    // Once the log is closed or the topic deleted, the files may be gone or belong to another owner.
     core.check_open().and(done).map_err(|error| core.blame(error))
 }
 
@@ -242,7 +244,7 @@ fn check_range(core: &PartitionCore, from: Offset, offsets: &Offsets) -> Result<
     if from >= offsets.start && from <= offsets.end {
         return Ok(());
     }
-    // Beyond damage found at open nothing is served, and the damage is the reason.
+    // Nothing beyond damage found at the open is served. The damage is returned as the reason.
     if from > offsets.end
         && let Some(reason) = core.health.reason()
     {
@@ -265,7 +267,7 @@ fn check_crcs(segment: &Segment, position: u64, bytes: &[u8]) -> Result<()> {
 fn region(segment: &Arc<Segment>, slice: &crate::segment::Slice) -> Result<Option<FileRegion>> {
     let data = segment.open()?;
     let len = slice.bytes.len() as u64;
-    // While it is being cut there is none, and the read is done again.
+    // While the segment is being cut there is no hold, and the read is repeated.
     let hold = segment.hold(&data, slice.position + len).map_err(|e| Error::io(e, &segment.path()))?;
     Ok(hold.map(|hold| FileRegion {
         data,
@@ -276,7 +278,7 @@ fn region(segment: &Arc<Segment>, slice: &crate::segment::Slice) -> Result<Optio
     }))
 }
 
-/// The first offset at or after which every record is at least as late as `at`: the offset of the first such record.
+/// Returns the offset of the first record with a timestamp at or after `at`.
 pub(crate) fn offset_for(core: &PartitionCore, at: Timestamp) -> Result<Option<Offset>> {
     undisturbed(core, || offset_in(&seen(core, || Ok(core.view.load()))?, at))
 }

@@ -1,4 +1,4 @@
-//! Reading: readers that go from one batch to the next.
+//! Readers, which move from one batch to the next.
 
 use std::future::Future;
 use std::ops::Range;
@@ -20,42 +20,44 @@ use crate::segment::list::SegmentList;
 
 use super::fetch::{FetchOptions, fetch_from};
 
-/// What a reader asks for first, in bytes: who reads one record and goes elsewhere does not pay for more.
+/// How many bytes a reader fetches first. Small, so that reading a single record does not pay for more.
 const FIRST_FETCH: usize = 1 << 7;
-/// How much more it asks for each time it goes on from there.
+/// The factor by which each further fetch grows while the reader reads on in order.
 const FETCH_GROWTH: usize = 4;
 
-/// Reads a partition from an offset on, in order. `None` means "the end for now": [`wait`](Reader::wait) for more, and
-/// go on. It disturbs nobody, and nobody disturbs it: a compaction that starts meanwhile changes nothing for what it
-/// has fetched, and keeps the tombstones that it has not read yet (up to `reader_hold_max`).
+/// Reads a partition in order, from an offset on. `None` means "the end for now": [`wait`](Reader::wait) for more, then
+/// read on. A reader does not disturb appends and maintenance, and they do not disturb the reader. A compaction that
+/// starts meanwhile changes nothing that the reader has fetched, and keeps the tombstones that the reader has not read
+/// yet (up to `reader_hold_max`).
 ///
-/// Errors are sticky: after one, every call returns it again, so that going on never skips data.
-/// [`seek`](Reader::seek) begins anew.
+/// Errors are sticky: after an error every call returns it again, so that reading on never skips data.
+/// [`seek`](Reader::seek) clears the error.
 pub struct Reader {
     core: Arc<PartitionCore>,
     options: FetchOptions,
     pin: ReaderPin<Arc<SegmentList>>,
     next: Offset,
-    /// What was fetched: a piece that is read up to `at`, then whole ones, the last one first.
+    /// The fetched bytes: a piece that is read up to `at`, then in `more` whole pieces in reverse order.
     piece: Bytes,
     at: usize,
     more: Vec<Bytes>,
     aborted: Vec<AbortedRange>,
     /// Where the fetch ends.
     fetched_to: Offset,
-    /// What was fetched from here on is gone: the log was cut back meanwhile.
+    /// Fetched bytes from this offset on are no longer valid: the log was truncated meanwhile.
     cut_to: Offset,
-    /// Up to where there was nothing to read when it was looked at: what is visible may end inside a batch.
+    /// The visible end at the last read that found nothing. It may be above `next`: the visible end may be inside a
+    /// batch.
     empty_to: Offset,
-    /// How often the log had been cut by then: what lay there may be gone.
+    /// How often the log had been truncated at that read: a later truncation may have removed what `empty_to` covers.
     empty_at_cuts: u64,
-    /// How much the next fetch asks for.
+    /// How many bytes the next fetch asks for.
     ahead: usize,
-    /// The batch of the piece that was read last, where it ends, and those of its records that were not read.
+    /// The last batch read, as a range of the piece, with its end offset and its records not yet read.
     batch: Range<usize>,
     batch_end: Offset,
     records: SuspendedRecords,
-    /// Whether they are in `scratch`; else they are in the batch.
+    /// Whether the records are in `scratch`, decompressed. Otherwise they are in the batch itself.
     compressed: bool,
     scratch: Scratch,
     failed: Option<Error>,
@@ -87,12 +89,12 @@ impl Reader {
         }
     }
 
-    /// The offset that is read next.
+    /// Returns the offset that is read next.
     pub fn offset(&self) -> Offset {
         self.next
     }
 
-    /// Goes on at another offset, and forgets an error.
+    /// Moves to another offset, and clears a sticky error.
     pub fn seek(&mut self, offset: Offset) {
         self.pin.restart(offset);
         self.ahead = FIRST_FETCH;
@@ -104,8 +106,8 @@ impl Reader {
         self.cut_to = Offset::MAX;
     }
 
-    /// The next batch, its CRC checked, or `None` at the end for now. Control batches and aborted ones are among them.
-    /// The first one may begin before the offset asked for. Who reads much reads its records fastest so
+    /// Returns the next batch, with its CRC checked, or `None` at the end for now. Control batches and aborted batches
+    /// are included. The first batch may begin before the requested offset. For bulk reads this is the fastest path
     /// ([`BatchView::records`]).
     pub fn next_batch(&mut self) -> Result<Option<BatchView<'_>>> {
         self.records = SuspendedRecords::default();
@@ -114,8 +116,8 @@ impl Reader {
         Ok(Some(BatchView::new(header, self.batch_bytes())))
     }
 
-    /// The next record, or `None` at the end for now. Control records, and under
-    /// [`Isolation::Committed`](crate::Isolation::Committed) those of aborted transactions, are left out.
+    /// Returns the next record, or `None` at the end for now. Leaves out control records, and under
+    /// [`Isolation::Committed`](crate::Isolation::Committed) also records of aborted transactions.
     #[inline]
     pub fn next_record(&mut self) -> Result<Option<RecordView<'_>>> {
         if self.pin.is_cut() {
@@ -138,34 +140,35 @@ impl Reader {
         next_any(&mut self.records, &mut self.next, &mut self.failed, bytes)
     }
 
-    /// Waits until there is something to read behind [`offset`](Reader::offset), or for `timeout`.
+    /// Waits until there is something to read from [`offset`](Reader::offset) on, at most for `timeout`.
     ///
     /// # Errors
-    /// [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) when what it waits for, or the place where it stands, was
-    /// cut off; the reason for which nothing more comes.
+    /// [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) if a truncation removed the awaited offset or the reader's
+    /// own position; or the reason why nothing more will come.
     pub fn wait(&self, timeout: Duration) -> Result<WaitOutcome> {
         let (target, check) = self.awaited();
         let core = &self.core;
         core.wait_where(self.options.isolation, target, Some(timeout), || check(core))
     }
 
-    /// Resolves once there is something to read behind [`offset`](Reader::offset): the same as [`wait`](Reader::wait), as
-    /// a future of no particular runtime. It goes by what the reader has seen as empty: where what is visible ends inside
-    /// a batch it waits for the rest of that. Dropping it loses nothing.
+    /// Resolves once there is something to read from [`offset`](Reader::offset) on: the same as [`wait`](Reader::wait),
+    /// as a future for any async runtime. It waits beyond what the reader has already found empty: if the visible end
+    /// is inside a batch, it waits for the rest of that batch. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// Those of [`wait`](Reader::wait).
+    /// The errors of [`wait`](Reader::wait).
     pub fn ready(&self) -> impl Future<Output = Result<Offset>> + Send + Unpin + 'static {
         let (target, check) = self.awaited();
         self.core.future_where(self.options.isolation, target, check)
     }
 
-    /// Which end it waits for, and what ends that: a truncation.
+    /// Returns the end to wait for, and the check that fails the wait after a truncation.
     fn awaited(&self) -> (Offset, impl Fn(&PartitionCore) -> Result<()> + Send + Unpin + 'static) {
         let next = self.next;
         let cuts = self.core.cuts.count();
         let empty_to = if cuts == self.empty_at_cuts { self.empty_to.max(next) } else { next };
-        // Asked once it is among those whom a truncation ends: this tells of those before.
+        // Called after the waiter is registered. A later truncation ends the wait itself; this check finds an earlier
+        // one.
         let check = move |core: &PartitionCore| {
             let rest_is_gone = empty_to > next && core.cuts.count() != cuts;
             if rest_is_gone || next > core.end() { Err(ErrorKind::Truncated.into()) } else { Ok(()) }
@@ -173,8 +176,8 @@ impl Reader {
         (empty_to + 1, check)
     }
 
-    /// The records from here on, each of its own, up to the end for now: the iterator gives `None` there, and goes on when
-    /// there is more. An error is given once, and again by each further call.
+    /// Returns an iterator over owned records, from here up to the end for now. It returns `None` at the end, and
+    /// continues when there is more. After an error each further call returns the error again.
     ///
     /// ```
     /// # fn main() -> stratalog::Result<()> {
@@ -199,7 +202,8 @@ impl Reader {
                 return Ok(None);
             }
         }
-        // Records of one that is not compressed lie in the piece, which is not left before they are done.
+        // Records of an uncompressed batch are in the piece, and the reader does not leave the piece before they are
+        // all read.
         let piece = (!self.compressed).then(|| self.piece.clone());
         let record = self.next_record()?;
         Ok(record.map(|record| match &piece {
@@ -212,7 +216,7 @@ impl Reader {
         self.piece.get(self.batch.clone()).unwrap_or_default()
     }
 
-    /// Prepares the records of the next batch; `false` at the end.
+    /// Prepares the records of the next batch. Returns `false` at the end.
     fn enter_batch(&mut self) -> Result<bool> {
         let Some(header) = self.take_batch()? else { return Ok(false) };
         if header.attributes.is_control() || transactions::is_aborted(&self.aborted, &header) {
@@ -231,7 +235,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// Moves on to the next batch, fetching more where needed; `None` at the end.
+    /// Moves to the next batch, and fetches more if needed. Returns `None` at the end.
     fn take_batch(&mut self) -> Result<Option<BatchHeader>> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -261,13 +265,15 @@ impl Reader {
             let batch = BatchView::parse(self.piece.get(self.at..).unwrap_or_default())?;
             let header = *batch.header();
             if header.next_offset() > self.cut_to {
-                // Gaps lie before it, and it begins at or above the cut.
+                // Only gaps are before this batch, and it begins at or above the cut.
                 self.next = self.next.max(self.cut_to);
                 return Err(ErrorKind::Truncated.into());
             }
-            // Here, not in the fetch: its records are decoded from the cache that this brings them into.
+            // The CRC is checked here, not in the fetch: this brings the records into the processor's cache just before
+            // decoding.
             if batch.check_crc().is_err() {
-                // Once more, by itself: the error says where. What was fetched may be cut by now.
+                // Fetches this batch again, alone: that error tells the position. The fetched bytes may have been
+                // truncated by now.
                 (self.piece, self.at) = (Bytes::new(), 0);
                 self.more.clear();
                 if !self.fetch(FetchOptions { max_bytes: 1, check_crc: true, ..self.options })? {
@@ -282,18 +288,18 @@ impl Reader {
         }
     }
 
-    /// Takes note that the log was cut back: what was fetched from there on is not shown any more.
+    /// Notes that the log was truncated: fetched bytes from that offset on are not returned any more.
     #[cold]
     fn note_cut(&mut self) {
         let Some(cut_to) = self.pin.take_cut() else { return };
         self.cut_to = self.cut_to.min(cut_to);
         if self.next > self.cut_to {
-            // The batch that it stands in is gone.
+            // The batch that the reader is in is gone.
             self.records = SuspendedRecords::default();
         }
     }
 
-    /// Fetches what comes behind all that was fetched; `false` at the end.
+    /// Fetches what follows the fetched bytes. Returns `false` at the end.
     fn fetch_more(&mut self) -> Result<bool> {
         self.next = self.next.max(self.fetched_to.min(self.cut_to));
         let max_bytes = self.options.max_bytes.min(self.ahead);
@@ -304,9 +310,9 @@ impl Reader {
         Ok(fetched)
     }
 
-    /// Fetches from where it stands.
+    /// Fetches from the reader's position.
     fn fetch(&mut self, options: FetchOptions) -> Result<bool> {
-        // Before the fetch, so that one to come is seen after it.
+        // Before the fetch, so that a truncation during the fetch is seen after it.
         self.note_cut();
         if self.next > self.cut_to {
             return Err(ErrorKind::Truncated.into());
@@ -329,7 +335,7 @@ impl Reader {
     }
 }
 
-/// The next record, whatever it is like. Errors stay.
+/// Returns the next record, of any encoding. Errors are sticky.
 #[cold]
 #[inline(never)]
 fn next_any<'a>(
@@ -352,7 +358,7 @@ fn next_any<'a>(
     }
 }
 
-/// The records of a [`Reader`], one after the other: see [`Reader::records`].
+/// Iterates over the records of a [`Reader`]: see [`Reader::records`].
 #[derive(Debug)]
 pub struct OwnedRecords<'r>(&'r mut Reader);
 

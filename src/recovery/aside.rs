@@ -1,4 +1,4 @@
-//! What is in the way is put aside: the output of a compaction that holds nothing, and what a salvage goes past.
+//! Puts files aside that block an open: the output of a compaction that holds nothing, and what a salvage skips.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use super::opening::Opening;
 use super::plan::Refusal;
 
 impl Opening {
-    /// Renames a `.log` out of the way; its indexes go, they are caches.
+    /// Renames a `.log` so that it no longer counts. Removes its other files, which are caches.
     pub(super) fn put_aside(&mut self, base: Offset, suffix: Suffix) -> Result<()> {
         let dir = &self.request.dir;
         let from = dir.segment_path(base, SegmentFileKind::Log, suffix);
@@ -30,7 +30,7 @@ impl Opening {
         dir.sync_dir()
     }
 
-    /// Goes on past damage, because the caller asked for it: what is in the way is put aside.
+    /// Skips damage, because the caller asked for it: puts aside the files that block the open.
     pub(super) fn salvage(&mut self, files: &Files, refusal: Refusal) -> Result<()> {
         let error = self.refused(refusal.clone());
         let from = match refusal {
@@ -46,7 +46,7 @@ impl Opening {
                 in_the_way.map(|log| log.base).try_for_each(|base| self.put_aside(base, Suffix::None))?;
                 self.rewrite_ends(known.log_start.max(first.base), last.base, last.end)
             }
-            // It holds nothing: what follows it stays.
+            // The first segment holds nothing. The segments behind it stay.
             (None, Some(first)) if first.base <= from => self.put_aside(first.base, Suffix::None),
             (None, Some(first)) => {
                 let last = files.logs.last().unwrap_or(first);
@@ -57,7 +57,7 @@ impl Opening {
         }
     }
 
-    /// Nothing is left: the log goes on where it is known to have ended.
+    /// Restarts the log, of which nothing is left, at its last known end.
     fn begin_anew(&mut self, at: Offset) -> Result<()> {
         let reset = Pending::Reset(at);
         self.store().update(|state| state.pending = reset)?;
@@ -66,7 +66,7 @@ impl Opening {
         Ok(())
     }
 
-    /// Has `state` tell of what is left after a salvage.
+    /// Updates `state` to what is left after a salvage.
     pub(super) fn rewrite_ends(&mut self, log_start: Offset, active_base: Offset, end: Offset) -> Result<()> {
         if self.request.adopt {
             return Ok(());
@@ -99,7 +99,7 @@ impl Opening {
     }
 }
 
-/// A name for bytes that are put aside, which no file has.
+/// Returns a name for bytes that are put aside. No file has that name yet.
 pub(super) fn unused_broken_name(dir: &PartitionDir, base: Offset) -> Result<(String, PathBuf)> {
     let plain = segment_file(base, SegmentFileKind::Log, Suffix::Broken);
     let numbered = (1..).map(|n| file_name::numbered_segment_file(base, SegmentFileKind::Log, Suffix::Broken, n));

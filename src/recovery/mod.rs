@@ -1,5 +1,5 @@
-//! Opening a partition: look, decide ([`plan`]), act, look again; then scan the tail, cut what is torn, make durable
-//! what is left, report.
+//! Opening a partition: look at the directory, decide ([`plan`]), act, look again. Then scan the tail, cut the torn
+//! part, make the rest durable, and report.
 
 mod aside;
 mod opening;
@@ -37,8 +37,8 @@ use self::tail::Tail;
 
 pub use self::report::{Cut, PartitionReport, RecoveryReport};
 
-/// Opens a partition. Damage is no error here: the partition is then open for what can be read, takes no writes, and
-/// says so in the report.
+/// Opens a partition. Damage is not an error here: the partition is then open for everything that can be read, takes no
+/// writes, and the report holds the error.
 pub(crate) fn open(request: Request) -> Result<(Arc<PartitionCore>, PartitionReport)> {
     request.dir.mapped_reads.store(request.config.mapped_reads, Ordering::Relaxed);
     if request.read_only { read_only::open(&request, open_as_found) } else { open_as_found(request) }
@@ -132,7 +132,7 @@ impl Opening {
         }
     }
 
-    /// Scans the tail, puts the partition together, and records what has changed.
+    /// Scans the tail, constructs the partition, and records what has changed.
     fn finish(
         mut self,
         files: Files,
@@ -151,7 +151,8 @@ impl Opening {
         self.report.adopted_gaps = gaps.clone();
         let (no_room, lost_epochs) = (tail.no_room.clone(), tail.lost_epochs && !self.request.read_only);
         let core = self.assemble(tail, log_start);
-        // Else a crash would give the epochs that were lost with the tail to what is appended in its place.
+        // Otherwise, after a crash, batches appended in place of the lost tail would get the epochs that were lost with
+        // it.
         let no_room = no_room.or(if lost_epochs { unless_full(core.store_epochs())? } else { None });
         if let Some(error) = no_room {
             core.refuse(error);
@@ -166,8 +167,8 @@ impl Opening {
         Ok((core, self.report))
     }
 
-    /// Makes what was read durable before anything is served or done on its word: who wrote it, and gave files their
-    /// names, may have been killed before the sync.
+    /// Makes everything that was read durable before it is served or acted on: the process that wrote it, or named the
+    /// files, may have been killed before the sync.
     fn settle_seen(&self) -> Result<()> {
         if self.known_state().is_some() {
             self.store().settle_seen()?;
@@ -175,7 +176,7 @@ impl Opening {
         if self.request.kafka.clean { Ok(()) } else { self.request.dir.sync_dir() }
     }
 
-    /// Writes `state` where the structure has changed: not for a tail that was only scanned.
+    /// Writes `state` if the structure has changed. A scan of the tail alone does not need this.
     fn record(&self, core: &PartitionCore, gaps: &[Range<Offset>]) -> Result<()> {
         let view = core.view.load();
         let old = core.state();
@@ -183,10 +184,10 @@ impl Opening {
             && !self.request.adopt
             && !self.salvaged
             && old.adopted_gaps == gaps
-            // One above the end would hide what is appended below it from the next open.
+            // A log start above the end would hide batches appended below it from the next open.
             && old.log_start <= view.end();
         if settled && old.active_base == view.active().base() {
-            // Else each open would find out anew what is in a copy. Opening needs no room.
+            // Otherwise every open of a copied directory would read its segments again. Opening needs no room.
             let known = if self.recognized { Ok(()) } else { core.update_state(|_| ()) };
             return unless_full(known).map(|_| ());
         }
@@ -199,7 +200,7 @@ impl Opening {
             }
         }
         match core.store_recovered(&active, &producers) {
-            // Opening needs no room: the old `state` still leads to all of this.
+            // Opening needs no room: recovery from the old `state` still finds all of this.
             Err(error) if *error.kind() == ErrorKind::DiskFull && settled => return Ok(()),
             stored => stored?,
         }
@@ -212,14 +213,14 @@ impl Opening {
             state.producers_at = producers.snapshot.as_ref().map(|_| producers.at);
             state.pending = Pending::None;
             if self.request.adopt {
-                // Kafka's cleaner may have removed records because of any that are there.
+                // Kafka's cleaner may have removed records because of any record that is there.
                 state.max_winner_offset =
                     state.max_winner_offset.max(active.end().get().checked_sub(1).map(Offset::new));
             }
         })?;
-        // One above what was cut would be taken for the state before the batches that come to lie there.
+        // A snapshot above the cut would later pass for the state before batches that are appended there.
         core.remove_old_snapshots();
-        // Kafka's leftovers have explained the gaps; now those are on record.
+        // Kafka's leftovers explained the gaps. The gaps are on record now, so the leftovers can go.
         let leftovers = list_partition(&self.request.dir, Some(&core.whole_state()?), Ends::Walked)?.leftovers;
         for name in &leftovers {
             small_file::remove(&*self.request.dir.storage, &self.request.dir.file_path(name))?;
@@ -259,7 +260,7 @@ impl Opening {
     }
 }
 
-/// The error of a disk that has no room; every other one is passed on.
+/// Returns the error of a full disk as a value. Every other error is passed on.
 fn unless_full(stored: Result<()>) -> Result<Option<Error>> {
     match stored {
         Err(error) if *error.kind() == ErrorKind::DiskFull => Ok(Some(error)),

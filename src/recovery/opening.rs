@@ -1,4 +1,4 @@
-//! A partition being opened: what is known of it, and what of that is to be believed.
+//! A partition being opened: what recovery knows of it, and which part of that it may trust.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::segment::{PartitionDir, Segment, SegmentMeta};
 use super::plan::{Gaps, Known, Origin, Seen};
 use super::report::PartitionReport;
 
-/// What recovery knows of a partition before it looks at its files.
+/// The facts about a partition that recovery has before it looks at the files.
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) topic: Arc<str>,
@@ -25,34 +25,34 @@ pub(crate) struct Request {
     pub(crate) config: Arc<TopicConfig>,
     pub(crate) mode: RecoveryMode,
     pub(crate) allow_gaps: bool,
-    /// Whether the directory is to be taken over: Kafka's, and never ours or Kafka's since.
+    /// Whether to take over the directory: it is Kafka's and never was ours, or it has become Kafka's again since.
     pub(crate) adopt: bool,
     pub(crate) kafka: KafkaCheckpoints,
     pub(crate) read_only: bool,
     pub(crate) now: Timestamp,
 }
 
-/// What the checkpoint files of a log directory say of one partition.
+/// The entries of one partition in the checkpoint files of a log directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct KafkaCheckpoints {
     pub(crate) log_start: Option<Offset>,
     pub(crate) recovery_point: Option<Offset>,
     pub(crate) high_watermark: Option<Offset>,
     pub(crate) cleaned_to: Option<Offset>,
-    /// Closed in good order.
+    /// Whether the log directory was closed in good order.
     pub(crate) clean: bool,
 }
 
 /// A partition being opened.
 pub(super) struct Opening {
     pub(super) request: Request,
-    /// Until the partition is put together.
+    /// `None` once the partition is constructed.
     pub(super) store: Option<StateFile>,
     pub(super) state: FoundState,
     pub(super) report: PartitionReport,
-    /// What a salvage moved out of the way changes the durable ends.
+    /// Whether a salvage has put something aside, which changes the durable ends.
     pub(super) salvaged: bool,
-    /// All sealed segments are those that `state` describes.
+    /// Whether all sealed segments match their description in `state`.
     pub(super) recognized: bool,
 }
 
@@ -89,7 +89,7 @@ impl Opening {
         }
     }
 
-    /// The `state` from before Kafka had the directory, or from a taking over that a crash interrupted.
+    /// The `state` from before Kafka had the directory, or from an adoption that a crash interrupted.
     pub(super) fn earlier_state(&self) -> Option<&State> {
         match &self.state {
             FoundState::Good(state) if self.request.adopt => Some(state),
@@ -97,21 +97,22 @@ impl Opening {
         }
     }
 
-    /// Where a log of Kafka's starts: what we have removed from view does not come back, unless Kafka has begun the log
-    /// anew below it.
+    /// Returns the log start of a log of Kafka's. Records that we have removed from view do not come back, unless Kafka
+    /// has restarted the log below them.
     pub(super) fn kafka_start(&self, files: &Files) -> Option<Offset> {
         let end = files.logs.last().map_or(Offset::ZERO, |last| last.end);
         let ours = self.earlier_state().map(|state| state.log_start).filter(|start| *start <= end);
         self.request.kafka.log_start.max(ours)
     }
 
-    /// Below it nothing of Kafka's is cut: what we knew to be durable, and what it did.
+    /// Returns the offset below which nothing of Kafka's is cut: the part that we knew to be durable, or that Kafka
+    /// did.
     pub(super) fn kept_below(&self) -> Offset {
         let ours = self.earlier_state().map(|state| state.durable_end);
         ours.max(self.request.kafka.recovery_point).unwrap_or_default()
     }
 
-    /// The `state`, where it is to be believed.
+    /// The `state`, if it can be trusted.
     pub(super) fn known_state(&self) -> Option<&State> {
         match &self.state {
             FoundState::Good(state) if !self.request.adopt => Some(state),
@@ -128,7 +129,7 @@ impl Opening {
     }
 }
 
-/// A segment as it was found.
+/// Creates a segment from the file that was found.
 pub(super) fn segment(
     dir: &Arc<PartitionDir>,
     log: &LogFile,

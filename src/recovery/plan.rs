@@ -1,7 +1,8 @@
-//! What to do with a partition directory, decided from what is seen in it: pure, first matching row.
+//! Decides what to do with a partition directory from what was seen in it. A pure function: the first matching row
+//! applies.
 //!
-//! Every step is idempotent and each one, carried out, makes another row match when the directory is looked at again;
-//! the last row opens the chain. `tests` walk every combination of small directories.
+//! Every step is idempotent. Each one, once carried out, makes another row match when the directory is looked at again.
+//! The last row opens the chain. `tests` walk every combination of small directories.
 
 use std::ops::Range;
 
@@ -9,7 +10,7 @@ use crate::format::{Pending, State};
 use crate::offset::Offset;
 use crate::segment::listing::{SeenLog, SeenSwap};
 
-/// What is seen of a partition directory.
+/// The relevant contents of a partition directory.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) origin: Origin,
@@ -23,39 +24,39 @@ pub(crate) struct Seen {
     pub(crate) deleted: Vec<Offset>,
     /// Temporary files of any kind, `.cleaned` and `.deleted` ones among them.
     pub(crate) leftovers: bool,
-    /// A gap between segments is taken for one that a compaction left.
+    /// Treat gaps between segments as left by compaction.
     pub(crate) allow_gaps: bool,
 }
 
-/// What is known of a directory before its files are looked at.
+/// The facts about a directory that are known before its files are looked at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
-    /// Our `state`, as it was written last.
+    /// Our `state`, as last written.
     State(Known),
-    /// Ours, but the `state` is gone or damaged.
+    /// The directory is ours, but the `state` is gone or damaged.
     Lost {
-        /// What Kafka's checkpoint, which we write at close, says.
+        /// The log start in Kafka's checkpoint, which we write at close.
         log_start: Option<Offset>,
     },
-    /// Kafka's, and never ours, or Kafka's since.
+    /// The directory is Kafka's and never was ours, or has become Kafka's again since.
     Kafka { log_start: Option<Offset>, gaps: Gaps },
 }
 
-/// What explains gaps in a directory of Kafka's.
+/// The explanations for gaps in a directory of Kafka's.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Gaps {
-    /// Those below are what its cleaner left.
+    /// Gaps below this were left by Kafka's cleaner.
     pub(crate) cleaned_to: Option<Offset>,
-    /// Those on record.
+    /// Gaps that `state` records.
     pub(crate) recorded: Vec<Range<Offset>>,
-    /// Of a directory that was ours before: the bases of segments that Kafka has written since. A gap behind one of them
-    /// its cleaner may have left; behind any other a segment is missing.
+    /// For a directory that was ours before: the bases of segments that Kafka has written since. Kafka's cleaner may
+    /// have left a gap behind one of them. A gap behind any other segment means that a segment is missing.
     pub(crate) written: Vec<Offset>,
 }
 
 impl Gaps {
-    /// What is known of a directory of Kafka's: `earlier` is the `state` from before Kafka had it, and `logs` are the
-    /// bases and lengths of the segments that are there.
+    /// Collects the explanations for gaps. `earlier` is the `state` from before Kafka had the directory, and `logs` are
+    /// the bases and lengths of the existing segments.
     pub(crate) fn of(cleaned_to: Option<Offset>, earlier: Option<&State>, logs: &[(Offset, u64)]) -> Gaps {
         let Some(state) = earlier else { return Gaps { cleaned_to, ..Gaps::default() } };
         let is_written = |(base, len): &&(Offset, u64)| match state.segments.iter().find(|known| known.base == *base) {
@@ -66,8 +67,8 @@ impl Gaps {
         Gaps { cleaned_to, recorded: state.adopted_gaps.clone(), written }
     }
 
-    /// Whether a gap behind the segment of this base is no missing segment. `deleted` are the bases of segments that
-    /// are about to be removed.
+    /// Whether a gap behind the segment with this base is explained, so that no segment is missing. `deleted` are the
+    /// bases of segments that are about to be removed.
     pub(crate) fn explain(&self, base: Offset, gap: &Range<Offset>, deleted: &[Offset]) -> bool {
         self.cleaned_to.is_some_and(|to| gap.end <= to)
             || deleted.iter().any(|deleted| (base..gap.end).contains(deleted))
@@ -76,7 +77,7 @@ impl Gaps {
     }
 }
 
-/// The part of the `state` that decides.
+/// The part of the `state` on which the decision depends.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Known {
     pub(crate) log_start: Offset,
@@ -86,33 +87,34 @@ pub(crate) struct Known {
     pub(crate) adopted_gaps: Vec<Range<Offset>>,
 }
 
-/// The next thing to do.
+/// The next step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
-    /// Do a truncation or reset again, from its first step.
+    /// Redo a truncation or reset from its first step.
     Redo(Pending),
     /// Kafka's rule: a swap at or behind an unfinished `.cleaned` was not finished either. Put it aside.
     DropSwap(Offset),
-    /// A committed swap: the segments that it replaces go, it takes their place.
+    /// Finish a committed swap: remove the segments that it replaces, and put it in their place.
     FinishSwap { swap: Offset, replaced: Vec<Offset> },
     /// Remove temporary files, and make that durable before a name is used again.
     RemoveLeftovers,
     /// Remove segments that end at or below the log start.
     RemoveHead(Vec<Offset>),
-    /// There is nothing yet: make the first segment.
+    /// Create the first segment: there is none yet.
     Create(Offset),
-    /// The chain is whole up to its last segment, whose tail is scanned next.
+    /// Open the chain. It is complete up to its last segment, whose tail is scanned next.
     Open { log_start: Offset, adopted_gaps: Vec<Range<Offset>> },
 }
 
-/// Why nothing is done and nothing is deleted.
+/// The reason why nothing is done and nothing is deleted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Refusal {
     /// Offsets that should be there are in no file.
     Missing(Range<Offset>),
     /// Two files claim these offsets.
     Overlap(Range<Offset>),
-    /// A committed swap that cannot be read, and what it replaced is gone; or one that does not hold what it replaces.
+    /// A committed swap that cannot be read and whose inputs are gone, or one that does not hold everything that it
+    /// replaces.
     BrokenSwap(Offset),
 }
 
@@ -128,15 +130,15 @@ impl Origin {
     }
 }
 
-/// The first row that matches.
+/// Returns the step of the first row that matches.
 pub(crate) fn plan(seen: &Seen) -> Result<Step, Refusal> {
-    // Row A: an operation that `state` says was begun.
+    // Row A: an operation that `state` records as pending.
     if let Origin::State(known) = &seen.origin
         && known.pending != Pending::None
     {
         return plan_redo(seen, known);
     }
-    // Row B: swaps, finished or put aside.
+    // Row B: swaps, to be finished or put aside.
     if let Some(swap) = seen.swaps.first() {
         return plan_swap(seen, swap);
     }
@@ -144,7 +146,7 @@ pub(crate) fn plan(seen: &Seen) -> Result<Step, Refusal> {
     if seen.leftovers && !seen.origin.is_kafka() {
         return Ok(Step::RemoveLeftovers);
     }
-    // Row D: nothing yet. A `state` says that there was a segment once.
+    // Row D: no segment yet. If there is a `state`, there was a segment once.
     let Some(first) = seen.logs.first() else {
         return match &seen.origin {
             Origin::State(known) => Err(Refusal::Missing(known.all())),
@@ -155,10 +157,10 @@ pub(crate) fn plan(seen: &Seen) -> Result<Step, Refusal> {
     };
     let log_start = match &seen.origin {
         Origin::State(known) => known.log_start,
-        // Checkpoints lag behind: retention may have removed the segments that they begin with.
+        // Checkpoints lag behind: retention may have removed the segments at which they start.
         Origin::Lost { log_start } | Origin::Kafka { log_start, .. } => log_start.unwrap_or_default().max(first.base),
     };
-    // Row E: the head that retention gave up.
+    // Row E: the head that retention has released.
     let gone = removable_head(seen, log_start);
     if !gone.is_empty() {
         return Ok(Step::RemoveHead(gone));
@@ -174,13 +176,14 @@ pub(crate) fn plan(seen: &Seen) -> Result<Step, Refusal> {
 }
 
 impl Known {
-    /// All offsets that there should be.
+    /// All offsets that should be in the log.
     fn all(&self) -> Range<Offset> {
         self.log_start..self.durable_end.max(self.active_base + 1).max(self.log_start + 1)
     }
 }
 
-/// A truncation removes what lies above it, never the segment that holds what lies below it.
+/// Plans the redo of a pending operation. A truncation removes what lies above its target, never the segment that holds
+/// the offsets below it.
 fn plan_redo(seen: &Seen, known: &Known) -> Result<Step, Refusal> {
     match known.pending {
         Pending::Truncate(to) if seen.logs.first().is_none_or(|first| first.base > to) => {
@@ -202,17 +205,17 @@ fn plan_swap(seen: &Seen, swap: &SeenSwap) -> Result<Step, Refusal> {
     if !fits(seen, swap.base, end) {
         return Err(Refusal::BrokenSwap(swap.base));
     }
-    // An empty output replaces the segment of its own name only.
+    // An empty output replaces only the segment of its own name.
     let replaced = seen.logs.iter().map(|log| log.base).filter(|b| *b == swap.base || (*b > swap.base && *b < end));
     Ok(Step::FinishSwap { swap: swap.base, replaced: replaced.collect() })
 }
 
-/// Whether the segments that a swap replaces are all still there.
+/// Whether all the segments that a swap replaces are still there.
 fn is_covered(seen: &Seen, base: Offset) -> bool {
-    // Kafka splits a segment into several swaps: they begin within it.
+    // Kafka splits a segment into several swaps, which begin within it.
     let holds = |log: &SeenLog| log.base == base || (log.base < base && log.end > base);
     let Some(at) = seen.logs.iter().position(holds) else { return false };
-    // What was deleted explains no gap here: it is what the swap should have replaced.
+    // Deleted segments explain no gap here: they are what the swap should have replaced.
     let mut rest = Seen { logs: seen.logs[at..].to_vec(), deleted: Vec::new(), allow_gaps: false, ..seen.clone() };
     if let Origin::Kafka { gaps, .. } = &mut rest.origin {
         gaps.written.clear();
@@ -220,8 +223,8 @@ fn is_covered(seen: &Seen, base: Offset) -> bool {
     check_active(&rest).is_ok() && check_chain(&rest, base).is_ok()
 }
 
-/// Whether a swap can be one of ours: it holds all offsets of the sealed segments that it replaces, since a compaction
-/// keeps their end. Kafka's may end before them.
+/// Whether a swap can be one of ours: it then holds all offsets of the sealed segments that it replaces, because a
+/// compaction keeps their end. Kafka's may end earlier.
 fn fits(seen: &Seen, base: Offset, end: Offset) -> bool {
     if seen.origin.is_kafka() {
         return true;
@@ -238,7 +241,7 @@ fn fits(seen: &Seen, base: Offset, end: Offset) -> bool {
     })
 }
 
-/// Segments that lie below the log start whole. The last file stays, and so does the active one.
+/// Returns the segments that lie completely below the log start. The last file stays, and so does the active segment.
 fn removable_head(seen: &Seen, log_start: Offset) -> Vec<Offset> {
     let active = if let Origin::State(known) = &seen.origin { known.active_base } else { Offset::MAX };
     let mut gone = Vec::new();
@@ -261,7 +264,8 @@ fn check_active(seen: &Seen) -> Result<(), Refusal> {
     }
 }
 
-/// Neighbours must meet. What lies behind the active segment of `state` is tail, and judged when it is scanned.
+/// Checks that neighbours meet, and returns the gaps that are explained. Segments behind the active segment of `state`
+/// belong to the tail, and the scan judges them.
 fn check_chain(seen: &Seen, log_start: Offset) -> Result<Vec<Range<Offset>>, Refusal> {
     let (active, known_gaps) = match &seen.origin {
         Origin::State(known) => (known.active_base, known.adopted_gaps.as_slice()),
@@ -281,7 +285,7 @@ fn check_chain(seen: &Seen, log_start: Offset) -> Result<Vec<Range<Offset>>, Ref
             continue;
         }
         let known = known_gaps.iter().any(|known| known.start <= gap.start && gap.end <= known.end);
-        // Below the log start nothing is missed.
+        // No records are missing below the log start.
         let explained = gap.end <= log_start
             || match &seen.origin {
                 Origin::State(_) => known,

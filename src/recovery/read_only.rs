@@ -1,5 +1,4 @@
-//! What is shown of a partition that nothing is written to: one that is damaged, and one in a log that is open for
-//! reading only.
+//! Opening a partition without writing to it: a damaged partition, or one in a log that is open for reading only.
 
 use std::io;
 use std::ops::Range;
@@ -25,16 +24,17 @@ use super::plan::{Refusal, Seen, Step, plan};
 use super::report::PartitionReport;
 use super::tail::Tail;
 
-/// A partition, and what opening it found.
+/// A partition, and the report of its opening.
 type Opened = Result<(Arc<PartitionCore>, PartitionReport)>;
 
-/// So often a directory is looked at whose owner keeps changing it.
+/// How many times a directory is looked at while its owner keeps changing it.
 const LOOKS: u32 = 1000;
 
-/// Opens a partition that its owner may be changing: what it has changed meanwhile is looked at again, and is no
-/// damage.
+/// Opens a partition that its owner may be changing. If the owner has changed something meanwhile, this looks again and
+/// does not report damage.
 pub(super) fn open(request: &Request, open_as_found: impl Fn(Request) -> Opened) -> Opened {
-    // Its owner may cut any file of it, also where it never stood still.
+    // The owner may truncate any of the files, also during the last try below. So every try opens the directory as
+    // reading only.
     let beside = || Request { dir: Arc::new(PartitionDir::reading_only(&request.dir)), ..request.clone() };
     for _ in 1..LOOKS {
         let opened = open_as_found(beside());
@@ -51,7 +51,7 @@ pub(super) fn open(request: &Request, open_as_found: impl Fn(Request) -> Opened)
 }
 
 impl Opening {
-    /// What is in the directory, together with the `state` that goes with it.
+    /// Returns the contents of the directory, together with the `state` that matches them.
     pub(super) fn look_beside(&mut self) -> Result<Files> {
         for _ in 0..LOOKS {
             let names = self.names()?;
@@ -74,7 +74,7 @@ impl Opening {
         Ok(names)
     }
 
-    /// Opens what lies below the damage, for reading only.
+    /// Opens the part below the damage for reading only.
     pub(super) fn degrade(mut self, error: Error) -> Result<(Arc<PartitionCore>, PartitionReport)> {
         let log_start = match self.known_state() {
             Some(state) => state.log_start,
@@ -92,7 +92,7 @@ impl Opening {
         Ok((core, self.report))
     }
 
-    /// The segments below the damage; the one that holds it ends there.
+    /// Returns the segments below the damage. The damaged segment ends there.
     pub(super) fn readable_prefix(&self, log_start: Offset, error: &Error) -> Result<Vec<Arc<Segment>>> {
         let dir = &self.request.dir;
         let mut segments: Vec<Arc<Segment>> = Vec::new();
@@ -105,7 +105,7 @@ impl Opening {
             let file = dir.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;
             let damaged = error.path() == Some(path.as_path());
             let len = if damaged { error.position().unwrap_or(0).min(log.len) } else { log.len };
-            // A batch that reaches into the next file has left its place.
+            // A batch that reaches into the next file is misplaced.
             let next = logs.get(at + 1).map_or(Offset::MAX, |next| next.base);
             let mut sound = (log.base, 0);
             let walk = walk::walk(&*file, log.base, (0, len), log.base, Check::Header, |found| {
@@ -123,9 +123,9 @@ impl Opening {
             }
         }
         match segments.pop() {
-            // Nothing can be read: an empty end stands for the log, so that it can be asked about.
+            // Nothing can be read. An empty segment stands for the log, so that its offsets can be queried.
             None => segments.push(segment(dir, &LogFile::empty(log_start), None, false)),
-            // The last one is the end of what can be read; it is never written.
+            // The last segment is the end of the readable part. It is never written.
             Some(last) => {
                 let log = LogFile { known: false, suffix: Suffix::None, ..LogFile::of(&last) };
                 segments.push(segment(dir, &log, None, false));
@@ -134,7 +134,7 @@ impl Opening {
         Ok(segments)
     }
 
-    /// The `.log` files, whatever is in them.
+    /// Returns the `.log` files, regardless of their contents.
     pub(super) fn bare_logs(&self) -> Result<Vec<LogFile>> {
         let dir = &self.request.dir;
         let mut logs = Vec::new();
@@ -151,7 +151,7 @@ impl Opening {
         Ok(logs)
     }
 
-    /// What a read-only open makes of the directory, without a change to it.
+    /// Carries out in memory the steps that an open for writing would take on disk.
     pub(super) fn settle_in_memory(&mut self, mut files: Files) -> Result<(Files, Offset, Vec<Range<Offset>>)> {
         self.redo_in_memory(&mut files)?;
         loop {
@@ -160,7 +160,7 @@ impl Opening {
                 Ok(Step::FinishSwap { swap, replaced }) => {
                     files.swaps.retain(|seen| seen.base != swap);
                     files.logs.retain(|log| !replaced.contains(&log.base));
-                    // As once they are renamed: they explain what Kafka's output leaves out at its end.
+                    // As if they were renamed to `.deleted`: they explain what Kafka's output leaves out at its end.
                     files.deleted.extend(replaced);
                     let path = self.request.dir.segment_path(swap, SegmentFileKind::Log, Suffix::Swap);
                     let info = self.request.dir.storage.info(&path).map_err(|e| Error::io(e, &path))?;
@@ -186,7 +186,7 @@ impl Opening {
         }
     }
 
-    /// Shows the log as it is once what `state` says is pending has been done.
+    /// Shows the log as it will be once the pending operation of `state` has been done.
     fn redo_in_memory(&mut self, files: &mut Files) -> Result<()> {
         let FoundState::Good(state) = &mut self.state else { return Ok(()) };
         match std::mem::replace(&mut state.pending, Pending::None) {
@@ -196,7 +196,7 @@ impl Opening {
                 files.logs.retain(|log| log.base <= to);
                 if let Some(last) = files.logs.last_mut() {
                     cut_in_memory(&self.request.dir, last, to, state.durable_end)?;
-                    // All of it is scanned again: where its durable part ends is not known any more.
+                    // The whole segment is scanned again: the end of its durable part is no longer known.
                     (state.active_base, state.durable_end) = (last.base, last.base);
                 }
             }
@@ -212,7 +212,7 @@ impl Opening {
     }
 }
 
-/// Has a file end where a truncation to `to` ends it.
+/// Ends a file in memory where a truncation to `to` would end it.
 fn cut_in_memory(dir: &PartitionDir, log: &mut LogFile, to: Offset, durable: Offset) -> Result<()> {
     let path = dir.segment_path(log.base, SegmentFileKind::Log, log.suffix);
     let file = dir.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;

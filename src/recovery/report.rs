@@ -1,4 +1,4 @@
-//! What an open tells of a partition.
+//! Recovery reports: what an open found and did.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -16,20 +16,20 @@ pub struct PartitionReport {
     pub partition: u32,
     /// The log end after recovery.
     pub end: Offset,
-    /// The partition's `state` file was missing or damaged, and all of the log was scanned. What
-    /// [`delete_before`](crate::Partition::delete_before) had removed from view may be back.
+    /// The partition's `state` file was missing or damaged, and the whole log was scanned. Records that
+    /// [`delete_before`](crate::Partition::delete_before) had hidden may be visible again.
     pub state_lost: bool,
     /// Bytes that were scanned because they were not known to be durable.
     pub scanned_bytes: u64,
-    /// What was cut from the tail, if anything; of a log that is open for reading only, what is left out.
+    /// What was cut from the tail, if anything. If the log is open for reading only: the bytes that are left out.
     pub cut: Option<Cut>,
-    /// Files put aside whole, under their new names.
+    /// Files renamed and set aside whole, under their new names.
     pub put_aside: Vec<String>,
-    /// Compactions that a crash interrupted after their commit, and that were completed.
+    /// Compactions that a crash interrupted after their commit and that recovery completed.
     pub swaps_finished: usize,
-    /// Whether a truncation or reset that a crash interrupted was completed.
+    /// Whether recovery completed a truncation or reset that a crash had interrupted.
     pub redone: bool,
-    /// Gaps between segments that were there when the directory was taken over.
+    /// Gaps between segments that existed when the directory was taken over.
     pub adopted_gaps: Vec<Range<Offset>>,
     /// Why the partition takes no writes: damage that recovery did not touch.
     pub error: Option<Error>,
@@ -43,29 +43,29 @@ pub struct PartitionReport {
 pub struct Cut {
     /// The segment's file name.
     pub file: String,
-    /// Where the bytes began.
+    /// The position in the file at which the bytes began.
     pub position: u64,
-    /// How many.
+    /// How many bytes were cut.
     pub bytes: u64,
-    /// The log end offset from there on.
+    /// The offset of the cut: the log end there.
     pub offset: Offset,
-    /// Whether whole, valid batches were among them: more was lost than one torn write.
+    /// Whether whole, valid batches were among the cut bytes: more than one torn write was lost.
     pub valid_batches_followed: bool,
-    /// The file that they are kept in; empty where nothing was cut because the log is open for reading only.
+    /// The file that keeps the cut bytes; empty if nothing was cut because the log is open for reading only.
     pub kept_in: String,
 }
 
-/// What opening a log found and did.
+/// What the open of a log found and did.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RecoveryReport {
-    /// One for each partition, in order.
+    /// One report for each partition, in order.
     pub partitions: Vec<PartitionReport>,
     /// Partitions whose directory could not be opened at all.
     pub failed: Vec<(String, u32, Error)>,
-    /// The directory was Kafka's, or Kafka had it since it was closed here, and has been taken over.
+    /// Whether the directory was taken over: Kafka wrote it, or has used it since it was closed here.
     pub taken_over: bool,
-    /// Partitions that Kafka has removed while it had the directory: they are not on record any more.
+    /// Partitions that Kafka removed while it used the directory. The catalog does not list them any more.
     pub removed: Vec<(String, u32)>,
     /// How long it took.
     pub took: Duration,

@@ -1,5 +1,5 @@
-//! The tail: what lies above the durable watermark. It is scanned, cut where it is torn, written again and synced, so
-//! that what recovery exposes is durable before the first reader sees it.
+//! The tail: everything above the durable watermark. It is scanned, cut where it is torn, written again and synced. So
+//! everything that recovery exposes is durable before the first reader sees it.
 
 use std::io;
 use std::ops::Range;
@@ -26,29 +26,30 @@ use super::aside::unused_broken_name;
 use super::opening::{Opening, segment};
 use super::report::Cut;
 
-/// A larger checkpoint of epochs is not read.
+/// A larger checkpoint of leader epochs is not read.
 const EPOCHS_MAX: u64 = 64 << 20;
-/// Batches are written again when so much has been scanned: it is still in the cache of the processor.
+/// Batches are written again once this many bytes have been scanned, while they are still in the processor's cache.
 const REWRITTEN_AT_ONCE: usize = 256 << 10;
-/// The disk begins when so much has been written: it works while the processor reads on.
+/// Writeback starts once this many bytes have been written, so that the disk works while the processor reads on.
 const BEGUN_AT_ONCE: u64 = 1 << 20;
 
 /// The chain with its tail scanned.
 pub(super) struct Tail {
     pub(super) segments: Vec<Arc<Segment>>,
     pub(super) replay: Replay,
-    /// Whether the checkpoint of leader epochs has some that start behind the end.
+    /// Whether the checkpoint of leader epochs holds epochs that start behind the end.
     pub(super) lost_epochs: bool,
-    /// The disk is too full to keep torn bytes aside: they stay, and nothing is appended behind them.
+    /// The error of a disk that is too full to keep torn bytes aside. They stay where they are, and nothing is appended
+    /// behind them.
     pub(super) no_room: Option<Error>,
 }
 
-/// Where the scan begins.
+/// The start of the scan.
 struct Start {
-    /// The segment, by its place in the chain.
+    /// The index of the segment in the chain.
     at: usize,
     position: u64,
-    /// The offset that lies there.
+    /// The offset at `position`.
     offset: Offset,
 }
 
@@ -63,7 +64,7 @@ impl Tail {
             && let [log] = &files.logs[..]
             && log.id == 0
         {
-            // Its file may not be there yet: a crash came before a new start had made it.
+            // The file may not exist yet: the crash came before the pending reset had created it.
             let replay = Replay::new(LeaderEpochs::default());
             return Ok(Tail {
                 segments: vec![segment(&dir, log, None, false)],
@@ -111,7 +112,7 @@ impl Tail {
         Ok(tail)
     }
 
-    /// Scans one segment from `position`; whether the next file continues the chain.
+    /// Scans one segment from `position`. Returns whether the next file continues the chain.
     fn scan_segment(
         &mut self,
         opening: &mut Opening,
@@ -165,7 +166,7 @@ impl Tail {
         if sealed && !opening.request.read_only {
             self.keep_producers(&dir, walk.end)?;
         }
-        // The active one too: who goes on only knows the largest timestamp, not which batch has it.
+        // For the active segment too: a resumed writer knows only the largest timestamp, not which batch has it.
         times.extend(indexer.finish());
         let log = LogFile { end: walk.end, valid: walk.position, ..log };
         let made = segment(&dir, &log, known.as_ref(), sealed);
@@ -182,9 +183,9 @@ impl Tail {
         Ok(goes_on)
     }
 
-    /// Leaves the snapshot that the roll to `base` would have left: whoever made it was killed before it was written, or
-    /// before its name was durable, and one that is there may be of a tail that was lost. Opening needs no room: where
-    /// the disk is full, an older snapshot and the batches since tell the same.
+    /// Writes the snapshot that the roll to `base` would have left. The process may have been killed before it wrote
+    /// that snapshot, or before the name was durable, and an existing one may belong to a tail that was lost. Opening
+    /// needs no room: on a full disk, an older snapshot and the batches after it give the same producers.
     fn keep_producers(&self, dir: &PartitionDir, base: Offset) -> Result<()> {
         let producers = &self.replay.producers;
         if producers.is_empty() {
@@ -196,8 +197,8 @@ impl Tail {
         }
     }
 
-    /// Makes what was scanned of a segment durable, and only that; where somebody in this process still has bytes of what
-    /// is cut off, the rest gets another file. Nothing is done where torn bytes found no room.
+    /// Makes the scanned part of a segment durable, and nothing else. If this process still holds bytes of the part
+    /// that is cut off, the rest moves to another file. Does nothing if there was no room to keep torn bytes aside.
     fn settle(
         &mut self,
         opening: &Opening,
@@ -236,7 +237,7 @@ impl Opening {
         let salvage = self.request.mode == RecoveryMode::Salvage;
         let begin = |at: usize| Start { at, position: 0, offset: logs[at].base };
         match &self.state {
-            // The last file is read all the same, since its index is to be continued.
+            // The last segment is read all the same, because its index will be continued.
             _ if self.request.adopt && self.request.kafka.clean && !salvage => begin(logs.len() - 1),
             _ if self.request.adopt => {
                 let point = self.request.kafka.recovery_point.filter(|_| !salvage).unwrap_or_default();
@@ -250,14 +251,15 @@ impl Opening {
                 if state.durable_position > 0 && self.known_segment(&logs[at]).is_none() {
                     return begin(at);
                 }
-                // A file shorter than it was is caught by the plan; one that was cut to nothing begins anew.
+                // The plan finds files that are shorter than on record. A segment that was truncated to nothing starts
+                // again at its base.
                 Start { at, position: state.durable_position, offset: state.durable_end.max(logs[at].base) }
             }
             _ => begin(0),
         }
     }
 
-    /// What lies below is replicated: no transaction that ended there is taken back.
+    /// Returns the offset below which the log is replicated: no transaction that ended there is ever taken back.
     fn settled(&self) -> Offset {
         match (self.request.config.watermark, self.known_state()) {
             (WatermarkMode::LogEnd, _) => Offset::MAX,
@@ -273,7 +275,7 @@ impl Opening {
         (log.known || is_active).then_some(known)
     }
 
-    /// Gives a segment that has none the wall times that retention and rolls go by.
+    /// Sets the wall times that retention and rolls use, if a segment has none.
     fn stamp(&self, segment: &Segment) {
         let now = self.request.now;
         segment.update_meta(|facts| {
@@ -286,20 +288,21 @@ impl Opening {
         });
     }
 
-    /// Up to which byte of a segment, and to which offset, its batches are known to be durable.
+    /// Returns the position and the offset up to which the batches of a segment are known to be durable.
     fn durable_until(&self, log: &LogFile) -> Option<(u64, Offset)> {
         let state = self.known_state().filter(|state| state.active_base == log.base)?;
         (log.doubt != Some(Doubt::Elsewhere)).then_some((state.durable_position, state.durable_end))
     }
 
-    /// After a shutdown of Kafka's in good order its recovery point is the log end; after any other the log reaches it.
+    /// Checks the end of a log of Kafka's. After a shutdown in good order its recovery point is the log end. After any
+    /// other shutdown the log reaches at least that point.
     fn check_kafkas_end(&self, path: &Path, walk: &Walk, more_files: bool) -> Result<()> {
         let kafka = &self.request.kafka;
         let salvage = self.request.mode == RecoveryMode::Salvage;
         if !self.request.adopt || more_files || salvage || matches!(walk.stop, Stop::Bad(_)) {
             return Ok(());
         }
-        // Without one it has noted nothing since we had the log.
+        // Without a recovery point, Kafka has recorded none since we had the log.
         let ours = self.earlier_state().map(|state| state.durable_end);
         match kafka.recovery_point.or(ours) {
             Some(end) if kafka.clean && kafka.recovery_point.is_some() && end != walk.end => {
@@ -313,20 +316,20 @@ impl Opening {
         }
     }
 
-    /// Keeps the bytes from the first bad batch on aside, and cuts them off, where that is what a crash can leave. A
-    /// read-only open only tells of them. Returns the error of a disk that has no room to keep them.
+    /// Keeps the bytes from the first bad batch on aside and cuts them off, if a crash can have left them. A read-only
+    /// open only reports them. Returns the error of a full disk if there is no room to keep them.
     fn cut(&mut self, file: &dyn File, log: &LogFile, walk: &Walk, more_files: bool) -> Result<Option<Error>> {
         let dir = Arc::clone(&self.request.dir);
         let path = dir.segment_path(log.base, SegmentFileKind::Log, log.suffix);
         let Stop::Bad(why) = &walk.stop else { return Ok(None) };
         let torn = match &self.state {
-            // Kafka's recovery point is the watermark; only the last file can have a torn tail above it, and none has
-            // after a shutdown in good order.
+            // Kafka's recovery point is the durable watermark. Only the last file can have a torn tail above it, and
+            // after a shutdown in good order there is none.
             _ if self.request.adopt => !more_files && !self.request.kafka.clean && walk.end >= self.kept_below(),
             FoundState::Good(state) if log.base == state.active_base => match log.doubt {
                 None => walk.position >= state.durable_position,
                 Some(Doubt::Elsewhere) => walk.end >= state.durable_end,
-                // Where the durable part ends is not known: what looks torn may be in the middle of a batch.
+                // The end of the durable part is unknown: what looks torn may be in the middle of a batch.
                 Some(Doubt::Damage(at)) if self.request.mode != RecoveryMode::Salvage => {
                     let at = at.min(walk.position);
                     return Err(Error::corrupt(&path, at, "no batch, below the end of what is durable"));
@@ -334,7 +337,7 @@ impl Opening {
                 Some(Doubt::Damage(_)) => false,
             },
             FoundState::Good(_) => true,
-            // Without a watermark only a batch that the file ends in is surely torn.
+            // Without a durable watermark, a batch is surely torn only if the file ends within it.
             FoundState::Missing | FoundState::Bad => !more_files && matches!(why, FormatError::Truncated { .. }),
         };
         let may_cut = match self.request.mode {
@@ -366,7 +369,7 @@ impl Opening {
     }
 }
 
-/// Copies `[position, len)` of a segment into a file of its own, durably.
+/// Copies `[position, len)` of a segment durably into a new file.
 fn keep_aside(dir: &PartitionDir, file: &dyn File, log: &LogFile, position: u64) -> Result<String> {
     let (name, path) = unused_broken_name(dir, log.base)?;
     let at = |e| Error::io(e, &path);
@@ -381,15 +384,15 @@ fn keep_aside(dir: &PartitionDir, file: &dyn File, log: &LogFile, position: u64)
     Ok(name)
 }
 
-/// Writes the batches of a scan again, as they were checked: an earlier sync may have failed, and left the page cache with
-/// bytes that the disk does not have (I8). The disk begins before the sync that waits for it.
+/// Writes the batches of a scan again, exactly as they were checked: an earlier sync may have failed and left bytes in
+/// the page cache that the disk does not have (I8). Writeback starts early, before the sync that waits for it.
 struct Rewriter<'f> {
     file: &'f dyn File,
-    /// Up to here it is written.
+    /// Bytes below this position are written.
     done: u64,
-    /// Up to here the disk has begun.
+    /// Bytes below this position are in writeback.
     begun: u64,
-    /// What follows.
+    /// The batches from `done` on.
     buffer: Vec<u8>,
 }
 
@@ -422,9 +425,9 @@ impl Rewriter<'_> {
     }
 }
 
-/// Ends the file where its batches end, unless somebody has what is behind, writes the rest of those above the watermark
-/// again and syncs them. Where nothing is to be done it is synced all the same, unless it was closed in good order:
-/// whoever cut it, or began the next one, may have been killed before the sync.
+/// Truncates the file to its batches, unless bytes behind them are held. Writes the remaining batches above the durable
+/// watermark again, and syncs them. A file without changes is synced all the same, unless it was closed in good order:
+/// the process that truncated it, or began the next file, may have been killed before the sync.
 fn settle(
     dir: &PartitionDir,
     mut rewriter: Rewriter<'_>,
@@ -441,11 +444,11 @@ fn settle(
     rewriter.flush()?;
     rewriter.file.sync()?;
     log.modified = rewriter.file.info()?.modified;
-    // The name may be newer than the last sync of the directory.
+    // The name of the file may be newer than the last sync of the directory.
     if scanned.start == 0 { dir.storage.sync_dir(&dir.path) } else { Ok(()) }
 }
 
-/// The leader epochs on record; a file that cannot be read counts as none, and batches fill it again.
+/// Loads the recorded leader epochs. A file that cannot be read counts as empty, and batches fill it again.
 fn load_epochs(dir: &PartitionDir) -> Result<LeaderEpochs> {
     let bytes = small_file::read(&*dir.storage, &dir.file_path(file_name::LEADER_EPOCHS), EPOCHS_MAX)?;
     let entries = bytes.and_then(|bytes| checkpoint::parse_epochs(&bytes).ok()).unwrap_or_default();

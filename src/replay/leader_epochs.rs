@@ -1,18 +1,18 @@
-//! Where each leader epoch starts: what tells two replicas where their logs part.
+//! The start of each leader epoch. Two replicas compare these to find where their logs diverge.
 
 use crate::format::checkpoint::{EpochCheckpoint, write_epochs};
 use crate::offset::Offset;
 
-/// The leader epochs of a partition: both the epochs and the offsets where they start grow strictly.
+/// The leader epochs of a partition. Both the epochs and their start offsets grow strictly.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct LeaderEpochs {
     entries: Vec<EpochCheckpoint>,
-    /// Whether the stored checkpoint says otherwise.
+    /// Whether the stored checkpoint differs.
     changed: bool,
 }
 
 impl LeaderEpochs {
-    /// What a checkpoint says. Where it contradicts itself the later line counts.
+    /// Restores the epochs from a checkpoint. Where its lines contradict each other, the later line counts.
     pub(crate) fn from_checkpoint(entries: &[EpochCheckpoint]) -> LeaderEpochs {
         let mut epochs = LeaderEpochs::default();
         entries.iter().for_each(|entry| epochs.assign(entry.epoch, entry.start));
@@ -20,13 +20,13 @@ impl LeaderEpochs {
         epochs
     }
 
-    /// The text of the checkpoint when it has to be stored anew. Whoever fails to store it calls
+    /// Returns the text of the checkpoint if it must be stored again. If storing it fails, call
     /// [`mark_changed`](LeaderEpochs::mark_changed).
     pub(crate) fn take_changed(&mut self) -> Option<String> {
         std::mem::take(&mut self.changed).then(|| write_epochs(&self.entries))
     }
 
-    /// The stored checkpoint is not what [`take_changed`](LeaderEpochs::take_changed) returned.
+    /// Records that the stored checkpoint is not what [`take_changed`](LeaderEpochs::take_changed) returned.
     pub(crate) fn mark_changed(&mut self) {
         self.changed = true;
     }
@@ -42,9 +42,10 @@ impl LeaderEpochs {
         next.checked_sub(1).and_then(|covering| self.entries.get(covering)).map(|entry| entry.epoch)
     }
 
-    /// A batch of `epoch` is at `start`, or the leader of that epoch begins there. A negative epoch is none.
+    /// Records that a batch of `epoch` is at `start`, or that the leader of that epoch begins there. A negative epoch
+    /// is none.
     ///
-    /// What is known and contradicts it gives way: epochs from `epoch` on, and those that start at `start` or behind.
+    /// Contradicting entries are dropped: epochs from `epoch` on, and those that start at `start` or behind.
     #[inline]
     pub(crate) fn assign(&mut self, epoch: i32, start: Offset) {
         let known = self.entries.last().is_some_and(|last| last.epoch == epoch && last.start <= start);
@@ -53,11 +54,11 @@ impl LeaderEpochs {
         }
     }
 
-    /// Where the records of the largest epoch up to `epoch` end, with that epoch: a replica whose last record has
-    /// `epoch` has nothing in common with this log from there on.
+    /// Returns the largest epoch up to `epoch`, and the end of its records. From that end on, a replica whose last
+    /// record has `epoch` has nothing in common with this log.
     ///
-    /// The latest epoch ends at `log_end`. Of an epoch before the first one only this is known: it ends where the first
-    /// one starts. `None` for an epoch that is negative or later than the latest.
+    /// The latest epoch ends at `log_end`. An epoch before the first one is only known to end where the first one
+    /// starts. Returns `None` for an epoch that is negative or later than the latest.
     pub(crate) fn end_offset_for(&self, epoch: i32, log_end: Offset) -> Option<(i32, Offset)> {
         if epoch < 0 {
             return None;
@@ -71,7 +72,7 @@ impl LeaderEpochs {
         }
     }
 
-    /// The log now ends at `end`: epochs that start there or behind are forgotten. Whether there were any.
+    /// The log now ends at `end`: drops epochs that start there or behind. Returns whether there were any.
     pub(crate) fn truncate_from_end(&mut self, end: Offset) -> bool {
         let keep = self.entries.partition_point(|entry| entry.start < end);
         let forgotten = keep < self.entries.len();
@@ -80,7 +81,8 @@ impl LeaderEpochs {
         forgotten
     }
 
-    /// The log now starts at `start`: epochs that end before it are forgotten, and the one that covers it starts there.
+    /// The log now starts at `start`: drops epochs that end before it, and moves the start of the epoch that covers it
+    /// there.
     pub(crate) fn truncate_from_start(&mut self, start: Offset) {
         let covering = self.entries.partition_point(|entry| entry.start <= start).checked_sub(1);
         let Some(covering) = covering else { return };

@@ -1,4 +1,4 @@
-//! Everything that is derived from batches in offset order: producers, transactions, leader epochs.
+//! Derives state from batches in offset order: producers, transactions, leader epochs.
 
 pub(crate) mod leader_epochs;
 pub(crate) mod producers;
@@ -18,17 +18,17 @@ use crate::segment::scan::{Check, Found};
 use crate::segment::walk::walk_up_to;
 use crate::storage::{OpenMode, small_file};
 
-/// A larger producer snapshot is not read.
+/// Larger producer snapshots are not read.
 const SNAPSHOT_MAX: u64 = 256 << 20;
 
-/// When there is known to have been no producer.
+/// Where no producer is known to have existed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Nobody {
-    /// There may have been some at any time.
+    /// Nowhere: there may have been producers at any time.
     Never,
-    /// There was none where the producers are asked for.
+    /// At the offset for which the producers are requested.
     Then,
-    /// There was none at a later offset.
+    /// At some later offset.
     Later,
 }
 
@@ -44,25 +44,25 @@ impl Replay {
         Replay { producers: Producers::default(), epochs, scratch: Scratch::default() }
     }
 
-    /// Takes note of a batch. Returns the transaction that it aborts.
+    /// Applies a batch. Returns the transaction that it aborts.
     pub(crate) fn note(&mut self, batch: &BatchView<'_>) -> Option<AbortedTxn> {
         let header = batch.header();
-        // The checkpoint may know of later epochs already, which are not forgotten for a batch that it covers.
+        // The checkpoint may already hold later epochs. A batch that it covers must not make it drop them.
         if header.leader_epoch >= 0 && self.epochs.at(header.base_offset) != Some(header.leader_epoch) {
             self.epochs.assign(header.leader_epoch, header.base_offset);
         }
         if !header.has_producer() {
             return None;
         }
-        // A marker that cannot be read ends no transaction; `verify` tells of it.
+        // A marker that cannot be read ends no transaction; `verify` reports it.
         let control = batch.control(&mut self.scratch).ok().flatten();
         let ended = self.producers.update(header, control)?;
         transactions::aborted_entry(&ended, self.producers.first_open_transaction())
     }
 
-    /// Brings the producers to their state before `at`: from the newest snapshot that can be read, and the batches
-    /// since. Snapshots do not tell of transactions that have ended, so the one has to lie at or below `settled`, from
-    /// where on they may still be taken back.
+    /// Restores the producers to their state before `at`, from the newest readable snapshot and the batches since.
+    /// Snapshots do not hold ended transactions, so the snapshot must lie at or below `settled`. From there on ended
+    /// transactions may still be undone.
     pub(crate) fn producers_before(
         &mut self,
         dir: &Arc<PartitionDir>,
@@ -86,8 +86,8 @@ impl Replay {
             }
         }
         self.producers.begin_at(from);
-        // Each roll leaves a snapshot where a producer is known. Where none was left, and nobody is known later either,
-        // a segment that `at` does not lie in has nothing to tell, and its damage does not matter here.
+        // Each roll leaves a snapshot if a producer is known. If there is no snapshot, and no producer is known later
+        // either, then a segment that `at` does not lie in has no producers. Its damage does not matter here.
         let skips_damage = nobody == Nobody::Later && snapshots.is_empty();
         for log in logs.iter().filter(|log| log.end > from && log.base < at) {
             match self.replay(dir, log, from, at, |_| ()) {
@@ -101,8 +101,8 @@ impl Replay {
         Ok(())
     }
 
-    /// Replays the batches of one segment with offsets in `[from, to)`. Damage in front of `to` is an error: what lies
-    /// behind it may have ended a transaction.
+    /// Replays the batches of one segment with offsets in `[from, to)`. Damage before `to` is an error, because the
+    /// batches behind it may have ended a transaction.
     pub(crate) fn replay(
         &mut self,
         dir: &PartitionDir,
@@ -131,7 +131,7 @@ impl Replay {
     }
 }
 
-/// The producers of a snapshot file; `None` when it is missing or damaged: an older one will do.
+/// Reads the producers of a snapshot file. Returns `None` if it is missing or damaged, and an older one is then used.
 fn load_snapshot(dir: &PartitionDir, at: Offset) -> Result<Option<Producers>> {
     let path = dir.segment_path(at, SegmentFileKind::Snapshot, Suffix::None);
     let Some(bytes) = small_file::read(&*dir.storage, &path, SNAPSHOT_MAX)? else { return Ok(None) };

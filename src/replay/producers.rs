@@ -1,7 +1,7 @@
-//! What a partition knows of its producers: their epochs, their last sequence numbers, their open transactions.
+//! The state of a partition's producers: their epochs, their last sequence numbers, their open transactions.
 //!
 //! All of it follows from the batches in offset order. It is kept in memory, and in a snapshot at the base of each
-//! segment, so that only the batches behind the newest usable snapshot are read to have it back.
+//! segment. So only the batches behind the newest usable snapshot must be read to restore it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -11,19 +11,19 @@ use crate::format::{BatchHeader, ControlRecord, Marker, ProducerSnapshotEntry, s
 use crate::offset::{Offset, Timestamp};
 use crate::replay::transactions::CompletedTxn;
 
-/// How many producers of a partition are remembered, if nobody says otherwise: about 15 MB of memory.
+/// The default number of producers that a partition remembers: about 15 MB of memory.
 pub(crate) const MAX_PRODUCERS: usize = 100_000;
 
-/// The producers of a partition. Without any it holds no memory.
+/// The producers of a partition. Uses no heap memory while there are none.
 ///
-/// Nothing is refused here: a batch that is in the log counts, whatever its epoch or sequence.
+/// Refuses nothing: a batch that is in the log counts, whatever its epoch or sequence.
 #[derive(Clone, Debug)]
 pub(crate) struct Producers {
-    /// By producer id. Each is either in `open` or in `idle`.
+    /// By producer id. Each producer is also either in `open` or in `idle`.
     entries: BTreeMap<i64, ProducerEntry>,
-    /// Those with an open transaction, by its first offset.
+    /// Producers with an open transaction, by its first offset.
     open: BTreeSet<(Offset, i64)>,
-    /// The others, by the offset where they were last seen: the longest idle one first.
+    /// The other producers, by the offset where they were last seen, the longest idle one first.
     idle: BTreeSet<(Offset, i64)>,
     /// Transactions that have ended above the high watermark.
     unsettled: EndedTxns,
@@ -32,28 +32,28 @@ pub(crate) struct Producers {
     max: usize,
 }
 
-/// Transactions that have ended above a mark, as (first offset, marker): the first one leads. Entries behind it may lie
-/// below the mark already.
+/// Transactions that have ended above a mark, as (first offset, marker), the lowest first. Entries behind the first may
+/// already lie below the mark.
 #[derive(Clone, Debug, Default)]
 struct EndedTxns {
     heap: BinaryHeap<Reverse<(Offset, Offset)>>,
-    /// All with markers from here on are there. What ended below may have been forgotten.
+    /// All transactions with markers from here on are present. Those that ended below may have been forgotten.
     known_from: Offset,
 }
 
-/// What is known of one producer.
+/// The state of one producer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct ProducerEntry {
     epoch: i16,
-    /// Of its last batch with data in this epoch; -1 when there was none, or it had no sequence.
+    /// The last sequence number of its last data batch in this epoch; -1 if there was none, or it had no sequence.
     last_sequence: i32,
     last_offset: Option<Offset>,
     offset_delta: i32,
-    /// Of its last batch or marker.
+    /// The timestamp of its last batch or marker.
     timestamp: Timestamp,
     coordinator_epoch: i32,
     current_txn_first_offset: Option<Offset>,
-    /// The offset of its last batch or marker. A snapshot does not tell the marker's.
+    /// The offset of its last batch or marker. A snapshot does not hold the offset of a marker.
     last_seen: Offset,
 }
 
@@ -71,10 +71,10 @@ impl Default for Producers {
 }
 
 impl Producers {
-    /// What a snapshot says. The batches behind it are to be replayed with [`update`](Producers::update).
+    /// Restores the state from a snapshot. Replay the batches behind it with [`update`](Producers::update).
     ///
-    /// A snapshot does not tell of transactions that have ended. Where the high watermark lies before the log end, one
-    /// from before the high watermark is needed to know all that are unsettled.
+    /// A snapshot does not hold ended transactions. If the high watermark lies before the log end, use a snapshot from
+    /// before the high watermark, so that all unsettled transactions are known.
     pub(crate) fn from_snapshot(entries: &[ProducerSnapshotEntry]) -> Producers {
         let mut producers = Producers::default();
         for entry in entries {
@@ -85,14 +85,15 @@ impl Producers {
         producers
     }
 
-    /// The state as a snapshot file has it, in the order of producer ids. (Kafka's order is that of a hash map.)
+    /// Encodes the state as a snapshot file, in the order of producer ids. (Kafka's order is that of a hash map.)
     pub(crate) fn to_snapshot(&self) -> Vec<u8> {
         let entries: Vec<_> = self.entries.iter().map(|(id, entry)| entry.to_snapshot(*id)).collect();
         snapshot::encode(&entries)
     }
 
-    /// Bounds how many producers are remembered. To make room for a new one, the one that was idle for the longest part
-    /// of the log is forgotten; never one with an open transaction, so many of those may pass the bound.
+    /// Bounds the number of remembered producers. To make room for a new one, the producer that was idle for the
+    /// longest part of the log is forgotten. One with an open transaction is never forgotten, so many of those may
+    /// exceed the bound.
     pub(crate) fn set_max(&mut self, max: usize) {
         self.max = max;
         self.make_room(max);
@@ -103,14 +104,14 @@ impl Producers {
         self.entries.is_empty()
     }
 
-    /// How many producers are known.
+    /// The number of known producers.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Takes note of the next batch of the log; one without a producer changes nothing. `control` is its control
-    /// record, if it is a control batch that still has one. Returns the transaction that it ends, unless that has no
-    /// batch in the log.
+    /// Applies the next batch of the log. A batch without a producer changes nothing. `control` is its control record,
+    /// if it is a control batch that still has one. Returns the transaction that it ends, unless that transaction has
+    /// no batch in the log.
     pub(crate) fn update(&mut self, header: &BatchHeader, control: Option<ControlRecord>) -> Option<CompletedTxn> {
         if !header.has_producer() || control.is_some_and(|control| matches!(control.marker, Marker::Other(_))) {
             return None;
@@ -135,41 +136,40 @@ impl Producers {
         Some(CompletedTxn { producer_id: id, first_offset, last_offset: control.offset, aborted })
     }
 
-    /// Where the first open transaction starts. It may lie before the log start.
+    /// The start of the first open transaction. It may lie before the log start.
     #[inline]
     pub(crate) fn first_open_transaction(&self) -> Option<Offset> {
         self.open.first().map(|(first, _)| *first)
     }
 
-    /// Where the first transaction starts whose outcome is open, or may be taken back because its marker is not below
-    /// the high watermark. The last stable offset is this or the high watermark, whichever is less, but not less than
-    /// the log start.
+    /// The start of the first transaction that is open, or that may be undone because its marker is not below the high
+    /// watermark. The last stable offset is the lesser of this and the high watermark, but not less than the log start.
     ///
-    /// To be asked again whenever the high watermark moves; where nobody manages one, it is the log end. What it passes
-    /// is forgotten: for one that moves back see [`knows_unsettled`](Self::knows_unsettled).
+    /// Call it again whenever the high watermark moves. If the high watermark is not managed, it is the log end. Ended
+    /// transactions that it passes are forgotten; before it moves back, check
+    /// [`knows_unsettled`](Self::knows_unsettled).
     #[inline]
     pub(crate) fn first_unstable(&mut self, high_watermark: Offset) -> Option<Offset> {
         self.first_open_transaction().into_iter().chain(self.unsettled.first_above(high_watermark)).min()
     }
 
-    /// Whether all transactions are known that have ended at or above a high watermark.
+    /// Whether all transactions that have ended at or above this high watermark are known.
     pub(crate) fn knows_unsettled(&self, high_watermark: Offset) -> bool {
         high_watermark >= self.unsettled.known_from
     }
 
-    /// The transactions that have ended are not known of batches below `from`, with which they were not updated.
+    /// Records that batches below `from` were not applied, so transactions that ended there are not known.
     pub(crate) fn begin_at(&mut self, from: Offset) {
         (self.unsettled.known_from, self.unsynced.known_from) = (from, from);
     }
 
-    /// Takes over from `replayed`, which was brought to the same place from further below, the transactions that have
-    /// ended.
+    /// Takes over the ended transactions from `replayed`, which was replayed to the same offset from further below.
     pub(crate) fn recall_unsettled(&mut self, replayed: Producers) {
         self.unsettled = replayed.unsettled;
     }
 
-    /// Which transactions have ended below cannot be found out: takes all that was forgotten for one transaction that
-    /// starts at `from`.
+    /// Handles ended transactions that cannot be recovered: treats all forgotten ones as one transaction that starts at
+    /// `from`.
     pub(crate) fn suspect_unsettled(&mut self, from: Offset) {
         let EndedTxns { heap, known_from } = &mut self.unsettled;
         if let Some(marker) = known_from.get().checked_sub(1) {
@@ -178,17 +178,17 @@ impl Producers {
         *known_from = Offset::ZERO;
     }
 
-    /// Where the first transaction starts that is open, or whose marker is not durable: a power cut would take that
-    /// back, and the transaction could end the other way. To be asked with a durable end that grows; what it passes
-    /// is forgotten.
+    /// The start of the first transaction that is open, or whose marker is not durable. A power cut would undo such a
+    /// marker, and the transaction could then end the other way. The durable end must not decrease between calls; ended
+    /// transactions that it passes are forgotten.
     #[inline]
     pub(crate) fn first_undecided(&mut self, durable: Offset) -> Option<Offset> {
         self.first_open_transaction().into_iter().chain(self.unsynced.first_above(durable)).min()
     }
 
-    /// Forgets who has been idle for `expiration` or longer at `now`, by the timestamps of their records. Never one
-    /// with an open transaction, or with one that has ended at or above `settled`: a snapshot without any producer says
-    /// that nothing is to be found out about transactions.
+    /// Forgets producers that have been idle for `expiration` or longer at `now`, by the timestamps of their records.
+    /// Never forgets one with an open transaction, or one whose transaction ended at or above `settled`: a snapshot
+    /// without producers means that there are no transactions to recover.
     pub(crate) fn remove_expired(&mut self, now: Timestamp, expiration: Duration, settled: Offset) {
         let Producers { entries, idle, .. } = self;
         entries.retain(|id, entry| {
@@ -200,26 +200,26 @@ impl Producers {
             !expired
         });
         if entries.is_empty() {
-            // An emptied tree may keep a node.
+            // An emptied tree may keep a node allocated.
             (*entries, *idle) = (BTreeMap::new(), BTreeSet::new());
         }
     }
 
-    /// The batches that a compaction has to keep, empty if need be, as things stand now. A producer that goes on
-    /// writing meanwhile only makes it keep a batch too many.
+    /// The batches that a compaction must keep now, empty if need be. If a producer goes on writing meanwhile, this
+    /// only keeps one batch too many.
     ///
-    /// A marker that is the last one counts only below `durable`: a power cut would take others back.
+    /// A last marker counts only below `durable`, because a power cut would undo later ones.
     pub(crate) fn last_batches(&self, durable: Offset) -> LastBatches {
         let last = |entry: &ProducerEntry| match entry.last_offset {
             Some(last_offset) => LastBatch::Data(last_offset),
-            // Which marker was the last one a snapshot does not tell.
+            // A snapshot does not tell which marker was the last one.
             None if entry.last_seen > Offset::ZERO && entry.last_seen < durable => LastBatch::Marker(entry.last_seen),
             None => LastBatch::AnyMarker(entry.epoch),
         };
         LastBatches { by_producer: self.entries.iter().map(|(id, entry)| (*id, last(entry))).collect() }
     }
 
-    /// Forgets idle producers until at most `len` are left, if there are as many idle ones.
+    /// Forgets idle producers until at most `len` producers are left, or no idle one is.
     fn make_room(&mut self, len: usize) {
         while self.entries.len() > len
             && let Some((_, id)) = self.idle.pop_first()
@@ -239,7 +239,7 @@ impl Producers {
         self.entries.insert(id, entry);
     }
 
-    /// The list where an entry belongs, and its place there.
+    /// The list where an entry belongs, and its offset there.
     fn list_of(&mut self, entry: &ProducerEntry) -> (&mut BTreeSet<(Offset, i64)>, Offset) {
         match entry.current_txn_first_offset {
             Some(first) => (&mut self.open, first),
@@ -249,7 +249,7 @@ impl Producers {
 }
 
 impl EndedTxns {
-    /// Where the first one starts whose marker does not lie below `mark`. The others in front of it are forgotten.
+    /// The start of the first transaction whose marker does not lie below `mark`. Forgets the ones before it.
     #[inline]
     fn first_above(&mut self, mark: Offset) -> Option<Offset> {
         while let Some(Reverse((_, marker))) = self.heap.peek()
@@ -300,7 +300,8 @@ impl ProducerEntry {
         }
     }
 
-    /// A batch with data. One without the transactional flag leaves an open transaction as it is. No transaction ends.
+    /// Applies a data batch. One without the transactional flag leaves an open transaction as it is. No transaction
+    /// ends.
     fn note_data(&mut self, header: &BatchHeader) -> Option<Offset> {
         self.enter_epoch(header.producer_epoch);
         self.last_sequence = last_sequence(header);
@@ -314,7 +315,7 @@ impl ProducerEntry {
         None
     }
 
-    /// A marker. Returns where the transaction starts that it ends.
+    /// Applies a marker. Returns the start of the transaction that it ends.
     fn note_marker(&mut self, header: &BatchHeader, control: ControlRecord) -> Option<Offset> {
         self.enter_epoch(header.producer_epoch);
         self.coordinator_epoch = control.coordinator_epoch;
@@ -323,8 +324,8 @@ impl ProducerEntry {
         self.current_txn_first_offset.take()
     }
 
-    /// A control batch that has lost its record to a compaction. It was kept for its epoch, which keeps out older ones;
-    /// its transaction was gone before.
+    /// Applies a control batch that has lost its record to a compaction. It was kept for its epoch, which fences older
+    /// ones. Its transaction had been removed before.
     fn note_emptied_marker(&mut self, header: &BatchHeader) -> Option<Offset> {
         self.enter_epoch(header.producer_epoch);
         self.timestamp = header.max_timestamp;
@@ -332,7 +333,7 @@ impl ProducerEntry {
         None
     }
 
-    /// Sequence numbers start anew with each epoch.
+    /// Sequence numbers restart with each epoch.
     fn enter_epoch(&mut self, epoch: i16) {
         if self.epoch != epoch {
             (self.epoch, self.last_sequence, self.last_offset, self.offset_delta) = (epoch, -1, None, 0);
@@ -340,7 +341,7 @@ impl ProducerEntry {
     }
 }
 
-/// The sequence number of a batch's last record; -1 when it has none. After the largest comes 0.
+/// The sequence number of a batch's last record; -1 if it has none. The largest number is followed by 0.
 fn last_sequence(header: &BatchHeader) -> i32 {
     match u32::try_from(header.base_sequence) {
         Ok(base) => (base.wrapping_add(header.last_offset_delta) & i32::MAX as u32) as i32,
@@ -348,7 +349,7 @@ fn last_sequence(header: &BatchHeader) -> i32 {
     }
 }
 
-/// Which batches hold the last sequence number or, when there is none, the epoch of a producer that is not forgotten.
+/// The last batch of each known producer: it holds the last sequence number or, if there is none, the epoch.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct LastBatches {
     by_producer: BTreeMap<i64, LastBatch>,
@@ -356,16 +357,16 @@ pub(crate) struct LastBatches {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum LastBatch {
-    /// The batch that ends with this offset.
+    /// The batch whose last offset this is.
     Data(Offset),
     /// The marker at this offset.
     Marker(Offset),
-    /// Any marker of this epoch: it is not known which one was the last.
+    /// Any marker of this epoch, because it is not known which one was the last.
     AnyMarker(i16),
 }
 
 impl LastBatches {
-    /// Whether a batch is one of them.
+    /// Whether a batch is one of these.
     pub(crate) fn contains(&self, header: &BatchHeader) -> bool {
         match self.by_producer.get(&header.producer_id) {
             Some(LastBatch::Data(last_offset)) => header.last_offset() == *last_offset,

@@ -1,7 +1,7 @@
-//! Which records belong to aborted transactions, and which transactions have lost all their records.
+//! Determines which records belong to aborted transactions, and which transactions have lost all their records.
 //!
-//! A producer has at most one transaction open in a partition. All its transactional batches between two of its markers
-//! are one transaction, and the second marker decides it: that is all that offsets and producer ids need to tell.
+//! A producer has at most one open transaction in a partition. All its transactional batches between two of its markers
+//! form one transaction, and the second marker decides its outcome. Offsets and producer ids therefore suffice.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +20,9 @@ pub(crate) struct CompletedTxn {
     pub(crate) aborted: bool,
 }
 
-/// The entry of the transaction index for a transaction that has ended; `None` when it was committed.
+/// The transaction index entry of an ended transaction; `None` if it was committed.
 ///
-/// `first_open` is where the first transaction starts that is open now that this one is not.
+/// `first_open` is the start of the first transaction that is still open now.
 pub(crate) fn aborted_entry(ended: &CompletedTxn, first_open: Option<Offset>) -> Option<AbortedTxn> {
     ended.aborted.then(|| AbortedTxn {
         producer_id: ended.producer_id,
@@ -32,8 +32,7 @@ pub(crate) fn aborted_entry(ended: &CompletedTxn, first_open: Option<Offset>) ->
     })
 }
 
-/// An aborted transaction: the records of this producer's transactional batches in this range of offsets count for
-/// nothing.
+/// An aborted transaction: the records of this producer's transactional batches in this offset range count for nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct AbortedRange {
     /// The producer.
@@ -60,12 +59,11 @@ impl From<AbortedTxn> for AbortedRange {
     }
 }
 
-/// The aborted transactions that may have records in `[from, up_to)`, by producer and offset, as [`is_aborted`] wants
-/// them.
+/// Collects the aborted transactions that may have records in `[from, up_to)`, sorted by producer and offset, as
+/// [`is_aborted`] requires.
 ///
-/// `entries` are those of the segment that holds `from` and of all that follow, in order. No more of them are taken
-/// than needed: once an entry's last stable offset reaches `up_to`, every transaction that was aborted later starts
-/// behind the range.
+/// `entries` are those of the segment that holds `from` and of all later segments, in order. It stops early: once an
+/// entry's last stable offset reaches `up_to`, every transaction that was aborted later starts behind the range.
 pub(crate) fn collect(entries: impl IntoIterator<Item = AbortedTxn>, from: Offset, up_to: Offset) -> Vec<AbortedRange> {
     let mut ranges = Vec::new();
     for txn in entries {
@@ -80,37 +78,37 @@ pub(crate) fn collect(entries: impl IntoIterator<Item = AbortedTxn>, from: Offse
     ranges
 }
 
-/// Whether a batch belongs to one of the aborted transactions that [`collect`] found for a range that holds the batch.
+/// Whether a batch belongs to one of the aborted transactions that [`collect`] found for a range with this batch.
 #[inline]
 pub(crate) fn is_aborted(ranges: &[AbortedRange], header: &BatchHeader) -> bool {
     if ranges.is_empty() || !is_data(header) {
         return false;
     }
-    // The transactions of a producer do not overlap: only the last one to start can hold the batch.
+    // A producer's transactions do not overlap, so only the last one to start can hold the batch.
     let place = (header.producer_id, header.base_offset);
     let after = ranges.partition_point(|range| (range.producer_id, range.first_offset) <= place);
     after.checked_sub(1).and_then(|last| ranges.get(last)).is_some_and(|range| range.covers(header))
 }
 
-/// The most horizons of markers that a digest keeps. More come only from changes of `delete_retention`.
+/// The most marker horizons that a digest keeps. Only changes of `delete_retention` cause more.
 const HORIZONS_MAX: usize = 64;
 
-/// What a segment holds of transactions, observed batch by batch: what must be known of it to decide on markers, in it
-/// and in later ones, without reading it.
+/// The transactions of a segment, observed batch by batch. This is what decisions on markers, here and in later
+/// segments, need without reading the segment again.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct SegmentTransactions {
     producers: BTreeMap<i64, SegmentProducer>,
-    /// For each horizon of a marker the offset of the first marker that has it.
+    /// The horizons of markers, each with the offset of the first marker that has it.
     horizons: BTreeMap<Timestamp, Offset>,
     /// See [`DigestCounts::loose_markers`](crate::format::digest::DigestCounts::loose_markers).
     loose: u64,
 }
 
 impl SegmentTransactions {
-    /// Takes note of the next batch; `control` is its control record, if it is a control batch that still has one.
+    /// Applies the next batch. `control` is its control record, if it is a control batch that still has one.
     ///
-    /// A batch that has lost all its records but not its producer counts like any other: read again, it opens its
-    /// transaction, so the marker that ends it has to stay.
+    /// A batch that has lost all its records but not its producer counts like any other. When it is read again it opens
+    /// its transaction, so the marker that ends it must stay.
     pub(crate) fn observe(&mut self, header: &BatchHeader, control: Option<ControlRecord>) {
         let id = header.producer_id;
         if is_data(header) {
@@ -118,7 +116,7 @@ impl SegmentTransactions {
         } else if control.is_some_and(ends_transaction) {
             let known = self.producers.get(&id);
             match (known.map(|known| known.open), header.delete_horizon()) {
-                // Its transaction has batches here, whatever its horizon says.
+                // Its transaction has batches in this segment, whatever its horizon says.
                 (Some(true), _) => {}
                 (_, Some(at)) => drop(self.horizons.entry(at).or_insert(header.base_offset)),
                 (Some(false), None) => self.loose += 1,
@@ -146,24 +144,24 @@ impl SegmentTransactions {
         horizons
     }
 
-    /// How many of its markers have no horizon and come right behind another marker of their producer.
+    /// The number of its markers that have no horizon and directly follow another marker of their producer.
     pub(crate) fn loose(&self) -> u64 {
         self.loose
     }
 }
 
-/// What is to become of a transaction's marker.
+/// The decision on a transaction's marker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum MarkerFate {
-    /// Batches of its transaction are left: it stays, and so does its entry in the transaction index.
+    /// Batches of its transaction remain. The marker stays, and so does its entry in the transaction index.
     Needed,
-    /// So it counts, since a segment below is not known.
+    /// Treated as needed, because a segment below is not known.
     Unknown,
-    /// What was left of its transaction goes with this walk. It stays until the horizon that begins now, and so does
-    /// its entry: should the walk end before its end, they are needed.
+    /// This walk removes the last batches of its transaction. The marker stays until the horizon that begins now. Its
+    /// entry stays too, because both are needed if the walk stops early.
     Parting,
-    /// Nothing is left of its transaction: it goes with the first rewrite after its horizon, as a tombstone does; its
-    /// entry in the transaction index may go at once.
+    /// Nothing is left of its transaction. The marker goes with the first rewrite after its horizon, like a tombstone.
+    /// Its entry in the transaction index may go at once.
     Superfluous,
 }
 
@@ -174,17 +172,17 @@ impl MarkerFate {
     }
 }
 
-/// Which transactions have batches in front of a place in the log.
+/// Which transactions have batches before a position in the log.
 #[derive(Debug, Default)]
 struct OpenTransactions {
-    /// By producer, whether its last batch is one of a transaction, and not a marker.
+    /// By producer, whether its last batch belongs to a transaction and is not a marker.
     open: BTreeMap<i64, bool>,
-    /// Whether there is a segment of which nothing is known.
+    /// Whether some segment so far is unknown.
     unknown: bool,
 }
 
 impl OpenTransactions {
-    /// Whether the transaction of the producer's next marker has batches.
+    /// Whether the transaction of the producer's next marker has batches; `None` if that is unknown.
     fn is_open(&self, producer: i64) -> Option<bool> {
         self.open.get(&producer).copied().or((!self.unknown).then_some(false))
     }
@@ -195,26 +193,26 @@ impl OpenTransactions {
     }
 }
 
-/// Walks a log in offset order and tells which batches are aborted and which markers are superfluous.
+/// Walks a log in offset order and finds aborted batches and superfluous markers.
 ///
-/// It must be shown every segment from the log start on, those that are not read by what is known of them. Batches that
-/// the walk itself removes still count: their marker goes in a later walk, when they are gone for certain.
+/// It must be given every segment from the log start on; segments that are not read are given by their known producers.
+/// Batches that the walk itself removes still count. Their marker goes in a later walk, when they are certainly gone.
 #[derive(Debug, Default)]
 pub(crate) struct TransactionFilter {
     aborted: Vec<AbortedRange>,
-    /// By all that is there.
+    /// According to all batches that exist.
     read: OpenTransactions,
-    /// By what the walk leaves of it.
+    /// According to the batches that the walk leaves.
     left: OpenTransactions,
 }
 
 impl TransactionFilter {
-    /// Begins with a segment that is read. `aborted` is what [`collect`] found for its range of offsets.
+    /// Starts a segment that is read. `aborted` is the result of [`collect`] for its offset range.
     pub(crate) fn enter_segment(&mut self, aborted: Vec<AbortedRange>) {
         self.aborted = aborted;
     }
 
-    /// Passes over a segment that is not read. Whether one of its markers without a horizon is one of a transaction in
+    /// Passes a segment that is not read. Returns whether one of its markers without a horizon ends a transaction in
     /// segments below of which the walk has left nothing.
     pub(crate) fn pass_segment(&mut self, producers: impl IntoIterator<Item = SegmentProducer>) -> bool {
         let mut has_superfluous = false;
@@ -226,13 +224,12 @@ impl TransactionFilter {
         has_superfluous
     }
 
-    /// Whether something is known of each segment so far.
+    /// Whether every segment so far was known.
     pub(crate) fn knows_all(&self) -> bool {
         !self.read.unknown
     }
 
-    /// Passes over a segment of which nothing is known. It may hold batches of any transaction, so each producer's next
-    /// marker is needed.
+    /// Passes an unknown segment. It may hold batches of any transaction, so each producer's next marker is needed.
     pub(crate) fn pass_unknown_segment(&mut self) {
         self.read.pass_unknown();
         self.left.pass_unknown();
@@ -247,15 +244,15 @@ impl TransactionFilter {
         is_aborted(&self.aborted, header)
     }
 
-    /// The batch that was asked about last stays, whole or in part, with this header.
+    /// Records that the batch queried last stays, whole or in part, with this header.
     pub(crate) fn stays(&mut self, header: &BatchHeader) {
         if is_data(header) {
             self.left.open.insert(header.producer_id, true);
         }
     }
 
-    /// What is to become of the next batch, a control batch with this control record. One that has lost its record is
-    /// superfluous; one that ends no transaction is needed.
+    /// Decides on the next batch, a control batch with this control record. One that has lost its record is
+    /// superfluous. One that ends no transaction is needed.
     pub(crate) fn marker(&mut self, header: &BatchHeader, control: Option<ControlRecord>) -> MarkerFate {
         assert!(header.attributes.is_control(), "only a control batch holds a marker");
         let Some(control) = control else { return MarkerFate::Superfluous };
@@ -275,7 +272,7 @@ impl TransactionFilter {
     }
 }
 
-/// Whether it is a batch of a transaction.
+/// Whether it is a data batch of a transaction.
 fn is_data(header: &BatchHeader) -> bool {
     header.attributes.is_transactional() && !header.attributes.is_control() && header.has_producer()
 }

@@ -1,5 +1,5 @@
-//! Whether a position in a segment's file is one where a batch ends: what is believed of a position that was noted down
-//! earlier, of a file that somebody may have changed since.
+//! Checks whether a batch ends at a given position of a segment's file. The position was recorded earlier, and the file
+//! may have been changed since.
 
 use std::path::Path;
 
@@ -11,22 +11,22 @@ use crate::storage::{File, OpenMode, Storage};
 
 use super::scan::{Check, Scan, ScanError, zeros_follow};
 
-/// The last entries of an index are read together: positions lie close to its end.
+/// The number of last index entries that are read at once. The wanted positions lie close to the end.
 const ENTRIES_READ: u64 = 512;
 
-/// What lies at a position.
+/// The finding at a position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Boundary {
-    /// A batch ends there, at the offset that is expected.
+    /// A batch ends there, at the expected offset.
     Confirmed,
-    /// No batch ends there, and nothing is wrong with the batches: the position was noted of another file.
+    /// No batch ends there, and the batches are sound: the position was recorded for another file.
     Elsewhere,
-    /// The bytes at this position are no batch, or one at another offset than is expected, and those before it do not
-    /// reach the offset.
+    /// The bytes at this position are no batch, or a batch at an unexpected offset, and the batches before it do not
+    /// reach the expected offset.
     Damage(u64),
 }
 
-/// A segment's file, to be looked at.
+/// A segment's file to be checked.
 #[derive(Clone, Copy)]
 pub(crate) struct Looked<'a> {
     pub(crate) storage: &'a dyn Storage,
@@ -38,8 +38,8 @@ pub(crate) struct Looked<'a> {
 }
 
 impl Looked<'_> {
-    /// Whether a batch ends at `position` whose last offset lies right before `end`. The walk to it begins at the last
-    /// entry of the index before it, or at the start of the file where that leads astray.
+    /// Checks whether a batch ends at `position` whose last offset lies right before `end`. The walk begins at the last
+    /// index entry before the position, or at the start of the file if that entry leads astray.
     pub(crate) fn boundary(&self, position: u64, end: Offset) -> Result<Boundary> {
         if let Some(hint) = self.index_hint(position)
             && self.walk(hint, position, end)? == Boundary::Confirmed
@@ -55,9 +55,10 @@ impl Looked<'_> {
         let mut next = self.base;
         let bad = loop {
             match scan.next() {
-                // From a hint on all that is of interest lies before the position.
+                // A walk from a hint only needs the batches before the position.
                 Ok(Some(found)) if from > 0 && found.position >= position => return Ok(Boundary::Elsewhere),
-                // Where it begins or where the one before it ends is damaged: the checksum covers neither.
+                // Either the start of this batch or the end of the one before it is damaged: the checksum covers
+                // neither.
                 Ok(Some(found)) if found.batch.header().base_offset < next => {
                     return Ok(Boundary::Damage(found.position));
                 }
@@ -77,7 +78,7 @@ impl Looked<'_> {
         Ok(if sound { Boundary::Elsewhere } else { Boundary::Damage(bad) })
     }
 
-    /// The position of the last batch below `limit` that the stored index knows, if there is such a batch.
+    /// The position of the last batch below `limit` that the stored index contains, if any.
     pub(crate) fn index_hint(&self, limit: u64) -> Option<u64> {
         let path = self.dir.join(segment_file(self.base, SegmentFileKind::OffsetIndex, Suffix::None));
         let index = self.storage.open(&path, OpenMode::Read).ok()?;

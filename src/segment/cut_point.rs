@@ -1,4 +1,4 @@
-//! Where a segment is to be cut.
+//! Finds where a segment is to be truncated.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -11,26 +11,26 @@ use crate::storage::File;
 use super::scan::Check;
 use super::walk::{Stop, walk_up_to};
 
-/// Where a segment is to be cut.
+/// Where a segment is to be truncated.
 #[derive(Debug)]
 pub(crate) struct CutPoint {
     /// One past the last offset of the last batch that stays.
     pub(crate) end: Offset,
     /// Where that batch ends in the file.
     pub(crate) position: u64,
-    /// The lowest offset from the one on that was asked for that no batch holds.
+    /// The lowest offset, at or above the requested one, that no batch holds.
     pub(crate) above: Offset,
-    /// Producers with a marker in what stays.
+    /// Producers with a transaction marker in the part that stays.
     pub(crate) ended: BTreeSet<i64>,
-    /// The file ends there already.
+    /// Whether the file already ends there.
     pub(crate) whole: bool,
-    /// What is wrong below the offset that was asked for. It lies at `position`.
+    /// The damage below the requested offset, if any. It lies at `position`.
     pub(crate) damage: Option<Cow<'static, str>>,
 }
 
-/// Finds the last batch of a segment that lies below `to` whole. Each batch that begins below `to` is checked, so that
-/// none behind damage is taken for one that is not there; those above may be damaged. `end` is where the segment ends;
-/// `None` where that is not known, but `to` is the end of a batch.
+/// Finds the last batch of a segment that lies wholly below `to`. Checks each batch that begins below `to`, so that a
+/// batch behind damage is not mistaken for a missing one. Batches above may be damaged. `end` is the end of the
+/// segment. It is `None` if that is unknown; `to` must then be the end of a batch.
 pub(crate) fn cut_point(file: &dyn File, base: Offset, len: u64, end: Option<Offset>, to: Offset) -> Result<CutPoint> {
     let mut cut = CutPoint { end: base, position: 0, above: to, ended: BTreeSet::new(), whole: false, damage: None };
     let mut scratch = Scratch::default();

@@ -1,4 +1,4 @@
-//! Writing and reading the `.digest` of a segment.
+//! Writes and reads the `.digest` of a segment.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,23 +17,23 @@ use crate::storage::{File, OpenMode, Storage, small_file};
 
 use super::PartitionDir;
 
-/// What is known of a segment when its digest is written, beside the entries.
+/// The counts of a segment that its digest stores besides the entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Tally {
-    /// Batches of any kind.
+    /// The number of batches of any kind.
     pub(crate) batches: u64,
-    /// Records, but for control records.
+    /// The number of records, without control records.
     pub(crate) records: u64,
-    /// Their bytes, uncompressed; of aborted ones as stored.
+    /// Their uncompressed bytes; for aborted ones, their bytes as stored.
     pub(crate) record_bytes: u64,
-    /// Control batches that have a record, and their bytes.
+    /// The number of control batches that have a record, and their bytes.
     pub(crate) control: (u64, u64),
     /// See [`DigestCounts::loose_markers`].
     pub(crate) loose_markers: u64,
 }
 
 impl Tally {
-    /// Counts a batch, and its records but for their bytes.
+    /// Counts a batch and the number of its records, but not the records' bytes.
     pub(crate) fn add_batch(&mut self, header: &BatchHeader) {
         self.batches += 1;
         if !header.attributes.is_control() {
@@ -52,9 +52,9 @@ pub(crate) struct DigestWriter {
     path: PathBuf,
     subject: DigestSubject,
     blocks: DigestBlocks,
-    /// Whole blocks and the one that is being filled.
+    /// Whole blocks, and the block that is being filled.
     buffer: Vec<u8>,
-    /// Written when the buffer holds so many blocks.
+    /// The buffer is written when it holds this many blocks.
     buffer_blocks: usize,
     block_start: usize,
     block_number: u64,
@@ -64,7 +64,7 @@ pub(crate) struct DigestWriter {
 }
 
 impl DigestWriter {
-    /// A writer to a new, empty file that uses about `memory` bytes, one block at least.
+    /// Creates a writer to a new, empty file. It uses about `memory` bytes, but at least one block.
     pub(crate) fn new(file: Arc<dyn File>, path: &Path, subject: DigestSubject, memory: usize) -> DigestWriter {
         let buffer_blocks = (memory / DigestBlocks::LEN).max(1);
         DigestWriter {
@@ -110,13 +110,12 @@ impl DigestWriter {
         Ok(())
     }
 
-    /// The bytes of the records of all keys added.
+    /// The number of bytes in the records of all keys added.
     pub(crate) fn key_bytes(&self) -> u64 {
         self.counts.key_bytes
     }
 
-    /// Writes the rest. The file is not synced: of a digest that a crash has torn the checksums tell, and it is built
-    /// again.
+    /// Writes the rest. The file is not synced: if a crash tears it, the checksums show that, and it is rebuilt.
     pub(crate) fn finish(mut self, tally: &Tally, annex: &DigestAnnex) -> Result<DigestFooter> {
         if self.buffer.len() > self.block_start {
             self.end_block()?;
@@ -149,7 +148,7 @@ impl DigestWriter {
     }
 }
 
-/// What a digest must be of to be used.
+/// The segment that a digest must match.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Expected {
     pub(crate) key_id: u64,
@@ -158,7 +157,7 @@ pub(crate) struct Expected {
     pub(crate) log_len: u64,
 }
 
-/// An open digest that fits its segment. Its blocks are checked as they are read.
+/// An open digest that matches its segment. Its blocks are checked as they are read.
 #[derive(Debug)]
 pub(crate) struct DigestReader {
     file: Arc<dyn File>,
@@ -168,8 +167,8 @@ pub(crate) struct DigestReader {
 }
 
 impl DigestReader {
-    /// Opens the digest of a segment; `None` when it is missing, damaged, or of another segment, and has to be built.
-    /// An error is one of the storage, not of the digest.
+    /// Opens the digest of a segment. Returns `None` if it is missing, damaged or of another segment, and must be
+    /// built. Only a storage error is an error, not a bad digest.
     pub(crate) fn open(storage: &dyn Storage, path: &Path, expected: &Expected) -> Result<Option<DigestReader>> {
         let Some((file, footer)) = stored(storage, path)? else { return Ok(None) };
         let DigestSubject { key_id, base, end, log_len, .. } = footer.subject;
@@ -177,7 +176,7 @@ impl DigestReader {
         Ok(fits.then(|| DigestReader::new(file, path, footer)))
     }
 
-    /// Opens a digest again, which must be the same still.
+    /// Reopens a digest, which must still be the same.
     pub(crate) fn reopen(storage: &dyn Storage, path: &Path, footer: &DigestFooter) -> Result<DigestReader> {
         let file = storage.open(path, OpenMode::Read).map_err(|e| Error::io(e, path))?;
         match read_footer(&*file).map_err(|e| Error::io(e, path))? {
@@ -201,19 +200,19 @@ impl DigestReader {
 
     /// Reads the annex.
     pub(crate) fn annex(&self) -> Result<DigestAnnex> {
-        // The file is as long as the footer says: what is allocated is there.
+        // The file is as long as the footer says, so the allocation is bounded by the file.
         let position = self.footer.annex_position();
         let mut bytes = vec![0; self.footer.annex_len() as usize];
         self.read_exact(&mut bytes, position)?;
         DigestAnnex::decode(&self.footer, &bytes).map_err(|why| self.corrupt(position, &why))
     }
 
-    /// How many blocks of entries there are.
+    /// The number of blocks of entries.
     pub(crate) fn block_count(&self) -> u64 {
         self.footer.counts.keys.div_ceil(DigestBlocks::ENTRIES as u64)
     }
 
-    /// Reads blocks one behind the other; each is to be [checked](Self::check_block) before it is used.
+    /// Reads consecutive blocks. Each must be [checked](Self::check_block) before it is used.
     pub(crate) fn read_blocks(&self, blocks: Range<u64>, buffer: &mut Vec<u8>) -> Result<()> {
         let start = blocks.start * DigestBlocks::LEN as u64;
         let end = (blocks.end * DigestBlocks::LEN as u64).min(self.footer.annex_position());
@@ -221,7 +220,7 @@ impl DigestReader {
         self.read_exact(buffer, start)
     }
 
-    /// The entries of block `number`, as bytes.
+    /// Checks block `number` and returns its entries as bytes.
     #[inline]
     pub(crate) fn check_block<'a>(&self, number: u64, block: &'a [u8]) -> Result<&'a [u8]> {
         self.blocks.check(number, block).map_err(|why| self.corrupt(number * DigestBlocks::LEN as u64, &why))
@@ -240,9 +239,9 @@ impl DigestReader {
     }
 }
 
-/// Removes the digests of segments with records of transactions that a cut has left without a marker: these may end the
-/// other way now, and a digest tells which records count. `bases` are the segments that are left whole, in ascending
-/// order; `ended` the producers that have a marker behind them.
+/// Removes the digests of segments whose transactions have lost their marker in a truncation. Such a transaction may
+/// now end the other way, and a digest tells which records count. `bases` are the segments that stay whole, in
+/// ascending order. `ended` are the producers that have a marker behind them.
 ///
 /// The removal is durable after the next sync of the directory.
 pub(crate) fn remove_undecided(dir: &PartitionDir, bases: &[Offset], mut ended: BTreeSet<i64>) -> Result<()> {
@@ -257,7 +256,7 @@ pub(crate) fn remove_undecided(dir: &PartitionDir, bases: &[Offset], mut ended: 
     Ok(())
 }
 
-/// The footer of a digest, whatever segment that is of; `None` when it is missing or damaged.
+/// The footer of a digest, of whichever segment; `None` if it is missing or damaged.
 pub(crate) fn stored_footer(storage: &dyn Storage, path: &Path) -> Result<Option<DigestFooter>> {
     Ok(stored(storage, path)?.map(|(_, footer)| footer))
 }
@@ -271,7 +270,7 @@ fn stored(storage: &dyn Storage, path: &Path) -> Result<Option<(Arc<dyn File>, D
     Ok(read_footer(&*file).map_err(|e| Error::io(e, path))?.ok().map(|footer| (file, footer)))
 }
 
-/// The annex of a digest, whatever segment that is of; `None` when it is missing or damaged.
+/// The annex of a digest, of whichever segment; `None` if it is missing or damaged.
 fn stored_annex(storage: &dyn Storage, path: &Path) -> Result<Option<DigestAnnex>> {
     let Some((file, footer)) = stored(storage, path)? else { return Ok(None) };
     match DigestReader::new(file, path, footer).annex() {
@@ -280,7 +279,7 @@ fn stored_annex(storage: &dyn Storage, path: &Path) -> Result<Option<DigestAnnex
     }
 }
 
-/// Reads the footer of a file that is as long as it says.
+/// Reads the footer of a file, whose length must match it.
 pub(crate) fn read_footer(file: &dyn File) -> io::Result<std::result::Result<DigestFooter, FormatError>> {
     let len = file.info()?.len;
     let mut bytes = [0; DigestFooter::LEN];

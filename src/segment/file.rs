@@ -1,5 +1,5 @@
 //! The open file of a segment: opened within the budget of handles, mapped within the budget of mapped bytes, closed to
-//! make room, held while it is being cut.
+//! make room, protected from new holds while it is truncated.
 
 use std::io;
 use std::ops::Range;
@@ -18,30 +18,30 @@ use super::mapping::Mapping;
 use super::open_file::{OpenData, Slot, Use};
 
 impl Segment {
-    /// Holds the first `len` bytes of its file, which are readable; `None` while it is being cut.
+    /// Holds the first `len` bytes of its file, which are readable. Returns `None` while the file is being truncated.
     pub(crate) fn hold(&self, data: &OpenData, len: u64) -> io::Result<Option<Hold>> {
         let slot = self.lock_slot();
         if slot.usage == Use::Open { data.file.hold(len).map(Some) } else { Ok(None) }
     }
 
-    /// Nobody comes to hold more of the file from here on: it is about to be cut.
+    /// Forbids new holds on the file, because it is about to be truncated.
     pub(crate) fn begin_cut(&self) {
         self.lock_slot().usage = Use::Cut;
     }
 
-    /// It is not cut after all.
+    /// Allows holds again: the file is not truncated after all.
     pub(crate) fn end_cut(&self) {
         self.lock_slot().usage = Use::Open;
     }
 
-    /// Closes the file for good: the partition is closed or deleted.
+    /// Closes the file for good, when the partition is closed or deleted.
     pub(crate) fn retire(&self) {
         let mut slot = self.lock_slot();
         slot.usage = Use::Gone;
         slot.data = None;
     }
 
-    /// Renames its files for a swap or a removal: the name changes under the lock under which files are opened.
+    /// Renames the files for a swap or a removal. The name changes under the lock under which files are opened.
     pub(crate) fn rename(&self, suffix: Suffix, rename: impl FnOnce() -> Result<()>) -> Result<()> {
         let mut slot = self.lock_slot();
         rename()?;
@@ -49,12 +49,12 @@ impl Segment {
         Ok(())
     }
 
-    /// The open file: opened when it is not, within the budget of handles.
+    /// Returns the open file. Opens it if needed, within the budget of handles.
     pub(crate) fn open(&self) -> Result<Arc<OpenData>> {
         self.open_as(OpenMode::Read)
     }
 
-    /// The open file, for its writer.
+    /// Returns the open file for its writer.
     pub(crate) fn open_for_writing(&self) -> Result<Arc<OpenData>> {
         self.open_as(OpenMode::Write)
     }
@@ -64,7 +64,7 @@ impl Segment {
         if let Some(data) = self.lock_slot().open(mode)? {
             return Ok(data);
         }
-        // Without the slot's lock: room may be made by a sync that opens this segment.
+        // Taken without the slot's lock: a sync that makes room may open this segment.
         let ticket = self.dir.file_cache.open(self.me.clone());
         let mut slot = self.lock_slot();
         if let Some(data) = slot.open(mode)? {
@@ -80,24 +80,24 @@ impl Segment {
         Ok(data)
     }
 
-    /// Takes over the file that its writer has just made.
+    /// Takes over the file that its writer has just created.
     pub(super) fn adopt_file(&self, file: Arc<dyn File>) {
         let ticket = self.dir.file_cache.open(self.me.clone());
         self.used.store(self.dir.file_cache.now(), Ordering::Relaxed);
         self.lock_slot().data = Some(Arc::new(OpenData::new(file, true, ticket)));
     }
 
-    /// Closes the file when nobody else uses it.
+    /// Drops the open file. It closes once no other user holds it.
     pub(crate) fn close_file(&self) {
         self.lock_slot().data = None;
     }
 
-    /// The same, where nobody is about to open it. Whether it was open.
+    /// The same, unless another thread holds the slot's lock. Returns whether the file was open.
     pub(crate) fn try_close_file(&self) -> bool {
         self.slot.try_lock().is_some_and(|mut slot| slot.data.take().is_some())
     }
 
-    /// A part of the file in a mapping of it, which is made when it is due and within the budget.
+    /// Returns a part of the file from its mapping. Maps the file if that is due and within the budget.
     pub(super) fn mapped(&self, data: &OpenData, part: Range<u64>) -> io::Result<Option<Bytes>> {
         if !self.dir.mapped_reads.load(Ordering::Relaxed) {
             return Ok(None);
@@ -121,7 +121,7 @@ impl Segment {
 
     fn map_anew(&self, data: &OpenData, map: &mut Mapping) {
         let len = self.len();
-        // Its share of the budget comes back before it takes a new one.
+        // Release its share of the budget before taking a new one.
         map.clear(len);
         let me: Weak<dyn Evict> = self.me.clone();
         if let Some(ticket) = self.dir.file_cache.map(len, &me) {
@@ -147,7 +147,7 @@ impl Evict for Segment {
         if !self.is_sealed() {
             return owner().is_some_and(|owner| owner.close_active());
         }
-        // Looked at again after the sync: a roll that has sealed it may not have told of it yet.
+        // Checked again after the sync: a roll that sealed this segment may not have published it yet.
         let unsynced = || self.unsynced.load(Ordering::Acquire);
         let sync = || owner().is_some_and(|owner| owner.sync_sealed());
         if unsynced() && (!sync() || unsynced()) {

@@ -1,12 +1,12 @@
 //! The sparse indexes of a segment: offset to position, timestamp to offset.
 //!
-//! Both are caches of the `.log` (I10). What is stored of one is trusted only while its CRC-32 is the one that the
-//! partition's `state` recorded; otherwise it is rebuilt from the batch headers.
+//! Both are caches of the `.log` (I10). A stored index is trusted only while its CRC-32 matches the one in the
+//! partition's `state`. Otherwise it is rebuilt from the batch headers.
 
 use crate::format::{AbortedTxn, BatchHeader, IndexSum, OffsetIndexEntry, SegmentState, TimeIndexEntry};
 use crate::offset::{Offset, Timestamp};
 
-/// What the stored index files of a segment hold; `None` for one that is unknown and must be found again.
+/// The sums of a segment's stored index files. `None` means unknown: that index must be recovered.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub(crate) struct Sums {
     pub(crate) offsets: Option<IndexSum>,
@@ -21,7 +21,7 @@ impl From<&SegmentState> for Sums {
 }
 
 impl Sums {
-    /// Those of files that `now` has grown from: a file with fewer entries was begun anew.
+    /// Keeps the sums of files that have only grown since. A file with fewer entries in `now` was rewritten.
     pub(crate) fn still_in(self, now: &Sums) -> Sums {
         let kept = |old: Option<IndexSum>, now: Option<IndexSum>| {
             old.filter(|old| now.is_some_and(|now| now.entries >= old.entries))
@@ -42,14 +42,14 @@ pub(crate) struct Entries {
     pub(crate) aborted: u32,
 }
 
-/// Stands for a number of entries that is not known; no file is large enough for so many.
+/// Stands for an unknown number of entries. No file is large enough to hold this many.
 const UNKNOWN: u32 = u32::MAX;
 
-/// The indexes of one segment: what is stored in its files, and the entries after that, in memory.
+/// The indexes of one segment: the sums of its stored files, and the newer entries in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct SegmentIndex {
-    /// Of the offsets, the times, and the aborted transactions. There are many segments: options would take half as
-    /// much again.
+    /// For offsets, times and aborted transactions. There are many segments, and options would take half as much memory
+    /// again.
     stored: [IndexSum; 3],
     /// Most segments have none.
     recent: Option<Box<Recent>>,
@@ -66,26 +66,26 @@ pub(crate) struct Recent {
 static NO_ENTRIES: Recent = Recent { offsets: Vec::new(), times: Vec::new(), aborted: Vec::new() };
 
 impl SegmentIndex {
-    /// The indexes of a segment that has none yet.
+    /// The indexes of a segment without entries.
     pub(crate) fn empty() -> SegmentIndex {
         let none = Some(IndexSum::default());
         SegmentIndex::of(Sums { offsets: none, times: none, aborted: none })
     }
 
-    /// The indexes that the files of a segment hold.
+    /// The indexes as stored in the files of a segment.
     pub(crate) fn of(stored: Sums) -> SegmentIndex {
         let stored = [stored.offsets, stored.times, stored.aborted];
         let unknown = IndexSum { entries: UNKNOWN, crc: 0 };
         SegmentIndex { stored: stored.map(|sum| sum.unwrap_or(unknown)), recent: None }
     }
 
-    /// What is stored.
+    /// The sums of the stored entries.
     pub(crate) fn stored(&self) -> Sums {
         let [offsets, times, aborted] = self.stored.map(|sum| Some(sum).filter(|sum| sum.entries != UNKNOWN));
         Sums { offsets, times, aborted }
     }
 
-    /// Changes what is stored.
+    /// Changes the sums of the stored entries.
     pub(crate) fn set_stored(&mut self, change: impl FnOnce(&mut Sums)) {
         let mut stored = self.stored();
         change(&mut stored);
@@ -97,13 +97,13 @@ impl SegmentIndex {
         self.recent.as_deref().unwrap_or(&NO_ENTRIES)
     }
 
-    /// The same, to be changed.
+    /// The same, mutable.
     #[inline]
     pub(crate) fn recent_mut(&mut self) -> &mut Recent {
         self.recent.get_or_insert_with(|| Box::new(NO_ENTRIES.clone()))
     }
 
-    /// Gives the memory of the entries back, where there is none any more.
+    /// Frees the memory for unstored entries when there are none.
     pub(crate) fn shrink(&mut self) {
         if self.is_stored() {
             self.recent = None;
@@ -116,7 +116,7 @@ impl SegmentIndex {
         offsets.is_empty() && times.is_empty() && aborted.is_empty()
     }
 
-    /// How many entries there are, stored or not.
+    /// The number of entries, stored or not.
     pub(crate) fn entries(&self) -> Entries {
         let count = |sum: Option<IndexSum>, recent: usize| sum.unwrap_or_default().entries + recent as u32;
         let (stored, Recent { offsets, times, aborted }) = (self.stored(), self.recent());
@@ -141,12 +141,12 @@ pub(crate) struct Indexer {
 }
 
 impl Indexer {
-    /// Begins at a segment's first batch.
+    /// Starts at the first batch of a segment.
     pub(crate) fn new(base: Offset, interval: u64) -> Indexer {
         Indexer { base, interval, since_entry: 0, largest: (Timestamp::NONE, base), last_time: Timestamp::NONE }
     }
 
-    /// Goes on in a segment of which only the largest timestamp is known: the next time entry waits for a larger one.
+    /// Resumes in a segment whose largest timestamp alone is known. The next time entry waits for a larger one.
     pub(crate) fn resume(base: Offset, interval: u64, largest: Timestamp, end: Offset) -> Indexer {
         Indexer { base, interval, since_entry: interval + 1, largest: (largest, end), last_time: largest }
     }
@@ -156,8 +156,8 @@ impl Indexer {
         self.largest.0
     }
 
-    /// Takes note of a batch that is written at `position`. An entry comes before the batch that made it due is
-    /// counted, so the first entry never describes position 0.
+    /// Records a batch written at `position`. The entry becomes due before this batch is counted, so the first entry
+    /// never describes position 0.
     #[inline]
     pub(crate) fn note(
         &mut self,
@@ -178,7 +178,7 @@ impl Indexer {
         })
     }
 
-    /// The last time entry of a segment that is sealed: its largest timestamp.
+    /// Returns the last time entry of a segment that is being sealed, for its largest timestamp.
     pub(crate) fn finish(&mut self) -> Option<TimeIndexEntry> {
         self.time_entry()
     }
@@ -192,14 +192,14 @@ impl Indexer {
     }
 }
 
-/// Entries around a batch that is looked for. The walk to it begins at the floor.
+/// The index entries around a target offset. The walk to the target begins at the floor.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Around {
-    /// What is looked for. Offsets are relative to the base.
+    /// The wanted offset. Offsets are relative to the base.
     pub(super) target: u32,
-    /// The last entry at or below the target; else the start of the segment.
+    /// The last entry at or below the target, or the start of the segment.
     pub(super) floor: OffsetIndexEntry,
-    /// The entry that follows, if it is known.
+    /// The entry after the floor, if it is known.
     pub(super) next: Option<OffsetIndexEntry>,
 }
 
@@ -209,7 +209,7 @@ impl Around {
         Around { target, floor: OffsetIndexEntry { offset: 0, position: 0 }, next: None }
     }
 
-    /// About how many bytes lie between the floor and the target, if that is known.
+    /// The approximate number of bytes between the floor and the target, if known.
     pub(super) fn distance(&self) -> Option<u64> {
         let (floor, next) = (self.floor, self.next?);
         let bytes = u64::from(next.position.checked_sub(floor.position)?);
@@ -227,8 +227,8 @@ pub(super) fn around(bytes: &[u8], target: u32) -> Around {
     Around { floor: after.checked_sub(1).and_then(entry).unwrap_or(start.floor), next: entry(after), ..start }
 }
 
-/// How many entries have an offset of at most `target`. Offsets grow about evenly, so the search begins where the entry
-/// would be if they did, and goes from there in steps that double: it stays within few lines of the processor's cache.
+/// Counts the entries with an offset of at most `target`. Offsets grow about evenly, so the search begins where the
+/// entry would then be and continues in doubling steps. This touches only a few cache lines.
 fn behind(entries: &[[u8; OffsetIndexEntry::LEN]], target: u32) -> usize {
     let offset = |at: usize| OffsetIndexEntry::decode(&entries[at]).map_or(u32::MAX, |entry| entry.offset);
     let Some(top) = entries.len().checked_sub(1) else { return 0 };
@@ -263,8 +263,8 @@ fn behind(entries: &[[u8; OffsetIndexEntry::LEN]], target: u32) -> usize {
             .partition_point(|entry| OffsetIndexEntry::decode(entry).is_some_and(|e| e.offset <= target))
 }
 
-/// The last entry with a timestamp below `timestamp` in the bytes of a `.timeindex`: no record before its offset is
-/// as late as `timestamp`.
+/// The last entry with a timestamp below `timestamp` in the bytes of a `.timeindex`. Every record before its offset is
+/// older than `timestamp`.
 pub(crate) fn before_time(bytes: &[u8], timestamp: Timestamp) -> Option<TimeIndexEntry> {
     let (entries, _) = bytes.as_chunks::<{ TimeIndexEntry::LEN }>();
     let is_before = |entry: &[u8; _]| TimeIndexEntry::decode(entry).is_some_and(|entry| entry.timestamp < timestamp);
@@ -279,7 +279,7 @@ mod tests {
 
     use super::*;
 
-    /// Steps between offsets: alike, with outliers, or none at all, as in an index that is damaged.
+    /// Steps between offsets: equal, with outliers, or arbitrary as in a damaged index.
     fn steps() -> impl Strategy<Value = Vec<u32>> {
         let step = prop_oneof![8 => 20..24u32, 2 => 0..3u32, 1 => 0..3_000_000u32];
         vec(step, 0..300)

@@ -1,4 +1,4 @@
-//! The index files of a segment: found again, rebuilt from the `.log`, stored.
+//! The index files of a segment: loaded, rebuilt from the `.log`, stored.
 
 use std::io;
 
@@ -16,7 +16,7 @@ use super::open_file::Cached;
 use super::scan::{Check, Scan, ScanError};
 use super::{OpenData, Segment};
 
-/// Entries lie about this many bytes apart in a rebuilt index.
+/// The approximate distance in bytes between entries of a rebuilt index.
 const REBUILT_INTERVAL: u64 = 4096;
 
 /// One of the three index files.
@@ -31,7 +31,7 @@ const TIMES: Sidecar = Sidecar { kind: SegmentFileKind::TimeIndex, entry: TimeIn
 const ABORTED: Sidecar = Sidecar { kind: SegmentFileKind::TxnIndex, entry: AbortedTxn::LEN };
 
 impl Segment {
-    /// The index entries around the batch that holds `offset`, or the first after it.
+    /// Returns the index entries around the batch that holds `offset`, or the first after it.
     pub(super) fn around(&self, data: &OpenData, offset: Offset) -> Result<Around> {
         let target = u32::try_from(offset.since(self.base())).unwrap_or(u32::MAX);
         let in_memory = |index: &SegmentIndex| {
@@ -55,7 +55,7 @@ impl Segment {
         }
     }
 
-    /// An offset before which no record is as late as `timestamp`.
+    /// Returns an offset before which every record is older than `timestamp`.
     pub(crate) fn floor_time(&self, timestamp: Timestamp) -> Result<Offset> {
         let in_memory = |index: &SegmentIndex| {
             let at = index.recent().times.partition_point(|entry| entry.timestamp < timestamp).checked_sub(1)?;
@@ -75,7 +75,8 @@ impl Segment {
         Ok(self.base() + u64::from(found.unwrap_or(0)))
     }
 
-    /// The aborted transactions whose markers are in this segment; `None` when their file is not what it should be.
+    /// Returns the aborted transactions whose markers are in this segment, or `None` if their file does not match its
+    /// sum.
     pub(crate) fn aborted(&self) -> Result<Option<Vec<AbortedTxn>>> {
         let (sum, recent) = {
             let index = self.read_index();
@@ -91,7 +92,7 @@ impl Segment {
         Ok(stored.ok().map(|stored| [stored, recent].concat()))
     }
 
-    /// The largest timestamp in it; found again where it is not known.
+    /// Returns its largest timestamp. Rebuilds the index if the timestamp is unknown.
     pub(crate) fn max_timestamp(&self) -> Result<Timestamp> {
         if self.sums().times.is_none() {
             self.rebuild_index(&*self.open()?)?;
@@ -100,15 +101,15 @@ impl Segment {
         Ok(self.meta().max_timestamp.max(newest))
     }
 
-    /// Forgets what is stored of the offset and time index, and finds the entries again in the batch headers.
+    /// Discards the stored offset and time index, and rebuilds the entries from the batch headers.
     pub(crate) fn rebuild_index(&self, data: &OpenData) -> Result<()> {
         let _files = self.lock_index_files();
         let mut offsets = Vec::new();
         let mut times = Vec::new();
         let mut indexer = Indexer::new(self.base(), REBUILT_INTERVAL);
-        // The length first: an entry that comes later is of a batch behind it.
+        // The length is read first, so an entry added later belongs to a batch behind it.
         let len = self.len();
-        // Entries in memory stay: only what lies before them is looked for.
+        // Entries in memory stay. Only the entries before them are rebuilt.
         let first = self.read_index().recent().offsets.first().map(|entry| u64::from(entry.position));
         let mut scan = Scan::new(&*data.file, 0, first.unwrap_or(len), Check::Header);
         let mut end = self.base();
@@ -116,7 +117,8 @@ impl Segment {
             match scan.next() {
                 Ok(Some(found)) => {
                     let header = found.batch.header();
-                    // A walk that began at a batch which claims offsets of those before it would believe it.
+                    // Never index a batch that claims offsets of earlier batches: a walk that began there would trust
+                    // it.
                     let is_above = header.base_offset >= end;
                     end = end.max(header.next_offset());
                     if let Some((offset, time)) = indexer.note(header, found.position) {
@@ -142,14 +144,14 @@ impl Segment {
         Ok(())
     }
 
-    /// Has the aborted transactions found again whose markers lie below the end that `find` is given, unless their file is
-    /// what it should be by now. Those that end meanwhile stay.
+    /// Recovers the aborted transactions whose markers lie below the end that is passed to `find`, unless their file is
+    /// valid by now. Transactions that abort meanwhile are kept.
     pub(crate) fn find_aborted(&self, find: impl FnOnce(Offset) -> Result<Vec<AbortedTxn>>) -> Result<()> {
         let _files = self.lock_index_files();
         if self.aborted()?.is_some() {
             return Ok(());
         }
-        // The appender adds an entry before it moves the end over the marker.
+        // The appender adds an entry before it moves the end past the marker.
         let end = self.end();
         let mut found = find(end)?;
         let mut index = self.write_index();
@@ -160,8 +162,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Stores the entries that are only in memory, durably: all of them, or those up to a checkpoint. Their files then
-    /// hold exactly what the sums say.
+    /// Stores durably the entries that are only in memory: all of them, or those up to a checkpoint. Afterwards the
+    /// files hold exactly what the sums describe.
     pub(crate) fn store_index(&self, up_to: Option<Entries>) -> Result<()> {
         let sums = self.sums();
         if sums.offsets.is_none() || sums.times.is_none() {
@@ -198,13 +200,14 @@ impl Segment {
         Ok(())
     }
 
-    /// What the partition's `state` is to record of the index files.
+    /// The sums that the partition's `state` records for the index files.
     pub(crate) fn sums(&self) -> Sums {
         self.read_index().stored()
     }
 
-    /// The same, of a segment that is told of up to `end` only. A transaction index that was found again, after a
-    /// truncation say, is not stored: its file does not count while an entry from below `end` is in memory only.
+    /// The same, for a segment that `state` describes only up to `end`. A transaction index that was recovered, for
+    /// example after a truncation, is not stored yet. So its file does not count while an entry from below `end` is
+    /// only in memory.
     pub(crate) fn sums_below(&self, end: Offset) -> Sums {
         let index = self.read_index();
         let is_stored = index.recent().aborted.iter().all(|entry| entry.last_offset >= end);
@@ -212,7 +215,7 @@ impl Segment {
         Sums { aborted: stored.aborted.filter(|_| is_stored), ..stored }
     }
 
-    /// The sums of those index files that have all entries that are known.
+    /// The sums of those index files that hold all known entries.
     pub(crate) fn whole_sums(&self) -> Sums {
         let index = self.read_index();
         let (stored, recent) = (index.stored(), index.recent());
@@ -223,14 +226,14 @@ impl Segment {
         }
     }
 
-    /// Whether the index files have all entries that are known.
+    /// Whether the index files hold all known entries.
     pub(crate) fn index_is_stored(&self) -> bool {
         self.read_index().is_stored()
     }
 
-    /// Whether the index files of a sealed segment, of which nothing is known, end as index files end. Kafka trusts
-    /// them after a shutdown in good order, so ones that it would not have left itself are made anew before it gets
-    /// them back.
+    /// Whether the index files of a sealed segment, without recorded sums, end in a valid entry. Kafka trusts index
+    /// files after a clean shutdown. So files that Kafka would not have written are rebuilt before Kafka takes over the
+    /// log.
     pub(crate) fn index_files_end_well(&self) -> bool {
         let last = |sidecar: Sidecar| {
             let file = self.dir().storage.open(&self.sidecar_path(sidecar.kind), OpenMode::Read).ok()?;
@@ -254,12 +257,12 @@ impl Segment {
         offsets && times
     }
 
-    /// How many entries there are, stored or not.
+    /// The number of entries, stored or not.
     pub(crate) fn index_entries(&self) -> Entries {
         self.read_index().entries()
     }
 
-    /// Bytes of the larger of the offset and the time index.
+    /// The size in bytes of the larger of the offset and the time index.
     pub(crate) fn index_bytes(&self) -> u64 {
         let entries = self.index_entries();
         (u64::from(entries.offsets) * OFFSETS.entry as u64).max(u64::from(entries.times) * TIMES.entry as u64)
@@ -270,7 +273,7 @@ impl Segment {
         change(&mut self.write_index());
     }
 
-    /// The stored entries of one index, checked against their sum; `None` when they do not match it.
+    /// Returns the stored entries of one index, or `None` if they do not match their sum.
     fn stored(&self, data: &OpenData, sidecar: Sidecar, sum: Option<IndexSum>) -> Result<Option<Bytes>> {
         let Some(sum) = sum else { return Ok(None) };
         if sum.entries == 0 {
@@ -291,7 +294,7 @@ impl Segment {
         Ok(Some(bytes))
     }
 
-    /// Reads a file of entries; `None` when it is not what was recorded.
+    /// Reads a file of entries. Returns `None` if it does not match the recorded sum.
     fn load(&self, sidecar: Sidecar, sum: IndexSum) -> Option<Bytes> {
         let file = self.dir().storage.open(&self.sidecar_path(sidecar.kind), OpenMode::Read).ok()?;
         let len = u64::from(sum.entries) * sidecar.entry as u64;
@@ -303,7 +306,7 @@ impl Segment {
         (read == bytes.len() && IndexSum::of(&bytes, sum.entries) == sum).then(|| Bytes::from(bytes))
     }
 
-    /// Appends entries to an index file behind the ones already stored; whatever else was there is cut.
+    /// Appends entries to an index file behind the stored ones, and truncates the file after them.
     fn append_entries(&self, sidecar: Sidecar, stored: IndexSum, bytes: &[u8]) -> Result<IndexSum> {
         let path = self.sidecar_path(sidecar.kind);
         let at = |e| Error::io(e, &path);
@@ -338,7 +341,7 @@ impl Segment {
     }
 }
 
-/// The first so many entries, as their file holds them.
+/// Encodes the first `count` entries as in their file.
 fn encoded<T, const N: usize>(entries: &[T], count: usize, encode: impl Fn(&T) -> [u8; N]) -> Vec<u8> {
     entries.iter().take(count).flat_map(encode).collect()
 }

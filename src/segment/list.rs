@@ -1,18 +1,18 @@
-//! The published list of a partition's segments. Readers take a snapshot of it and are disturbed by nobody.
+//! The published list of a partition's segments. Readers take a snapshot of it, which later changes do not affect.
 
 use crate::offset::Offset;
 use crate::segment::Segment;
 use crate::sync::Arc;
 use crate::sync::explored::RwLock;
 
-/// The segments at one moment, in order; the last one is the active one.
+/// The segments at one moment, in order. The last one is the active one.
 #[derive(Debug)]
 pub(crate) struct SegmentList {
     segments: Vec<Arc<Segment>>,
 }
 
 impl SegmentList {
-    /// A view of these segments, which are in order and never none.
+    /// Creates a list of these segments, which are in order and at least one.
     pub(crate) fn new(segments: Vec<Arc<Segment>>) -> SegmentList {
         assert!(!segments.is_empty(), "a partition always has an active segment");
         assert!(segments.windows(2).all(|pair| pair[0].base() < pair[1].base()), "segments are in order");
@@ -39,7 +39,7 @@ impl SegmentList {
         self.active().end()
     }
 
-    /// Bytes in all segments.
+    /// The number of bytes in all segments.
     pub(crate) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.len()).sum()
     }
@@ -52,7 +52,7 @@ impl SegmentList {
     }
 }
 
-/// The view that is current. Changing it is a pointer swap under its lock; no I/O happens there.
+/// The current list. A change is a pointer swap under its lock; no I/O happens there.
 #[derive(Debug)]
 pub(crate) struct SegmentListCell(RwLock<Arc<SegmentList>>);
 
@@ -61,13 +61,13 @@ impl SegmentListCell {
         SegmentListCell(RwLock::new(Arc::new(view)))
     }
 
-    /// A snapshot.
+    /// Returns a snapshot.
     #[inline]
     pub(crate) fn load(&self) -> Arc<SegmentList> {
         Arc::clone(&self.0.read())
     }
 
-    /// Replaces the view by what `change` makes of it; `None` leaves it as it is. Returns whether it changed.
+    /// Replaces the list with the result of `change`, or leaves it as it is on `None`. Returns whether it changed.
     pub(crate) fn update(&self, change: impl FnOnce(&SegmentList) -> Option<SegmentList>) -> bool {
         let mut current = self.0.write();
         match change(&current) {

@@ -1,4 +1,4 @@
-//! Listing a partition directory: which files are there, and where each segment ends.
+//! Lists a partition directory: which files exist, and where each segment ends.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::segment::walk::{Stop, walk};
 use crate::segment::{PartitionDir, Segment, digest_file};
 use crate::storage::{File, FileKind, OpenMode, small_file};
 
-/// A `.log` file in its place.
+/// A `.log` file under its final name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SeenLog {
     pub(crate) base: Offset,
-    /// One past its last offset. Of the active segment and what comes after it only a lower bound counts.
+    /// One past its last offset. For the active segment and the segments after it this is only a lower bound.
     pub(crate) end: Offset,
 }
 
@@ -26,21 +26,21 @@ pub(crate) struct SeenLog {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SeenSwap {
     pub(crate) base: Offset,
-    /// One past its last offset; `None` when it cannot be read to its end.
+    /// One past its last offset; `None` if the file cannot be read to its end.
     pub(crate) end: Option<Offset>,
 }
 
-/// The files of a partition directory, as far as they are known names.
+/// The files of a partition directory that have known names.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Files {
-    /// `.log` files in their place, in order.
+    /// `.log` files under their final names, in order.
     pub(crate) logs: Vec<LogFile>,
     pub(crate) swaps: Vec<SeenSwap>,
     pub(crate) lowest_cleaned: Option<Offset>,
     pub(crate) deleted: Vec<Offset>,
     /// Names of temporary files.
     pub(crate) leftovers: Vec<String>,
-    /// Names of indexes and digests without a `.log`: the crash that took that left them.
+    /// Names of indexes and digests without a `.log`. The crash that lost the `.log` left them.
     pub(crate) orphans: Vec<String>,
     /// The bases of segments that have a digest.
     pub(crate) digests: Vec<Offset>,
@@ -48,38 +48,38 @@ pub(crate) struct Files {
     pub(crate) snapshots: Vec<Offset>,
 }
 
-/// A `.log` file and what is known of it.
+/// A `.log` file and its known properties.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct LogFile {
     pub(crate) base: Offset,
     pub(crate) len: u64,
     pub(crate) id: u64,
-    /// When it was changed last.
+    /// The time of its last modification.
     pub(crate) modified: i64,
     /// One past its last offset, or a lower bound (see [`SeenLog::end`]).
     pub(crate) end: Offset,
-    /// The bytes that hold batches up to `end`.
+    /// The number of bytes that hold batches up to `end`.
     pub(crate) valid: u64,
-    /// It is the sealed file that `state` describes, in length, identity and time.
+    /// Whether it is the sealed file that `state` describes: same length, identity and modification time.
     pub(crate) known: bool,
-    /// The sum over its batch headers, where all of them were walked.
+    /// The sum over its batch headers, if all of them were walked.
     pub(crate) headers_sum: Option<u32>,
-    /// Why the place is not to be believed up to which `state` says that the active one is durable.
+    /// Why the durable position that `state` records for the active segment cannot be trusted.
     pub(crate) doubt: Option<Doubt>,
     pub(crate) suffix: Suffix,
 }
 
-/// Why it is not known that a batch ends at the durable position.
+/// Why it is uncertain that a batch ends at the durable position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Doubt {
-    /// None does: `state` is of another file. By its offsets alone can be told what of this one was durable.
+    /// No batch ends there: `state` describes another file. Only the offsets show which part of this file was durable.
     Elsewhere,
-    /// The bytes at this position, below it, are no batch.
+    /// The bytes at this position, below the durable position, are no batch.
     Damage(u64),
 }
 
 impl LogFile {
-    /// One with nothing in it.
+    /// An empty file.
     pub(crate) fn empty(base: Offset) -> LogFile {
         LogFile {
             base,
@@ -95,7 +95,7 @@ impl LogFile {
         }
     }
 
-    /// A segment of the view.
+    /// The file of a segment in the list.
     pub(crate) fn of(segment: &Segment) -> LogFile {
         let facts = segment.meta();
         LogFile {
@@ -110,7 +110,7 @@ impl LogFile {
         }
     }
 
-    /// Whether it is the file that is described, unchanged since.
+    /// Whether it is the recorded file, unchanged since.
     pub(crate) fn is_as_in(&self, recorded: &SegmentState) -> bool {
         (self.len, self.id, self.modified) == (recorded.len, recorded.id, recorded.modified)
     }
@@ -124,14 +124,14 @@ impl LogFile {
     }
 }
 
-/// How the ends of segments are found that `state` does not know.
+/// How to find the end of segments that `state` does not know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ends {
-    /// By walking them. Of all but the last one damage is an error.
+    /// By walking them. Damage is an error in all but the last one.
     Walked,
-    /// The same, from the last batch on that the index knows: it was closed in good order.
+    /// The same, but starting at the last batch in the index, because the segment was closed cleanly.
     Indexed,
-    /// By walking them: they end where damage begins.
+    /// By walking them. A segment ends where damage begins.
     Salvaged,
 }
 
@@ -147,8 +147,8 @@ pub(crate) fn snapshots(dir: &PartitionDir) -> Result<Vec<Offset>> {
     Ok(snapshots)
 }
 
-/// Lists a partition directory and finds out where each segment ends: from `state` where the file is the one that it
-/// describes, else from the headers.
+/// Lists a partition directory and finds where each segment ends. Takes the end from `state` if it describes this very
+/// file, and from the batch headers otherwise.
 pub(crate) fn list_partition(dir: &Arc<PartitionDir>, state: Option<&State>, ends: Ends) -> Result<Files> {
     let mut files = Files::default();
     let entries = dir.storage.list(&dir.path).map_err(|e| Error::io(e, &dir.path))?;
@@ -183,7 +183,8 @@ pub(crate) fn list_partition(dir: &Arc<PartitionDir>, state: Option<&State>, end
             _ => {}
         }
     }
-    // Ours are not committed without a `.log`; Kafka gives the `.log` its name first. Either way they are only caches.
+    // Our sidecars are not committed without a `.log`, and Kafka renames the `.log` first. Either way they are only
+    // caches.
     files.leftovers.extend(swap_sidecars.into_iter().filter(|(base, _)| !swaps.contains(base)).map(|(_, name)| name));
     files.logs.sort_by_key(|log| log.base);
     let has_log = |base: &Offset| files.logs.binary_search_by_key(base, |log| log.base).is_ok();
@@ -193,16 +194,16 @@ pub(crate) fn list_partition(dir: &Arc<PartitionDir>, state: Option<&State>, end
     for base in swaps {
         files.swaps.push(SeenSwap { base, end: swap_end(dir, base) });
     }
-    // What a pending operation leaves is anything: it is redone before the chain is looked at.
+    // A pending operation may leave the files in any state. Redo it before the chain is checked.
     if state.is_none_or(|state| state.pending == Pending::None) {
         find_ends(dir, &mut files.logs, state, ends)?;
     }
     Ok(files)
 }
 
-/// Removes digests that are not to be believed: one tells which records of a segment count, and not what else the
-/// segment may have become in other hands. Where `state` does not know the file, the sum over the batch headers tells
-/// whether it is the segment that the digest was made of. Removes indexes without a log, too.
+/// Removes digests that cannot be trusted, and indexes without a log. A digest tells which records of a segment count,
+/// but not whether another program has changed the segment since. If `state` does not know the file, the sum over the
+/// batch headers shows whether the digest was made from this segment.
 pub(crate) fn remove_stale_caches(dir: &PartitionDir, files: &Files, state: Option<&State>) -> Result<()> {
     for orphan in &files.orphans {
         small_file::remove(&*dir.storage, &dir.file_path(orphan))?;
@@ -217,7 +218,7 @@ pub(crate) fn remove_stale_caches(dir: &PartitionDir, files: &Files, state: Opti
         if has_digest {
             small_file::remove(&*dir.storage, &dir.segment_path(log.base, SegmentFileKind::Digest, Suffix::None))?;
         }
-        // One that `state` does not know was made after it was written, and the active one grows.
+        // An unknown segment was created after `state` was written, and the active one grows. Neither means a change.
         let differs = |state: &State| {
             let recorded = recorded(state, log.base);
             recorded.is_some_and(|recorded| log.base < state.active_base || recorded.id != log.id)
@@ -227,13 +228,13 @@ pub(crate) fn remove_stale_caches(dir: &PartitionDir, files: &Files, state: Opti
     if !changed {
         return Ok(());
     }
-    // What has changed may have been the markers of what has not.
+    // The changed segments may have held the transaction markers of unchanged ones.
     digest_file::remove_undecided(dir, &kept, Default::default())?;
-    // Before `state` knows the segments as they are now.
+    // Must be durable before `state` records the segments as they are now.
     dir.sync_dir()
 }
 
-/// Whether the digest beside a segment was made of it.
+/// Whether the digest next to a segment was made from it.
 fn is_digest_of(dir: &PartitionDir, log: &LogFile) -> Result<bool> {
     let path = dir.segment_path(log.base, SegmentFileKind::Digest, Suffix::None);
     let Some(footer) = digest_file::stored_footer(&*dir.storage, &path)? else { return Ok(false) };
@@ -251,7 +252,7 @@ fn log_file(dir: &PartitionDir, base: Offset) -> Result<LogFile> {
     Ok(LogFile { len: info.len, id: info.id, modified: info.modified, ..LogFile::empty(base) })
 }
 
-/// Where a swap ends; `None` when it cannot be read to its end.
+/// Returns where a swap ends, or `None` if it cannot be read to its end.
 fn swap_end(dir: &PartitionDir, base: Offset) -> Option<Offset> {
     let file = dir.storage.open(&dir.segment_path(base, SegmentFileKind::Log, Suffix::Swap), OpenMode::Read).ok()?;
     let len = file.info().ok()?.len;
@@ -259,7 +260,7 @@ fn swap_end(dir: &PartitionDir, base: Offset) -> Option<Offset> {
     matches!(walk.stop, Stop::End).then_some(walk.end)
 }
 
-/// Finds where the files end: from `state` where it knows them, else by walking their batches.
+/// Finds where the files end: from `state` if it knows them, otherwise by walking their batches.
 pub(crate) fn find_ends(dir: &PartitionDir, logs: &mut [LogFile], state: Option<&State>, ends: Ends) -> Result<()> {
     let last = logs.len().saturating_sub(1);
     for (at, log) in logs.iter_mut().enumerate() {
@@ -270,8 +271,8 @@ pub(crate) fn find_ends(dir: &PartitionDir, logs: &mut [LogFile], state: Option<
         }
         let path = dir.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
         let fault = walk_log(dir, log, ends).map_err(|e| e.at_path(&path))?;
-        // Only the last file can have a torn tail, or that which `state` names; how much of it is good is found when it
-        // is scanned.
+        // Only the last file, or the one that `state` names as active, can have a torn tail. The later scan finds how
+        // much of it is good.
         let may_be_torn = at == last || log.doubt.is_some() || ends == Ends::Salvaged;
         if !may_be_torn && let Some(what) = fault {
             return Err(Error::corrupt(&path, log.valid, what));
@@ -280,7 +281,7 @@ pub(crate) fn find_ends(dir: &PartitionDir, logs: &mut [LogFile], state: Option<
     Ok(())
 }
 
-/// Takes what `state` knows of a file; whether that is all there is to know.
+/// Takes over what `state` records about a file. Returns whether nothing else needs to be found.
 fn take_known(dir: &PartitionDir, log: &mut LogFile, state: &State) -> Result<bool> {
     if log.base > state.active_base {
         return Ok(true);
@@ -306,7 +307,7 @@ fn take_known(dir: &PartitionDir, log: &mut LogFile, state: &State) -> Result<bo
     Ok(true)
 }
 
-/// Finds where a file ends by its batches, and what is wrong there, if anything is.
+/// Finds where a file ends by its batches. Returns what is wrong there, if anything.
 fn walk_log(dir: &PartitionDir, log: &mut LogFile, ends: Ends) -> Result<Option<Cow<'static, str>>> {
     let path = dir.segment_path(log.base, SegmentFileKind::Log, Suffix::None);
     let file = dir.storage.open(&path, OpenMode::Read).map_err(|e| Error::io(e, &path))?;

@@ -1,7 +1,8 @@
-//! A mapping of a segment's file: what is read is not copied.
+//! A mapping of a segment's file, so that reads need no copy.
 //!
-//! The active segment is mapped up to where it was readable then; those bytes are never written again. It is mapped
-//! anew as it grows, and what lies behind is read. A mapping only ever shows what has been read in before.
+//! The active segment is mapped up to its readable end, because those bytes are never written again. As it grows it is
+//! mapped again; until then, bytes beyond the mapping are read. A mapping is accessed only where its pages have been
+//! populated.
 
 use std::io;
 use std::ops::Range;
@@ -12,47 +13,48 @@ use crate::storage::file_cache::MappedTicket;
 use crate::storage::{File, fetch_for_reading};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// Mappings are read in by pieces of this size before they are touched.
+/// The size of the pieces in which mappings are populated before access.
 const PIECE: u64 = 256 << 10;
 
 /// The mapping of an open file, if there is one.
 #[derive(Default)]
 pub(super) struct Mapping {
-    /// How much was readable when the file was last mapped, or could not be.
+    /// The readable length at the last attempt to map the file.
     tried: u64,
     mapped: Option<Mapped>,
 }
 
 struct Mapped {
     bytes: Bytes,
-    /// One bit for each piece that has been read in. The kernel has the pages; two that read one in at once do no harm.
+    /// One bit for each populated piece. The kernel keeps the pages; two threads that populate a piece at once do no
+    /// harm.
     populated: Box<[AtomicU64]>,
     _ticket: MappedTicket,
 }
 
 impl Mapping {
-    /// Whether it is time to map a file of which `len` bytes are readable.
+    /// Whether a file with `len` readable bytes is due to be mapped.
     pub(super) fn is_outgrown(&self, len: u64, sealed: bool, growth_min: u64) -> bool {
         let grown = len.saturating_sub(self.tried);
         if sealed { grown > 0 } else { grown >= growth_min.max(self.tried / 4) }
     }
 
-    /// Lets go of the mapping: one of `len` bytes is to take its place.
+    /// Drops the mapping, to make way for one of `len` bytes.
     pub(super) fn clear(&mut self, len: u64) {
         *self = Mapping { tried: len, mapped: None };
     }
 
     /// Maps the file, whose first `tried` bytes are readable.
     pub(super) fn fill(&mut self, file: &dyn File, ticket: MappedTicket) {
-        // Where mapping fails, reading tells the error.
+        // If mapping fails, reading will report the error.
         let Some(bytes) = file.map(self.tried).ok().flatten() else { return };
         let words = self.tried.div_ceil(PIECE).div_ceil(64) as usize;
         let populated = (0..words).map(|_| AtomicU64::new(0)).collect();
         self.mapped = Some(Mapped { bytes, populated, _ticket: ticket });
     }
 
-    /// Has the processor fetch what is mapped of a part of the file: a walk that meets it one header after the other
-    /// waits for each. That touches no page: one that was not read in is left out.
+    /// Prefetches the mapped bytes in a part of the file all at once, instead of missing on one header after the other.
+    /// Faults no pages in: a part that was not populated is skipped.
     pub(super) fn fetch(&self, from: u64, len: u64) {
         if let Some(mapped) = &self.mapped
             && let Some(part) = mapped.bytes.get(from as usize..)
@@ -61,7 +63,7 @@ impl Mapping {
         }
     }
 
-    /// A part of the file; `None` where it is not mapped.
+    /// Returns a part of the file, or `None` if it is not mapped.
     pub(super) fn part(&self, file: &dyn File, part: Range<u64>) -> io::Result<Option<Bytes>> {
         let Some(mapped) = self.mapped.as_ref().filter(|mapped| part.end <= mapped.bytes.len() as u64) else {
             return Ok(None);
@@ -72,7 +74,7 @@ impl Mapping {
 }
 
 impl Mapped {
-    /// Reads in the pieces that cover a part, each once.
+    /// Populates the pieces that cover a part, each once.
     fn populate(&self, file: &dyn File, part: &Range<u64>) -> io::Result<()> {
         for piece in part.start / PIECE..part.end.div_ceil(PIECE) {
             let Some(word) = self.populated.get((piece / 64) as usize) else { break };

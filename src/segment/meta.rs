@@ -1,21 +1,21 @@
-//! What is known of a segment beside its extent.
+//! The metadata of a segment, besides its extent.
 
 use crate::format::SegmentState;
 use crate::offset::Timestamp;
 
-/// What is known of a segment beside its extent. All but the id may be lost: it is found again, or counted anew.
+/// The metadata of a segment, besides its extent. All of it but the id may be lost; it is then recovered or recounted.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct SegmentMeta {
-    /// The inode: an opened file must have it.
+    /// The inode. An opened file must have this one.
     pub(crate) id: u64,
-    /// When the file was changed last, of one that is not written any more.
+    /// The modification time of the file, once it is no longer written.
     pub(crate) modified: i64,
     pub(crate) max_timestamp: Timestamp,
     /// Wall time of the first append.
     pub(crate) first_append_at: Timestamp,
     /// Wall time of the seal.
     pub(crate) sealed_at: Timestamp,
-    /// When the tombstones in it may go; `NONE` before a plan saw them.
+    /// When its tombstones may be removed; `NONE` until a plan has examined them.
     pub(crate) tombstone_horizon: Timestamp,
     /// 32 bits are enough: a segment is shorter than 2^31 bytes.
     pub(crate) dead_records: u32,
@@ -36,12 +36,12 @@ impl SegmentMeta {
         }
     }
 
-    /// When the tombstones in it may go, if a plan saw them.
+    /// When its tombstones may be removed, if a plan has examined them.
     pub(crate) fn horizon(&self) -> Option<Timestamp> {
         Some(self.tombstone_horizon).filter(|horizon| *horizon != Timestamp::NONE)
     }
 
-    /// Takes note of a count of what is dead in it.
+    /// Records how much of it is dead.
     pub(crate) fn set_dead(&mut self, records: u64, bytes: u64) {
         let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
         (self.dead_records, self.dead_bytes) = (small(records), small(bytes));

@@ -1,4 +1,4 @@
-//! A segment: one `.log` file with its indexes, shared by the active and the sealed ones.
+//! A segment: one `.log` file with its indexes. Active and sealed segments share this type.
 
 pub(crate) mod boundary;
 pub(crate) mod cut_point;
@@ -38,26 +38,26 @@ pub(crate) use self::read::Slice;
 pub(crate) struct Segment {
     base: Offset,
     dir: Arc<PartitionDir>,
-    /// Bytes that may be read: whole batches. Stored (Release) after them, their index entries and `end`.
+    /// Readable bytes: whole batches. Stored (Release) after these bytes, their index entries and `end`.
     readable: explored::AtomicU64,
     /// One past the last offset.
     end: explored::AtomicU64,
-    /// Stored (Release) when neither of these changes any more.
+    /// Stored (Release) once neither `readable` nor `end` changes any more.
     sealed: explored::AtomicBool,
-    /// It had a writer, and was not synced since it was sealed. Stored (Release) after the sync that it tells of.
+    /// The segment had a writer and has not been synced since it was sealed. Cleared (Release) after that sync.
     unsynced: AtomicBool,
-    /// [`FileCache::now`](crate::storage::file_cache::FileCache::now) of the last use, as a hint.
+    /// [`FileCache::now`](crate::storage::file_cache::FileCache::now) at the last use, as a hint.
     used: AtomicU64,
     facts: Mutex<SegmentMeta>,
     index: RwLock<SegmentIndex>,
-    /// Held while index files are written or entries found again, never while a reader looks an entry up.
+    /// Held while index files are written or entries are recovered, never while a reader looks up an entry.
     index_files: Mutex<()>,
     slot: explored::Mutex<Slot>,
     me: Weak<Segment>,
 }
 
 impl Segment {
-    /// A segment whose file is there. `extent` is its readable length and its end offset.
+    /// Creates a segment whose file exists. `extent` is its readable length and its end offset.
     pub(crate) fn new(
         dir: &Arc<PartitionDir>,
         base: Offset,
@@ -92,7 +92,7 @@ impl Segment {
         Offset::new(self.end.load(Ordering::Acquire))
     }
 
-    /// Bytes that may be read.
+    /// The number of readable bytes.
     pub(crate) fn len(&self) -> u64 {
         self.readable.load(Ordering::Acquire)
     }
@@ -117,22 +117,23 @@ impl Segment {
         change(&mut self.lock_meta());
     }
 
-    /// Its suffix at this moment.
+    /// The current suffix of its files.
     pub(crate) fn suffix(&self) -> Suffix {
         self.lock_slot().suffix
     }
 
-    /// The file's path at this moment.
+    /// The current path of its `.log` file.
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.segment_path(self.base, SegmentFileKind::Log, self.lock_slot().suffix)
     }
 
-    /// The path of one of its other files.
+    /// The current path of one of its other files.
     pub(crate) fn sidecar_path(&self, kind: SegmentFileKind) -> PathBuf {
         self.dir.segment_path(self.base, kind, self.lock_slot().suffix)
     }
 
-    /// Takes note of when the file was changed last: nobody writes it any more. What is not known costs a walk.
+    /// Records the file's modification time, once the file is no longer written. If it stays unknown, the next open
+    /// must walk the file.
     pub(crate) fn note_modified(&self) {
         let data = self.lock_slot().data.clone();
         let info = data.map_or_else(|| self.dir.storage.info(&self.path()), |data| data.file.info());
@@ -141,7 +142,7 @@ impl Segment {
         }
     }
 
-    /// It was synced as a sealed segment.
+    /// Records that it was synced as a sealed segment.
     pub(crate) fn set_synced(&self) {
         self.unsynced.store(false, Ordering::Release);
     }

@@ -18,7 +18,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// The file where it is open in this mode; an error where it is not opened any more.
+    /// Returns the file if it is open in this mode. Fails if it may not be opened any more.
     pub(super) fn open(&self, mode: OpenMode) -> Result<Option<Arc<OpenData>>> {
         let data = self.data.as_ref().filter(|data| data.writable || mode == OpenMode::Read);
         match data {
@@ -28,18 +28,18 @@ impl Slot {
     }
 }
 
-/// What may still be done with the file.
+/// The allowed uses of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Use {
-    /// It is opened, mapped and held as needed.
+    /// The file is opened, mapped and held as needed.
     Open,
-    /// It is cut: nobody comes to hold more of it.
+    /// The file is being truncated: no new holds.
     Cut,
-    /// The partition is closed or deleted: the file is not opened again, as another may have its name, and its inode.
+    /// The partition is closed or deleted. The file is not opened again: another file may have its name, and its inode.
     Gone,
 }
 
-/// An open segment file and what is cached of it.
+/// An open segment file and the data cached from it.
 pub(crate) struct OpenData {
     pub(crate) file: Arc<dyn File>,
     pub(super) writable: bool,

@@ -1,4 +1,4 @@
-//! Where the files of a partition are.
+//! The directory of a partition.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,24 +12,24 @@ use crate::storage::{Sizes, Storage, small_file};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, OnceLock, Weak};
 
-/// Where the files of a partition are, and the budgets that they share.
+/// The directory of a partition's files, and the budgets that they share.
 pub(crate) struct PartitionDir {
     pub(crate) path: PathBuf,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) file_cache: Arc<FileCache>,
     pub(crate) preallocator: Arc<Preallocator>,
     pub(crate) sizes: Sizes,
-    /// A read beside a change maps or does not.
+    /// Whether reads may use mappings. A read concurrent with a change may see either value.
     pub(crate) mapped_reads: AtomicBool,
     owner: OnceLock<Weak<dyn Owner>>,
 }
 
-/// Who writes the segments of a partition. Asked for help when a file is to be closed that has unsynced bytes: a file
-/// is never closed before they are synced, because an error would get lost with it.
+/// Writes the segments of a partition. It is asked for help when a file with unsynced bytes is to be closed. A file is
+/// never closed before they are synced, because the error would get lost with it.
 pub(crate) trait Owner: Send + Sync {
-    /// Syncs the active segment and closes its file; `false` when its writer is busy or the sync failed.
+    /// Syncs the active segment and closes its file. Returns `false` if its writer is busy or the sync failed.
     fn close_active(&self) -> bool;
-    /// Syncs the segment that was sealed last; `false` when that failed.
+    /// Syncs the segment that was sealed last. Returns `false` if that failed.
     fn sync_sealed(&self) -> bool;
 }
 
@@ -44,7 +44,8 @@ impl PartitionDir {
         PartitionDir { path, storage, file_cache, preallocator, sizes, mapped_reads, owner: OnceLock::new() }
     }
 
-    /// The same directory, for somebody who reads beside its owner. Nothing is mapped that another process may cut.
+    /// The same directory, for a reader beside its owner. It maps nothing, because another process may truncate the
+    /// files.
     pub(crate) fn reading_only(other: &PartitionDir) -> PartitionDir {
         let (storage, file_cache, preallocator) = (&other.storage, &other.file_cache, &other.preallocator);
         let dir = PartitionDir::new(
@@ -56,12 +57,12 @@ impl PartitionDir {
         PartitionDir { mapped_reads: AtomicBool::new(false), ..dir }
     }
 
-    /// Names the owner, once.
+    /// Sets the owner, once.
     pub(crate) fn set_owner(&self, owner: Weak<dyn Owner>) {
         assert!(self.owner.set(owner).is_ok(), "a partition directory has one owner");
     }
 
-    /// Who writes here, while there is somebody.
+    /// The partition that writes here, while it exists.
     pub(super) fn owner(&self) -> Option<Arc<dyn Owner>> {
         self.owner.get().and_then(Weak::upgrade)
     }
@@ -76,8 +77,8 @@ impl PartitionDir {
         self.path.join(segment_file(base, kind, suffix))
     }
 
-    /// Writes a producer snapshot. It has its name once it is whole, so that a kill leaves no half of one; what it leaves
-    /// goes at the next open, ours or Kafka's. The caller makes the name durable.
+    /// Writes a producer snapshot. It gets its name only once it is whole, so that a kill leaves no partial snapshot.
+    /// The next open, ours or Kafka's, removes the leftover. The caller makes the name durable.
     pub(crate) fn put_snapshot(&self, at: Offset, bytes: &[u8]) -> Result<()> {
         let path = |suffix| self.segment_path(at, SegmentFileKind::Snapshot, suffix);
         small_file::put(&*self.storage, &path(Suffix::None), &path(Suffix::Cleaned), bytes)

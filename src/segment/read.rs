@@ -1,4 +1,4 @@
-//! Reading whole batches of a segment: a lookup in the index, a walk from there, and the bytes.
+//! Reads whole batches of a segment: a lookup in the index, a walk from there, and the bytes.
 
 use std::io;
 use std::ops::Range;
@@ -12,28 +12,28 @@ use crate::offset::Offset;
 use super::Segment;
 use super::open_file::OpenData;
 
-/// About how far apart index entries lie: a lookup walks through so much.
+/// The usual distance between index entries. A lookup walks through about this many bytes.
 const INTERVAL: u64 = 4096;
-/// What it reads beyond that, and beyond what it was asked for: no batch is cut off for a few bytes.
+/// Bytes read beyond that and beyond the requested size, so that no batch is cut off for a few bytes.
 const SLACK: u64 = 512;
-/// So much of a large batch is fetched before it is looked at.
+/// The most bytes of a large batch that are prefetched.
 const FETCH_MAX: u64 = 16 << 10;
-/// Entries that lie farther apart than this are most likely those of two batches one behind the other.
+/// Index entries farther apart than this most likely belong to two adjacent batches.
 const LARGE: u64 = INTERVAL * 3 / 2;
 
 /// Whole batches of one segment.
 #[derive(Clone, Debug)]
 pub(crate) struct Slice {
     pub(crate) bytes: Bytes,
-    /// Where they lie in the file.
+    /// The position of the batches in the file.
     pub(crate) position: u64,
     /// One past the last offset of the last batch.
     pub(crate) next: Offset,
 }
 
 impl Segment {
-    /// Whole batches from the one that holds `from`, or the first after it, on: as many as fit `max_bytes`, but one in
-    /// any case where `at_least_one`; none that reaches past `limit`.
+    /// Returns whole batches, starting with the one that holds `from`, or the first after it. Returns as many as fit
+    /// `max_bytes`, but at least one if `at_least_one`, and none that reaches past `limit`.
     pub(crate) fn slice(
         &self,
         from: Offset,
@@ -42,7 +42,7 @@ impl Segment {
         at_least_one: bool,
     ) -> Result<Option<Slice>> {
         let data = self.open()?;
-        // The active one may have grown beyond an end that is read before its length.
+        // The active segment may grow between reading its end and its length, so an end read first would be too low.
         let end = if self.is_sealed() { self.end() } else { Offset::MAX };
         let readable = self.len();
         let begin = || -> Result<BatchCursor> {
@@ -61,7 +61,7 @@ impl Segment {
             let window = self.window(&data, position, (want as u64).min(left))?;
             match cursor.walk(&window, max_bytes, left as usize) {
                 Ok(Step::Found { start, end, .. }) if !at_least_one && end - start > max_bytes => return Ok(None),
-                // Whoever goes on from there comes to the same contradiction, and not to what lies behind it.
+                // A reader that continues from `next` meets the same contradiction, and not the batches behind it.
                 Ok(Step::Contradicted { start, end, next, at })
                     if self.start_near(&data, next, readable)? < position + at as u64 =>
                 {
@@ -71,7 +71,8 @@ impl Segment {
                     return Ok(Some(slice(window, start..end, position, next)));
                 }
                 Ok(Step::PastLimit) => return Ok(None),
-                // In growing steps: the index may have few entries. Batches are alike.
+                // Grow the window, because the index may have few entries. The next batch is expected to be as large as
+                // this one.
                 Ok(Step::Passed(size)) if cursor.position <= readable => {
                     want = size.max(2 * window.len()) + SLACK as usize
                 }
@@ -82,7 +83,7 @@ impl Segment {
                     checked.map_err(|why| Error::corrupt(&self.path(), position, why.to_string()))?;
                     cursor.dispel();
                 }
-                // An index that leads astray is rebuilt; what is then still no batch is damage.
+                // An index that leads astray is rebuilt. If there is still no batch, the segment is damaged.
                 _ if !trusted => {
                     self.rebuild_index(&data)?;
                     cursor = begin()?;
@@ -100,17 +101,17 @@ impl Segment {
         }
     }
 
-    /// Where a walk to the batch that holds `from`, or the first after it, begins.
+    /// Returns where a walk to the batch that holds `from`, or the first after it, begins.
     fn start_near(&self, data: &OpenData, from: Offset, readable: u64) -> Result<u64> {
         let around = self.around(data, from)?;
         let floor = u64::from(around.floor.position);
-        // A position beyond the end cannot be one of a batch; from the first one on all are found.
+        // No batch begins beyond the end. A walk from the first batch finds all of them.
         if floor > readable {
             return Ok(0);
         }
         let map = data.map.read();
         match around.next.map(|next| u64::from(next.position)) {
-            // Large batches have an entry each: the walk goes from the header of this one to the next, which is as long.
+            // Large batches have one entry each. The walk reads this header and then the next batch, which is as long.
             Some(next) if next > floor + LARGE => {
                 map.fetch(floor, BATCH_HEADER_LEN as u64);
                 map.fetch(next, (next - floor).min(FETCH_MAX));
@@ -120,7 +121,7 @@ impl Segment {
         Ok(floor)
     }
 
-    /// Bytes of the file: a slice of its mapping, or read.
+    /// Returns bytes of the file: a slice of its mapping, or a copy that is read.
     pub(crate) fn window(&self, data: &OpenData, position: u64, len: u64) -> Result<Bytes> {
         let io = |e: io::Error| Error::io(e, &self.path()).at_position(position);
         if let Some(bytes) = self.mapped(data, position..position + len).map_err(io)? {
@@ -135,14 +136,14 @@ impl Segment {
     }
 }
 
-/// Batches in a window that lies at a position of the file.
+/// Cuts batches out of a window that lies at `position` of the file.
 fn slice(mut window: Bytes, part: Range<usize>, position: u64, next: Offset) -> Slice {
     window.truncate(part.end);
     window.advance(part.start);
     Slice { bytes: window, position: position + part.start as u64, next }
 }
 
-/// What a walk over bytes of a segment found.
+/// The result of a walk over bytes of a segment.
 enum Step {
     Found {
         start: usize,
@@ -151,56 +152,56 @@ enum Step {
     },
     /// The batch at or after the offset reaches past the limit.
     PastLimit,
-    /// All batches lie before the offset: the walk goes on where the last one ends, which has this size.
+    /// All batches lie before the offset. The walk continues at the end of the last one, which has this size.
     Passed(usize),
-    /// The header at `at` claims offsets of the batches before it. Up to `end` they are sure all the same.
+    /// The header at `at` claims offsets of the batches before it. The batches up to `end` are certain all the same.
     Contradicted {
         start: usize,
         end: usize,
         next: Offset,
         at: usize,
     },
-    /// So many bytes are needed to go on.
+    /// The walk needs this many bytes to continue.
     More(usize),
-    /// What is asked for is in no batch, unless the one of this position and size says too little of itself.
+    /// No batch holds the requested offset, unless the batch of this position and size understates its offsets.
     Doubt(u64, usize),
 }
 
-/// A walk from batch to batch. Their offsets must grow and lie in `bounds`: the checksum does not cover them, and a batch
-/// that is somewhere else would be skipped without a word.
+/// A walk from batch to batch. Their offsets must grow and lie in `bounds`. The checksum does not cover them, so
+/// without this check a batch with wrong offsets would be skipped silently.
 struct BatchCursor {
-    /// Where the next bytes are to come from.
+    /// The position of the next bytes.
     position: u64,
     /// The batch that ends there, and its position.
     passed: Option<(u64, Extent)>,
     bounds: Range<Offset>,
     from: Offset,
     limit: Offset,
-    /// Whether the batch before a gap that has `from` is known to be sound.
+    /// Whether the batch before the gap that contains `from` is known to be sound.
     is_certain: bool,
 }
 
 impl BatchCursor {
-    /// A walk from a batch on to the one that holds `from`, or the first after it; none that reaches past `limit`.
+    /// Starts a walk at a batch, to the one that holds `from`, or the first after it. No batch may reach past `limit`.
     fn new(position: u64, bounds: Range<Offset>, from: Offset, limit: Offset) -> BatchCursor {
         BatchCursor { position, passed: None, bounds, from, limit, is_certain: false }
     }
 
-    /// The batch in doubt is sound.
+    /// Records that the batch in doubt is sound.
     fn dispel(&mut self) {
         self.is_certain = true;
     }
 
-    /// Finds the batches to return, one or more of `max_bytes`, in bytes from its position on; `left` is how many there
-    /// are up to the end.
+    /// Finds the batches to return, one or more within `max_bytes`, in bytes from its position on. `left` is the number
+    /// of bytes up to the end of the segment.
     ///
-    /// The header behind them is looked at as well: where it claims an offset of theirs, either may be the damaged one,
-    /// and a batch that does not go on where the one before it ended is not believed.
+    /// The walk also checks the header behind these batches. If that header claims an offset of theirs, either side may
+    /// be damaged. So a batch counts only if it continues exactly where the one before it ended.
     fn walk(&mut self, bytes: &[u8], max_bytes: usize, left: usize) -> std::result::Result<Step, (usize, FormatError)> {
         let (mut at, mut floor, mut passed) = self.pass(bytes);
         let mut follows = passed.is_some() || self.position == 0;
         let mut found: Option<(usize, Offset)> = None;
-        // What of it is sure, whatever follows.
+        // The part of it that is certain, whatever follows.
         let mut sure: Option<(usize, Offset)> = None;
         while at < bytes.len() {
             let rest = &bytes[at..];
@@ -255,8 +256,8 @@ impl BatchCursor {
         Ok(Step::Passed(passed.map_or(0, |(_, before)| before.size)))
     }
 
-    /// Goes past the batches that lie before the offset. Returns where that ends: at the one that is looked for, at what
-    /// is none, or behind the bytes; the lowest offset that may lie there, and the last batch that was passed.
+    /// Passes the batches that lie before the offset. Returns the position where this stops, the lowest offset that may
+    /// lie there, and the last batch passed. It stops at the wanted batch, at bytes that are no batch, or at the end.
     #[inline]
     fn pass(&self, bytes: &[u8]) -> (usize, Offset, Option<(u64, Extent)>) {
         let (mut at, mut floor, mut passed) = (0, self.bounds.start, self.passed);

@@ -1,4 +1,4 @@
-//! Taking segments out and putting others in their place, so that a crash leaves exactly the old ones or the new one.
+//! Takes segments out and puts others in their place, so that a crash leaves exactly the old ones or the new one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::segment::index::{SegmentIndex, Sums};
 use crate::segment::{PartitionDir, Segment, SegmentMeta};
 use crate::storage::{File, OpenMode, small_file};
 
-/// Files that are renamed with a segment; the `.log` last, where its name is what counts.
+/// Files that are renamed with a segment. The `.log` is renamed last wherever its name is the one that counts.
 const WITH_LOG: [SegmentFileKind; 4] =
     [SegmentFileKind::OffsetIndex, SegmentFileKind::TimeIndex, SegmentFileKind::TxnIndex, SegmentFileKind::Digest];
 
-/// Completes a swap whose output is seen under its `.swap` names: those are made durable first, as whoever gave them
-/// may have been killed before the sync; then the replaced segments get `.deleted` names, durably, and the output its
-/// own. Doing it again is harmless.
+/// Completes a swap whose output has its `.swap` names. First makes these names durable, because a kill may have come
+/// between the renames and the sync. Then gives the replaced segments `.deleted` names, durably, and the output its
+/// final names. Repeating this is harmless.
 pub(crate) fn finish(dir: &PartitionDir, base: Offset, replaced: &[Offset]) -> Result<()> {
     dir.sync_dir()?;
     for old in replaced {
@@ -29,7 +29,7 @@ pub(crate) fn finish(dir: &PartitionDir, base: Offset, replaced: &[Offset]) -> R
     dir.sync_dir()
 }
 
-/// A segment that takes the place of others: written and synced, under temporary names.
+/// A segment that takes the place of others. It is written and synced under temporary names.
 #[derive(Debug)]
 pub(crate) struct Replacement {
     pub(crate) base: Offset,
@@ -41,8 +41,9 @@ pub(crate) struct Replacement {
     pub(crate) files: Vec<(SegmentFileKind, PathBuf)>,
 }
 
-/// Puts a written output in the place of segments, so that a crash leaves exactly those or exactly this one; returns it
-/// as a segment, which the caller publishes. The replaced ones have `.deleted` names then, and are readable under them.
+/// Puts a written output in the place of segments, so that a crash leaves exactly the old ones or exactly the new one.
+/// Returns the output as a segment, which the caller publishes. The replaced ones then have `.deleted` names, and stay
+/// readable under them.
 pub(crate) fn replace(dir: &Arc<PartitionDir>, olds: &[Arc<Segment>], output: &Replacement) -> Result<Arc<Segment>> {
     for (kind, temporary) in &output.files {
         let to = dir.segment_path(output.base, *kind, Suffix::Swap);
@@ -62,10 +63,10 @@ pub(crate) fn replace(dir: &Arc<PartitionDir>, olds: &[Arc<Segment>], output: &R
     Ok(Segment::new(dir, output.base, extent, true, output.facts, SegmentIndex::of(output.sums)))
 }
 
-/// Cuts the file of a segment where it is, and it is to be synced then; or, where somebody has bytes of it beyond `len`,
-/// mapped or handed out by this log or an earlier one of this process, puts a durable copy of its first `len` bytes in
-/// its place: those that somebody has stay as they are. Whether it was cut where it is. The caller makes the name
-/// durable. A disk without room for the copy is an error, and nothing has changed.
+/// Truncates the file of a segment. Returns `true` if it was truncated in place; the caller must then sync it. Bytes
+/// beyond `len` may be mapped, or handed out by this log or an earlier one of this process. In that case a durable copy
+/// of the first `len` bytes takes the file's place, so that the bytes in use stay as they are. The caller makes the
+/// name durable. If the disk has no room for the copy, it fails and changes nothing.
 pub(crate) fn cut(dir: &PartitionDir, file: &dyn File, base: Offset, len: u64) -> Result<bool> {
     if file.held() > len {
         copy_prefix(dir, file, base, len)?;
@@ -77,8 +78,7 @@ pub(crate) fn cut(dir: &PartitionDir, file: &dyn File, base: Offset, len: u64) -
     Ok(true)
 }
 
-/// Copies the first `len` bytes of a segment's file, durably, under a temporary name. Nothing is left of it after an
-/// error.
+/// Copies the first `len` bytes of a segment's file, durably, under a temporary name. An error leaves no copy behind.
 pub(crate) fn copy_prefix(dir: &PartitionDir, file: &dyn File, base: Offset, len: u64) -> Result<()> {
     let temporary = dir.segment_path(base, SegmentFileKind::Log, Suffix::Cleaned);
     small_file::remove(&*dir.storage, &temporary)?;
@@ -93,14 +93,14 @@ pub(crate) fn copy_prefix(dir: &PartitionDir, file: &dyn File, base: Offset, len
     })
 }
 
-/// Puts the copy of a segment's first bytes in its place.
+/// Puts the copy of a segment's first bytes in the place of its file.
 pub(crate) fn put_prefix(dir: &PartitionDir, base: Offset) -> Result<()> {
     let temporary = dir.segment_path(base, SegmentFileKind::Log, Suffix::Cleaned);
     let path = dir.segment_path(base, SegmentFileKind::Log, Suffix::None);
     dir.storage.rename(&temporary, &path).map_err(|e| Error::io(e, &temporary))
 }
 
-/// Gives all files of a segment `.deleted` names, the log last: a cache that is seen without its log is a leftover.
+/// Gives all files of a segment `.deleted` names, the log last. A cache without its log counts as a leftover.
 fn retire(dir: &PartitionDir, base: Offset) -> Result<()> {
     for kind in WITH_LOG.into_iter().chain([SegmentFileKind::Log]) {
         rename(dir, base, kind, Suffix::None, Suffix::Deleted)?;
@@ -116,13 +116,13 @@ pub(crate) fn remove_segment_files(dir: &PartitionDir, base: Offset) -> Result<(
     Ok(())
 }
 
-/// Gives a segment that has left the view `.deleted` names; it is removed when the last reader lets go of it.
+/// Gives a segment that has left the list `.deleted` names. It is removed when the last reader drops it.
 pub(crate) fn bury(segment: &Segment) -> Result<()> {
     let dir = Arc::clone(segment.dir());
     segment.rename(Suffix::Deleted, || retire(&dir, segment.base()))
 }
 
-/// Removes the files of a buried segment.
+/// Removes the files of a retired segment.
 pub(crate) fn remove_buried(segment: &Segment) -> Result<()> {
     let dir = segment.dir();
     for kind in SegmentFileKind::ALL {

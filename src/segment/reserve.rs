@@ -1,14 +1,15 @@
-//! Space ahead of the end of the active segment: zeros, windows, and who may write where.
+//! Reserves space ahead of the end of the active segment: zeros, windows, and which thread may write where.
 //!
 //! # Invariant
 //!
-//! [`State::boundary`] divides the file. The appender writes only below it; the preallocating thread writes only at and
-//! above it, inside of what was ordered. The boundary moves under the lock of the state, by the appender alone, in two
+//! [`State::boundary`] divides the file. The appender writes only below it. The preallocating thread writes only at and
+//! above it, inside the ordered ranges. Only the appender moves the boundary, under the lock of the state, and in two
 //! ways: over a piece that the thread has finished, or to [`NOWHERE`] when nothing is ordered and nothing is under way.
 //! So no byte is ever written by both, and zeros never land on a record. Every write, whatever its size and however
 //! windows are configured, passes [`Reservation::make_room`], which claims its bytes first.
 //!
-//! [`Reservation::halt`] ends all that the thread does. Nothing cuts, closes or seals the file before.
+//! [`Reservation::halt`] ends all work of the thread in this file. The file is never truncated, closed or sealed before
+//! that.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,24 +22,24 @@ use crate::storage::{File, Reserve, Reserved, Sizes, Window};
 use crate::sync::explored::{Condvar, Mutex, MutexGuard};
 use crate::sync::{Arc, Weak};
 
-/// The boundary where nothing is ordered: all of the file is the appender's.
+/// The boundary when nothing is ordered: the whole file belongs to the appender.
 const NOWHERE: u64 = u64::MAX;
 
-/// The appender's side: the space of one file that is reserved.
+/// The appender's side: the reserved space of one file.
 pub(super) struct Reservation {
     sizes: Sizes,
     how: Option<Reserve>,
-    /// Zeros lie up to here, and nobody else writes below it.
+    /// The zeros end here. Only the appender writes below this position.
     reserved: u64,
-    /// The mapped part that is being filled. It goes before the file is cut.
+    /// The mapped part that is being filled. It is unmapped before the file is truncated.
     window: Option<Window>,
-    /// The one before it, until somebody unmaps it. It goes before the file is cut as well.
+    /// The previous window, until it is unmapped. It too is unmapped before the file is truncated.
     spent: Option<Window>,
-    /// How large the next window is.
+    /// The size of the next window.
     next: u64,
     small_writes: u32,
     preallocator: Arc<Preallocator>,
-    /// Made with the first order.
+    /// Created with the first order.
     lead: Option<Arc<Lead>>,
 }
 
@@ -46,24 +47,24 @@ pub(super) struct Reservation {
 #[derive(Default)]
 struct Lead {
     state: Mutex<State>,
-    /// A piece is finished.
+    /// Signals that a piece is finished.
     finished: Condvar,
 }
 
 struct State {
-    /// The appender writes below this, the thread at and above it.
+    /// The appender writes below this position, the thread at and above it.
     boundary: u64,
-    /// The file, while something is ordered of it.
+    /// The file, while part of it is ordered.
     file: Option<Arc<dyn File>>,
-    /// What is to be reserved: pieces that meet, behind the ready ones.
+    /// The ranges still to be reserved. They are contiguous and follow the ready ones.
     ordered: VecDeque<Range<u64>>,
-    /// Where the piece ends that is being reserved.
+    /// The end of the piece that is being reserved.
     running: Option<u64>,
-    /// What was reserved: pieces that meet, the first at the boundary. After one that failed there is none.
+    /// The reserved pieces. They are contiguous, and the first starts at the boundary. No piece follows a failed one.
     ready: VecDeque<Ready>,
-    /// A window that is done with, for the thread to unmap: that takes about as long as to make one.
+    /// A used-up window for the thread to unmap, because unmapping takes about as long as mapping.
     spent: Option<Window>,
-    /// Whether it is in the thread's queue.
+    /// Whether this lead is in the thread's queue.
     queued: bool,
 }
 
@@ -75,16 +76,16 @@ struct Ready {
 /// What the appender takes over.
 #[derive(Default)]
 struct Claimed {
-    /// Where the last piece ends.
+    /// The end of the last piece.
     end: Option<u64>,
     windows: Vec<Window>,
     failed: bool,
-    /// The file system reserves nothing.
+    /// The file system does not support reserving.
     unsupported: bool,
 }
 
 impl Reservation {
-    /// Nothing is reserved of a file of `len` bytes.
+    /// Starts with no space reserved, for a file of `len` bytes.
     pub(super) fn new(len: u64, how: Option<Reserve>, sizes: Sizes, preallocator: &Arc<Preallocator>) -> Reservation {
         Reservation {
             sizes,
@@ -99,24 +100,25 @@ impl Reservation {
         }
     }
 
-    /// How space is to be reserved from now on. What is reserved or ordered stays as it is.
+    /// Sets how space is reserved from now on. Space that is reserved or ordered stays as it is.
     pub(super) fn set_how(&mut self, how: Option<Reserve>) {
         self.how = how;
     }
 
-    /// Where the file ends.
+    /// The end of the file.
     pub(super) fn end(&self) -> u64 {
         self.reserved
     }
 
-    /// Copies a write at the end into the window; `false`, and nothing done, where it does not lie in it whole.
+    /// Copies a write at the end into the window. Returns `false` and does nothing if the write does not fit whole.
     #[inline]
     pub(super) fn copy(&mut self, parts: [&[u8]; 2], len: u64) -> bool {
         self.window.as_mut().is_some_and(|window| window.write(parts, len))
     }
 
-    /// Makes the `size` bytes behind `len` the appender's own, and reserves more where that pays. A full disk, or a file
-    /// system that cannot, is no error here: the write itself will tell. Returns the window behind the current one.
+    /// Makes the `size` bytes behind `len` the appender's own, and reserves more where that pays. A full disk or an
+    /// unsupporting file system is no error here: the write itself will report it. Returns the window behind the
+    /// current one.
     pub(super) fn make_room(&mut self, file: &Arc<dyn File>, len: u64, size: u64) -> Option<Window> {
         let end = len + size;
         if end <= self.reserved {
@@ -127,7 +129,7 @@ impl Reservation {
         if size > self.sizes.zeroed_write_max || end <= self.reserved {
             return next;
         }
-        // It ends before the write does, and would be in the way of what is reserved here.
+        // This window ends before the write does, and would overlap the space that is reserved here.
         drop(next);
         self.small_writes += 1;
         if self.small_writes < self.sizes.writes_before_window {
@@ -138,8 +140,8 @@ impl Reservation {
         None
     }
 
-    /// Copies a write at `len` into the window and the one behind it, which takes its place. `false`, and nothing that
-    /// counts done, where it does not lie in both whole.
+    /// Copies a write at `len` into the window and the one behind it, which then becomes the current one. Returns
+    /// `false` if the two together do not hold the whole write; bytes already copied then do not count.
     pub(super) fn copy_across(&mut self, parts: [&[u8]; 2], len: u64, next: Option<Window>) -> bool {
         let Some(mut next) = next else { return self.copy(parts, len) };
         let copied = match self.window.as_mut().filter(|window| window.end() > len) {
@@ -153,17 +155,17 @@ impl Reservation {
         copied
     }
 
-    /// Takes note of a write of `size` bytes that ends at `len`, and orders space ahead of the next ones.
+    /// Records a write of `size` bytes that ends at `len`, and orders space for the next writes.
     pub(super) fn written(&mut self, file: &Arc<dyn File>, len: u64, size: u64) {
         self.reserved = self.reserved.max(len);
-        // Bytes that a call wrote into the range of a window are written: readers may hold them.
+        // A write call also fills the range of a window that it covers. Skip that range: readers may hold those bytes.
         for window in self.window.iter_mut().chain(&mut self.spent) {
             window.skip_to(len);
         }
         self.order(file, len, size);
     }
 
-    /// Ends all that is at work in the file, and lets go of its windows; zeros that were written stay.
+    /// Ends all work in the file and unmaps its windows. Zeros that are already written stay.
     pub(super) fn halt(&mut self) {
         (self.window, self.spent) = (None, None);
         self.small_writes = 0;
@@ -174,12 +176,12 @@ impl Reservation {
         }
     }
 
-    /// Takes note that a halted file was cut at `len`.
+    /// Records that a halted file was truncated at `len`.
     pub(super) fn cut_at(&mut self, len: u64) {
         self.reserved = len;
     }
 
-    /// Claims the bytes below `end`, and returns the window behind the current one where it is the only new one.
+    /// Claims the bytes below `end`. Returns the window behind the current one if it is the only new one.
     fn claim(&mut self, file: &dyn File, len: u64, end: u64) -> Option<Window> {
         let mut claimed = self.lead.as_ref()?.claim(end);
         if let Some(end) = claimed.end {
@@ -197,15 +199,16 @@ impl Reservation {
         if claimed.windows.is_empty() {
             return last;
         }
-        // The write reaches over more than one: it goes by a call, and the rest of the last one is filled next.
+        // The write spans several windows, so it goes through a write call. The next writes fill the rest of the last
+        // window.
         (self.window, self.spent) = (last, None);
         None
     }
 
-    /// Reserves space at once. The claim has left nothing at work in the file.
+    /// Reserves space at once. After the claim, no other work is under way in the file.
     fn reserve_here(&mut self, file: &dyn File, len: u64, end: u64, how: Reserve) {
-        // Zeros that lie there already are not written again, unless they are to be mapped. Pieces are whole: the kernel
-        // then keeps them in large pages.
+        // Existing zeros are not written again, unless they are to be mapped. Pieces have their full size, because the
+        // kernel then keeps them in large pages.
         let (from, piece) = match how {
             Reserve::Mapped => (len, self.next),
             Reserve::Zeroed => (self.reserved, self.sizes.zeroed_piece),
@@ -225,7 +228,7 @@ impl Reservation {
         self.next = (self.next * 2).min(self.sizes.window_max);
     }
 
-    /// After a failed reservation: a part of it that is there goes back, so that the write may have its room.
+    /// Cleans up after a failed reservation: gives back the part that succeeded, so that the write has that room.
     fn give_up(&mut self, file: &dyn File, len: u64) {
         self.halt();
         if file.set_len(len).is_ok() {
@@ -234,7 +237,7 @@ impl Reservation {
         self.next = self.sizes.window_min;
     }
 
-    /// Orders the next windows while this one is used, once there was use for the largest.
+    /// Orders the next windows while this one is filled, as soon as windows have reached their largest size.
     fn order(&mut self, file: &Arc<dyn File>, len: u64, size: u64) {
         let sizes = &self.sizes;
         let pays = self.how == Some(Reserve::Mapped) && self.next >= sizes.window_max && size <= sizes.ahead_write_max;
@@ -258,8 +261,8 @@ impl Drop for Reservation {
 }
 
 impl Lead {
-    /// Orders windows behind `from`, up to where zeros lie that are the appender's, until as many are on their way as
-    /// are to be. Whether the thread has to be told.
+    /// Orders windows behind `from`, where the appender's zeros end, until `windows_ahead` of them are ordered or
+    /// ready. Returns whether the thread must be notified.
     fn order(&self, file: &Arc<dyn File>, from: u64, sizes: &Sizes, spent: &mut Option<Window>) -> bool {
         let mut state = self.lock();
         if state.is_idle() {
@@ -268,7 +271,7 @@ impl Lead {
         assert_eq!(state.boundary, from, "all below the boundary is the appender's, and all its zeros lie below it");
         while state.ordered.len() + state.ready.len() + usize::from(state.running.is_some()) < sizes.windows_ahead {
             let from = state.ahead();
-            // After a failure no more is ordered before the appender has seen it.
+            // After a failure, order nothing more before the appender has seen it.
             if state.has_failed() {
                 break;
             }
@@ -283,8 +286,8 @@ impl Lead {
         to_be_told
     }
 
-    /// Moves the boundary to `end` or beyond it: over what is ready, waiting for a piece that is under way, and by taking
-    /// back what was not begun.
+    /// Moves the boundary to `end` or beyond. It passes over the ready pieces, waits for a piece that is under way, and
+    /// takes back the ranges that were not begun.
     fn claim(&self, end: u64) -> Claimed {
         let mut claimed = Claimed::default();
         let mut state = self.lock();
@@ -304,7 +307,7 @@ impl Lead {
         claimed
     }
 
-    /// Ends everything; returns where the zeros end that were written.
+    /// Ends all work. Returns where the written zeros end.
     fn halt(&self) -> Option<u64> {
         let mut state = self.lock();
         state.ordered.clear();
@@ -337,7 +340,7 @@ impl Work for Lead {
         drop(state);
 
         drop(spent);
-        // The appender waits for an answer, whatever a storage does.
+        // The appender waits for an outcome, so a panic of the storage must become one.
         let reserve = || file.reserve(part.start, part.end - part.start, Reserve::Mapped);
         let outcome = catch_unwind(AssertUnwindSafe(reserve)).unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
 
@@ -359,7 +362,7 @@ impl State {
         self.ordered.is_empty() && self.ready.is_empty() && self.running.is_none()
     }
 
-    /// Where the next order begins.
+    /// The start of the next order.
     fn ahead(&self) -> u64 {
         let ready = self.ready.back().map(|ready| ready.end);
         let ordered = self.ordered.back().map(|ordered| ordered.end);
@@ -371,8 +374,8 @@ impl State {
         self.ready.back().is_some_and(|last| !space(last))
     }
 
-    /// Takes back what was not begun, while nothing is under way or ready: all of the file is the appender's. What it
-    /// returns is dropped without the lock.
+    /// Takes back the ranges that were not begun, while nothing is under way or ready. The whole file then belongs to
+    /// the appender. The caller drops the returned values without holding the lock.
     fn take_back(&mut self) -> (Option<Arc<dyn File>>, Option<Window>) {
         assert!(self.running.is_none() && self.ready.is_empty(), "a piece that was begun is waited for");
         self.ordered.clear();
@@ -410,7 +413,7 @@ impl Claimed {
     }
 }
 
-/// The first `at` bytes of two buffers, one behind the other, and the rest.
+/// Splits two consecutive buffers into their first `at` bytes and the rest.
 fn split(parts: [&[u8]; 2], at: usize) -> ([&[u8]; 2], [&[u8]; 2]) {
     let [first, second] = parts;
     match at.checked_sub(first.len()) {

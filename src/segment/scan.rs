@@ -1,15 +1,15 @@
-//! Walking the batches of a segment file, whatever is in it.
+//! Walks the batches of a segment file with arbitrary contents.
 
 use std::io;
 
 use crate::format::{BATCH_HEADER_LEN, BatchHeader, BatchView, FormatError};
 use crate::storage::File;
 
-/// How much of a file is read at a time: what stays in the cache of a processor until it is looked at.
+/// How much of a file is read at a time. A chunk stays in the processor's cache until it is checked.
 const CHUNK: usize = 256 << 10;
 
-/// How far the offsets of a segment may lie above its base: its indexes hold 31 bits. The checksum does not cover the
-/// base offset of a batch, so this finds most damage to it.
+/// The greatest distance of a segment's offsets from its base, because its indexes hold 31 bits. The checksum does not
+/// cover the base offset of a batch, so this limit finds most damage to it.
 pub(crate) const OFFSETS_MAX: u64 = i32::MAX as u64;
 
 /// What a walk checks of each batch.
@@ -21,21 +21,21 @@ pub(crate) enum Check {
     Crc,
 }
 
-/// A batch found, and where.
+/// A batch and its position.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found<'a> {
-    /// Its first byte's place in the file.
+    /// The position of its first byte in the file.
     pub(crate) position: u64,
     /// The batch.
     pub(crate) batch: BatchView<'a>,
 }
 
-/// Why a walk ended before the end of the file. An end that is reached is `Ok(None)`: the two are never mixed up.
+/// Why a walk ended before the end of the file. Reaching the end is `Ok(None)`, so the two cannot be confused.
 #[derive(Debug)]
 pub(crate) enum ScanError {
     /// The bytes at this position are not a whole, valid batch.
     Bad {
-        /// Where.
+        /// The position.
         position: u64,
         /// What is wrong with them.
         why: FormatError,
@@ -48,23 +48,23 @@ pub(crate) enum ScanError {
 pub(crate) struct Scan<'f> {
     file: &'f dyn File,
     check: Check,
-    /// Where the next batch begins.
+    /// The position of the next batch.
     position: u64,
     end: u64,
     buffer: Vec<u8>,
-    /// How much of the buffer is from the file.
+    /// How much of the buffer is filled from the file.
     filled: usize,
-    /// The place in the file of the buffer's first byte.
+    /// The position in the file of the buffer's first byte.
     buffer_at: u64,
 }
 
 impl<'f> Scan<'f> {
-    /// A walk over `[from, end)`, which begins at a batch.
+    /// Starts a walk over `[from, end)`. A batch must begin at `from`.
     pub(crate) fn new(file: &'f dyn File, from: u64, end: u64, check: Check) -> Scan<'f> {
         Scan { file, check, position: from, end, buffer: Vec::new(), filled: 0, buffer_at: from }
     }
 
-    /// The next batch, or `None` at the end of the range.
+    /// Returns the next batch, or `None` at the end of the range.
     pub(crate) fn next(&mut self) -> Result<Option<Found<'_>>, ScanError> {
         if self.position == self.end {
             return Ok(None);
@@ -74,7 +74,7 @@ impl<'f> Scan<'f> {
         self.fill(BATCH_HEADER_LEN)?;
         let header = BatchHeader::parse(self.rest()).map_err(bad)?;
         let (size, left) = (header.size, self.end - position);
-        // The size is believed only as far as the file goes, so a hostile length allocates nothing.
+        // The size is trusted only up to the end of the file, so a hostile length allocates nothing.
         if size as u64 > left {
             return Err(bad(FormatError::Truncated { needed: size, available: left as usize }));
         }
@@ -96,7 +96,7 @@ impl<'f> Scan<'f> {
         self.buffer.get((self.position - self.buffer_at) as usize..self.filled).unwrap_or_default()
     }
 
-    /// BufferPool at least `len` bytes from the current position on, or as many as the range has.
+    /// Buffers at least `len` bytes from the current position on, or as many as the range has.
     fn fill(&mut self, len: usize) -> Result<(), ScanError> {
         let have = self.rest().len();
         if have >= len {

@@ -1,4 +1,4 @@
-//! Walking the batches of a segment that is not known to be whole.
+//! Walks the batches of a segment that may not be whole.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use crate::storage::File;
 
 use super::scan::{Check, Found, OFFSETS_MAX, Scan, ScanError, zeros_follow};
 
-/// Space that was reserved, or a batch that the medium has lost.
+/// Reserved space, or a batch that the medium has lost.
 const ZEROS: &str = "zeros where batches should be";
 
 /// How a walk over a segment ended.
@@ -20,13 +20,14 @@ pub(crate) struct Walk {
     pub(crate) end: Offset,
     /// Where the last good batch ends.
     pub(crate) position: u64,
-    /// Where it begins, when there is one.
+    /// Where that batch begins, if there is one.
     pub(crate) last: Option<u64>,
     pub(crate) stop: Stop,
 }
 
 impl Walk {
-    /// What is wrong with what follows the last good batch, at `position`; `None` where nothing follows, or batches do.
+    /// Describes the fault after the last good batch, at `position`. Returns `None` if nothing follows, or only batches
+    /// do.
     pub(crate) fn fault(&self) -> Option<Cow<'static, str>> {
         match &self.stop {
             Stop::Bad(why) => Some(why.to_string().into()),
@@ -41,7 +42,7 @@ impl Walk {
 pub(crate) enum Stop {
     /// Nothing.
     End,
-    /// Batches from the offset on that the walk goes up to.
+    /// Batches at or above the offset where the walk was to stop.
     Reached,
     /// Zeros, to the end of the file: reserved space.
     Zeros,
@@ -49,7 +50,7 @@ pub(crate) enum Stop {
     Bad(FormatError),
 }
 
-/// Walks the batches of `[from, len)` of a segment's file, whose offsets must grow and not lie below its base.
+/// Walks the batches of `[from, len)` of a segment's file. Their offsets must grow and must not lie below its base.
 pub(crate) fn walk(
     file: &dyn File,
     base: Offset,
@@ -61,8 +62,8 @@ pub(crate) fn walk(
     walk_up_to(file, base..Offset::MAX, range, start_end, Offset::MAX, check, each)
 }
 
-/// The same up to the first batch at or above `to`, of a segment whose batches hold none but these offsets. Of that
-/// batch only the header is looked at, and none behind it is read: they may be damaged.
+/// The same, up to the first batch at or above `to`. The batches must lie within `offsets`. Only the header of that
+/// first batch is checked, and the batches behind it are not read, because they may be damaged.
 pub(crate) fn walk_up_to(
     file: &dyn File,
     offsets: Range<Offset>,
@@ -73,7 +74,7 @@ pub(crate) fn walk_up_to(
     mut each: impl FnMut(Found<'_>) -> Result<()>,
 ) -> Result<Walk> {
     let mut walk = Walk { end: start_end.max(offsets.start), position: range.0, last: None, stop: Stop::End };
-    // The checksum is checked here: that of a batch that is not taken does not matter.
+    // The checksum is checked below, because the checksum of the batch that ends the walk does not matter.
     let mut scan = Scan::new(file, range.0, range.1, Check::Header);
     let bad = loop {
         if walk.end >= to {
@@ -117,8 +118,9 @@ fn is_in_order(walk: &Walk, offsets: &Range<Offset>, header: &BatchHeader) -> bo
         && header.last_offset().since(offsets.start) <= OFFSETS_MAX
 }
 
-/// Whether a batch has left its place: there are offsets missing before it, and it reaches into the batch behind it.
-/// The checksum does not cover the base offset, and of the two this one is wrong, since the other fits what was before.
+/// Whether a batch has a wrong base offset: offsets are missing before it, and its offsets overlap the batch behind it.
+/// The checksum does not cover the base offset. Of the two, this batch is the wrong one, since the other continues what
+/// came before.
 fn is_astray(file: &dyn File, walk: &Walk, found: &Found<'_>, end: u64) -> Result<bool> {
     let header = found.batch.header();
     let behind = found.position + header.size as u64;
@@ -131,8 +133,8 @@ fn is_astray(file: &dyn File, walk: &Walk, found: &Found<'_>, end: u64) -> Resul
     Ok(next.is_ok_and(|next| (walk.end..header.next_offset()).contains(&next.base_offset)))
 }
 
-/// Whether a whole, valid batch lies anywhere in `[from, len)`: data behind damage, not just garbage. Bytes that were
-/// made to look like batches, each reaching over the next, are taken for data before long.
+/// Whether a whole, valid batch lies anywhere in `[from, len)`, that is, data behind damage and not just garbage. The
+/// work is bounded: bytes crafted as overlapping batches soon count as data.
 pub(crate) fn valid_batch_follows(file: &dyn File, from: u64, len: u64) -> Result<bool> {
     let mut bytes = vec![0; (len - from).min(64 << 20) as usize];
     let read = file.read_at(&mut bytes, from).map_err(|e| Error::io(e, std::path::Path::new("")))?;
@@ -140,7 +142,7 @@ pub(crate) fn valid_batch_follows(file: &dyn File, from: u64, len: u64) -> Resul
     let mut left = 16 * bytes.len();
     for at in 1..bytes.len() {
         let rest = bytes.get(at..).unwrap_or_default();
-        // The magic is looked at first: nearly every position fails there.
+        // The magic is checked first, because nearly every position fails there.
         let Some(batch) = (rest.get(16) == Some(&2)).then(|| BatchView::parse(rest).ok()).flatten() else { continue };
         left = left.saturating_sub(batch.header().size);
         if left == 0 || batch.check_crc().is_ok() {

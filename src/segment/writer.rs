@@ -14,20 +14,20 @@ use super::index::{Indexer, SegmentIndex};
 use super::reserve::Reservation;
 use super::{OpenData, PartitionDir, Segment, SegmentMeta};
 
-/// Appends to the active segment. One thread at a time; its owner's appender lock sees to it.
+/// Appends to the active segment. Its owner's appender lock ensures that only one thread does so at a time.
 pub(crate) struct SegmentWriter {
     segment: Arc<Segment>,
     data: Option<Arc<OpenData>>,
     indexer: Indexer,
     len: u64,
-    /// At least as many as either index has.
+    /// An upper bound on the number of entries in either index.
     index_entries: u32,
-    /// The space behind the data.
+    /// The reserved space behind the data.
     space: Reservation,
 }
 
 impl SegmentWriter {
-    /// Makes a new segment's file, empty. The caller makes its name durable.
+    /// Creates an empty file for a new segment. The caller makes its name durable.
     pub(crate) fn create(
         dir: &Arc<PartitionDir>,
         base: Offset,
@@ -43,7 +43,7 @@ impl SegmentWriter {
         Ok(SegmentWriter::resume(segment, index_interval, reserve))
     }
 
-    /// Goes on at the end of an unsealed segment.
+    /// Resumes writing at the end of an unsealed segment.
     pub(crate) fn resume(segment: Arc<Segment>, index_interval: u64, reserve: Option<Reserve>) -> SegmentWriter {
         assert!(!segment.is_sealed(), "only the active segment is written");
         segment.unsynced.store(true, Ordering::Release);
@@ -64,23 +64,23 @@ impl SegmentWriter {
         &self.segment
     }
 
-    /// Bytes written.
+    /// The number of bytes written.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// At least as many entries as either of its indexes has.
+    /// An upper bound on the number of entries in either of its indexes.
     pub(crate) fn index_entries(&self) -> u32 {
         self.index_entries
     }
 
-    /// How space ahead is to be reserved from now on.
+    /// Sets how space ahead is reserved from now on.
     pub(crate) fn set_reserve(&mut self, reserve: Option<Reserve>) {
         self.space.set_how(reserve);
     }
 
-    /// Writes bytes at the end; they cannot be read before [`publish`](Self::publish). After an error the file is as
-    /// before; when even that fails the error is `Poisoned`.
+    /// Writes bytes at the end. Readers do not see them before [`publish`](Self::publish). After an error the file is
+    /// unchanged; if restoring it fails too, the error is `Poisoned`.
     #[inline]
     pub(crate) fn write(&mut self, parts: [&[u8]; 2]) -> Result<()> {
         let size = (parts[0].len() + parts[1].len()) as u64;
@@ -109,7 +109,7 @@ impl SegmentWriter {
         written
     }
 
-    /// Takes note of a batch in the bytes written last, for the indexes.
+    /// Adds a batch, from the bytes written last, to the indexes.
     #[inline]
     pub(crate) fn note(&mut self, header: &BatchHeader, position: u64) {
         if let Some((offset, time)) = self.indexer.note(header, position) {
@@ -122,10 +122,10 @@ impl SegmentWriter {
         }
     }
 
-    /// Lets readers see what was written, whose bytes and index entries are there.
+    /// Publishes the written bytes to readers. Their index entries are already in place.
     #[inline]
     pub(crate) fn publish(&mut self, end: Offset) {
-        // The end first: no reader finds a batch beyond it.
+        // The end is stored first, so that no reader finds a batch beyond it.
         self.segment.end.store(end.get(), Ordering::Release);
         self.segment.readable.store(self.len, Ordering::Release);
     }
@@ -135,8 +135,8 @@ impl SegmentWriter {
         self.indexer.max_timestamp()
     }
 
-    /// Adds an entry of the largest timestamp to the time index, where it has none: who goes on from here only knows
-    /// the timestamp, and Kafka takes the last entry for it.
+    /// Adds an entry for the largest timestamp to the time index if it has none. A later writer knows only the
+    /// timestamp, and Kafka takes it from the last entry.
     pub(crate) fn complete_times(&mut self) {
         if let Some(entry) = self.indexer.finish() {
             self.index_entries += 1;
@@ -144,7 +144,7 @@ impl SegmentWriter {
         }
     }
 
-    /// Gives reserved space back: the file ends where the data does.
+    /// Gives reserved space back, so that the file ends where the data does.
     pub(crate) fn trim(&mut self) -> Result<()> {
         self.space.halt();
         if self.space.end() > self.len {
@@ -157,20 +157,20 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Takes back what was written behind `len`, and was not published.
+    /// Removes the unpublished bytes behind `len`.
     pub(crate) fn take_back(&mut self, len: u64) -> Result<()> {
         assert!(len >= self.segment.len(), "what was published stays");
         self.len = len;
         self.trim()
     }
 
-    /// Drops the file, so that it can be closed. What is reserved of it stays.
+    /// Drops the file, so that it can be closed. Its reserved space stays.
     pub(crate) fn let_go(&mut self) {
         self.space.halt();
         self.data = None;
     }
 
-    /// Makes a trimmed segment a sealed one, with the last entry of its time index. The caller syncs it.
+    /// Turns a trimmed segment into a sealed one and adds the last entry of its time index. The caller syncs it.
     pub(crate) fn seal(mut self, now: Timestamp) -> Arc<Segment> {
         assert_eq!(self.space.end(), self.len, "a segment is trimmed before it is sealed");
         let last_time = self.indexer.finish();
@@ -183,7 +183,7 @@ impl SegmentWriter {
         self.segment
     }
 
-    /// The open file, to be put back after its use.
+    /// Takes out the open file. The caller puts it back after use.
     #[inline]
     fn take_data(&mut self) -> Result<Arc<OpenData>> {
         match self.data.take() {
@@ -192,7 +192,7 @@ impl SegmentWriter {
         }
     }
 
-    /// Takes a failed write back: what it left would be taken for a torn tail (I9).
+    /// Undoes a failed write. Recovery would take the bytes it left for a torn tail (I9).
     fn roll_back(&mut self, data: &OpenData, cause: io::Error) -> Error {
         let path = self.segment.path();
         self.space.halt();

@@ -1,4 +1,4 @@
-//! Memory to read into, used again: in fresh memory each page costs a fault.
+//! Reused read buffers, because each page of fresh memory costs a fault.
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,14 +7,14 @@ use bytes::Bytes;
 
 use crate::sync::{Arc, Mutex, MutexGuard};
 
-/// So many bytes are kept for the next reads, at most.
+/// The most bytes kept for the next reads.
 const KEPT_MAX: usize = 4 << 20;
-/// So many buffers are kept, at most: each read looks through them.
+/// The most buffers kept, because each read searches them.
 const COUNT_MAX: usize = 64;
-/// A buffer that is larger than this many times what is read stays free: who holds little keeps no more in memory.
+/// A buffer more than this many times larger than the read stays free, so that a small read does not hold much memory.
 const WASTE_MAX: usize = 2;
 
-/// BufferPool that nobody holds, shared by all partitions of a log.
+/// The free buffers, shared by all partitions of a log.
 #[derive(Debug, Default)]
 pub(crate) struct BufferPool {
     free: Mutex<Free>,
@@ -22,12 +22,12 @@ pub(crate) struct BufferPool {
 
 #[derive(Debug, Default)]
 struct Free {
-    /// The one that came back last is the last one.
+    /// The buffer returned last is at the end.
     buffers: VecDeque<Vec<u8>>,
     bytes: usize,
 }
 
-/// A buffer that somebody holds, and goes back.
+/// A buffer in use, which returns to the pool.
 struct Lent {
     buffer: Vec<u8>,
     len: usize,
@@ -35,8 +35,8 @@ struct Lent {
 }
 
 impl BufferPool {
-    /// What `read` makes of a buffer of `len` bytes, as much of it as it says. What is in the buffer before is not
-    /// told.
+    /// Lets `read` fill a buffer of `len` bytes, and returns as many of them as it reports. The buffer's earlier
+    /// contents are unspecified.
     pub(crate) fn read(
         self: &Arc<Self>,
         len: usize,
@@ -47,7 +47,7 @@ impl BufferPool {
         Ok(Bytes::from_owner(lent))
     }
 
-    /// Gives back the memory of all that is free.
+    /// Frees the memory of all free buffers.
     pub(crate) fn clear(&self) {
         let freed = std::mem::take(&mut *self.lock());
         drop(freed);
@@ -63,7 +63,7 @@ impl BufferPool {
         drop(freed);
     }
 
-    /// The sizes of what is free.
+    /// The sizes of the free buffers.
     #[cfg(test)]
     pub(crate) fn sizes(&self) -> Vec<usize> {
         let free = self.lock();
@@ -86,7 +86,7 @@ impl Free {
         Some(buffer)
     }
 
-    /// What is to be freed now: of a size that is asked for no more, the oldest make room.
+    /// Returns the buffers to be freed now. The oldest ones make room, so that sizes no longer in use disappear.
     fn put(&mut self, buffer: Vec<u8>) -> Vec<Vec<u8>> {
         if buffer.len() > KEPT_MAX {
             return vec![buffer];

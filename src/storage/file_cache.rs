@@ -1,4 +1,4 @@
-//! The budgets of open files, of mapped bytes and of memory to read into, shared by all partitions of a log.
+//! The budgets of open files and of mapped bytes, and the read buffers, shared by all partitions of a log.
 
 use std::cell::Cell;
 use std::cmp::Reverse;
@@ -8,25 +8,26 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::explored;
 use crate::sync::{Arc, Mutex, MutexGuard, Weak};
 
-/// Something that holds a file open and can let go of it.
+/// Something that holds a file open and can close it.
 pub(crate) trait Evict: Send + Sync {
     /// The [`FileCache::now`] of its last use.
     fn last_used(&self) -> u64;
-    /// Lets go of the file; `false` when it is in use or could not be synced. May sync, never waits for an append.
+    /// Closes the file. Returns `false` if it is in use or could not be synced. May sync, but never waits for an
+    /// append.
     fn evict(&self) -> bool;
 }
 
-/// Counts open files and mapped bytes, and closes those unused for longest when a budget is spent.
+/// Counts open files and mapped bytes, and evicts the least recently used ones when a budget is spent.
 ///
-/// The budget of files is soft: where nothing can be evicted the new file is opened all the same. The numbers here stand
-/// for themselves; what is opened or mapped is handed over by other locks.
+/// The budget of files is soft: if nothing can be evicted, the new file is opened all the same. The counters
+/// synchronize nothing else, because other locks hand over what is opened or mapped.
 #[derive(Debug)]
 pub(crate) struct FileCache {
     open_max: usize,
     mapped_max: u64,
     open: AtomicUsize,
     mapped: explored::AtomicU64,
-    /// Grows with each file opened: the measure of "used last".
+    /// Grows with each file opened, and orders the uses.
     tick: AtomicU64,
     members: Mutex<Vec<Weak<dyn Evict>>>,
     buffers: Arc<BufferPool>,
@@ -53,7 +54,7 @@ impl FileCache {
         })
     }
 
-    /// Memory to read into.
+    /// The pool of read buffers.
     pub(crate) fn buffers(&self) -> &Arc<BufferPool> {
         &self.buffers
     }
@@ -63,12 +64,12 @@ impl FileCache {
         self.tick.load(Ordering::Relaxed)
     }
 
-    /// How many files are open.
+    /// The number of open files.
     pub(crate) fn open_files(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// How many bytes are mapped or cached.
+    /// The number of mapped or cached bytes.
     pub(crate) fn mapped_bytes(&self) -> u64 {
         self.mapped.load(Ordering::Relaxed)
     }
@@ -84,12 +85,12 @@ impl FileCache {
         OpenTicket(Arc::clone(self))
     }
 
-    /// Makes room for `len` more mapped bytes; `None` when they are more than the budget allows.
+    /// Makes room for `len` more mapped bytes. Returns `None` if they do not fit the budget.
     pub(crate) fn map(self: &Arc<Self>, len: u64, member: &Weak<dyn Evict>) -> Option<MappedTicket> {
         if len > self.mapped_max {
             return None;
         }
-        // Looked at and taken in one: of two that map at once one may find no room.
+        // Checks and takes the room in one step. Of two concurrent calls, one may find no room.
         let room = |mapped: u64| mapped.checked_add(len).filter(|mapped| *mapped <= self.mapped_max);
         let take = || self.mapped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
         let taken = Cell::new(take());
@@ -116,20 +117,20 @@ impl FileCache {
         self.members.lock()
     }
 
-    /// Evicts members, the one unused for longest first, while a budget is overspent; never `asking` itself.
+    /// Evicts the least recently used members first while a budget is overspent, but never `asking` itself.
     ///
-    /// The registry is not locked while a member lets go: it may sync a file for that.
+    /// The registry is not locked while a member is evicted, because evicting may sync a file.
     fn evict_while(&self, asking: &Weak<dyn Evict>, overspent: impl Fn() -> bool) {
         let mut candidates: Vec<Arc<dyn Evict>> = {
             let mut members = self.lock_members();
             members.retain(|m| m.strong_count() > 0);
             members.iter().filter(|m| !Weak::ptr_eq(m, asking)).filter_map(Weak::upgrade).collect()
         };
-        // Each is asked once: it may be used while they are sorted.
+        // Reads each stamp once, because a member may be used during the sort.
         candidates.sort_by_cached_key(|m| Reverse(m.last_used()));
         while overspent() {
             let Some(oldest) = candidates.pop() else { return };
-            // No member while it lets go: should it be opened anew meanwhile, it joins anew.
+            // Not registered while it is evicted. If it is reopened meanwhile, it registers again.
             let gone = Arc::downgrade(&oldest);
             self.lock_members().retain(|m| !Weak::ptr_eq(m, &gone));
             if !oldest.evict() {
@@ -201,12 +202,12 @@ mod tests {
         assert!(busy.ticket.lock().is_some() && next.ticket.lock().is_some());
     }
 
-    /// Used by others all the time.
+    /// Used by other threads all the time.
     struct Busy(AtomicU64);
 
     impl Evict for Busy {
         fn last_used(&self) -> u64 {
-            // Scattered: each answer differs from the one before, now up, now down.
+            // Scattered stamps: each differs from the one before, sometimes higher, sometimes lower.
             self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
         }
 
@@ -246,7 +247,7 @@ mod tests {
         drop(others);
     }
 
-    /// In use when it is asked first.
+    /// In use when it is first asked.
     struct Late {
         asked: AtomicU64,
         ticket: Mutex<Option<OpenTicket>>,

@@ -21,7 +21,7 @@ pub(crate) use self::window::fetch_for_reading;
 use super::holds::{Hold, Holds, Registry};
 use super::{DirEntry, File, FileInfo, FileKind, LockGuard, OpenMode, Reserve, Reserved, Storage};
 
-/// What this process holds of its files, by device and inode: a mapping keeps its inode from being used again.
+/// The bytes that this process holds of its files, by device and inode. A mapping keeps its inode from being reused.
 static HELD: Registry<(u64, u64)> = Registry::new();
 
 /// Zeros are written ahead in pieces of this size.
@@ -36,18 +36,18 @@ pub struct FileSystem {
 }
 
 impl FileSystem {
-    /// Files are made with mode 0600, directories with 0700; mappings are used where they are safe.
+    /// Files get mode 0600 and directories 0700. Mappings are used where they are safe.
     pub fn new() -> FileSystem {
         FileSystem { file_mode: 0o600, dir_mode: 0o700, map: true }
     }
 
-    /// Makes files with this mode, less the process's umask.
+    /// Creates files with this mode, less the process's umask.
     pub fn file_mode(mut self, mode: u32) -> FileSystem {
         self.file_mode = mode;
         self
     }
 
-    /// Makes directories with this mode, less the process's umask.
+    /// Creates directories with this mode, less the process's umask.
     pub fn dir_mode(mut self, mode: u32) -> FileSystem {
         self.dir_mode = mode;
         self
@@ -69,7 +69,7 @@ impl Default for FileSystem {
 impl Storage for FileSystem {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let mut options = OpenOptions::new();
-        // Of a regular file it changes nothing; a pipe that nobody writes to would be waited for.
+        // `O_NONBLOCK` changes nothing for a regular file. Without it, opening a pipe that has no writer would block.
         options.read(true).mode(self.file_mode).custom_flags(no_follow() | libc::O_NONBLOCK);
         match mode {
             OpenMode::Read => {}
@@ -143,7 +143,7 @@ struct FsFile {
     holds: Arc<Holds>,
 }
 
-/// A mapping that is read: its file is held. The hold goes first: once nothing of a file that was removed is mapped or
+/// A mapping for reading, which holds its file. The hold is dropped first: once nothing of a removed file is mapped or
 /// open, another file may get its identity.
 struct Mapping {
     _hold: Hold,
@@ -243,15 +243,16 @@ impl File for FsFile {
         if self.file.metadata()?.len() < len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // SAFETY: the mapping is read-only, and the hold that lives as long as it keeps every handle of the file in this
-        // process from changing the bytes below `len` and from cutting the file there (the invariant of `holds`). Other
-        // processes are kept away by the log's lock; one that ignores it is outside of what Rust can promise.
+        // SAFETY: the mapping is read-only. The hold, which lives as long as the mapping, keeps every handle of the
+        // file in this process from changing the bytes below `len`, and from truncating the file there (the invariant
+        // of `holds`). The log's lock keeps other processes away; a process that ignores it is outside of what Rust can
+        // promise.
         let map = unsafe { MmapOptions::new().len(len as usize).map(&*self.file)? };
         Ok(Some(Bytes::from_owner(Mapping { _hold: hold, map })))
     }
 
     fn hold(&self, len: u64) -> io::Result<Hold> {
-        // The open file keeps its identity from being used again. It goes after the hold.
+        // The open file keeps its identity from being reused. It is dropped after the hold.
         Ok(Hold::new((self.holds.hold(len)?, Arc::clone(&self.file))))
     }
 
@@ -264,11 +265,11 @@ impl File for FsFile {
         let page = rustix::param::page_size();
         let start = part.as_ptr() as usize / page * page;
         let end = part.as_ptr() as usize + part.len();
-        // SAFETY: the range lies within a live mapping, which `part` borrows, rounded down to its page; populating
-        // reads pages in and changes none.
+        // SAFETY: the range lies within a live mapping, which `part` borrows, and starts at that part's page.
+        // Populating reads pages in and changes none.
         let done = unsafe { rustix::mm::madvise(start as *mut _, end - start, rustix::mm::Advice::LinuxPopulateRead) };
         match done {
-            // Kernels before 5.14 do not know it.
+            // Kernels before 5.14 do not support this advice.
             Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
             Err(e) => Err(e.into()),
         }
@@ -280,18 +281,19 @@ impl File for FsFile {
 }
 
 impl FsFile {
-    /// Maps what was reserved; `None` when its pages cannot be had for writing.
+    /// Maps the reserved range. Returns `None` if its pages cannot be populated for writing.
     #[cfg(target_os = "linux")]
     fn window(&self, position: u64, len: u64) -> io::Result<Option<Window>> {
         let page = rustix::param::page_size() as u64;
         let start = position / page * page;
         let hold = self.holds.window(position..position + len)?;
-        // SAFETY: the file was written up to `position + len`, so it has blocks for all of it, and the window's hold keeps
-        // it from being cut below that while the window lives. The window writes only at and above what it has filled,
-        // and nobody can hold bytes there (the invariant of `holds`): no reference to them exists.
+        // SAFETY: the file was written up to `position + len`, so it has blocks for all of it. The window's hold keeps
+        // it from being truncated below that while the window lives. The window writes only at and above the position
+        // up to which it is filled, and nobody can hold bytes there (the invariant of `holds`), so no reference to them
+        // exists.
         let map =
             unsafe { MmapOptions::new().offset(start).len((position + len - start) as usize).map_mut(&*self.file)? };
-        // Pages that cannot be had are found out here, not by a signal later.
+        // Unavailable pages show up here, and not as a signal later.
         Ok(map.advise(memmap2::Advice::PopulateWrite).is_ok().then(|| Window::mapped(start, map, hold)))
     }
 
@@ -307,8 +309,8 @@ impl fmt::Debug for FsFile {
     }
 }
 
-/// Whether small writes may go through a mapping: a fault in blocks that were written cannot run out of space, as the
-/// file system writes in place. XFS does not where a copy of the file shares its blocks.
+/// Whether small writes may go through a mapping. They may if a fault in written blocks cannot run out of space, which
+/// needs a file system that writes in place. XFS does not where a copy of the file shares its blocks.
 #[cfg(target_os = "linux")]
 fn is_mapped_safely(file: &fs::File) -> bool {
     const EXT: u64 = 0xEF53;
@@ -325,7 +327,7 @@ fn is_mapped_safely(_file: &fs::File) -> bool {
 #[cfg(target_os = "linux")]
 fn sync_file_range(file: &fs::File, range: std::ops::Range<u64>, flags: libc::c_uint) -> io::Result<()> {
     use std::os::fd::AsRawFd;
-    // A length of zero would be all of the file.
+    // A length of zero would mean the whole file.
     if range.is_empty() {
         return Ok(());
     }
@@ -336,7 +338,7 @@ fn sync_file_range(file: &fs::File, range: std::ops::Range<u64>, flags: libc::c_
         _ => Err(io::Error::last_os_error()),
     });
     match done {
-        // File systems that do not know it.
+        // These file systems do not support the call.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ESPIPE | libc::EINVAL | libc::ENOSYS)) => Ok(()),
         done => done,
     }
@@ -373,7 +375,7 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// How many files this process may have open.
+/// The number of files that this process may have open.
 pub(crate) fn open_files_limit() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }

@@ -1,15 +1,16 @@
-//! What of a file is in somebody's hands: mapped for reading, handed out as a region, or mapped as a window.
+//! The bytes of a file that are in use: mapped for reading, handed out as a region, or mapped as a window.
 //!
-//! The account is kept by the file's identity, not by a handle of it: bytes that were handed out live on after the log
-//! that made them was closed, and the log that is opened next in the same process must respect them.
+//! The account belongs to the file's identity, not to a handle. Bytes that were handed out outlive the log that made
+//! them, and the log that is opened next in the same process must respect them.
 //!
 //! # Invariant
-//! Held bytes do not change, and the file is not cut below them. Three rules keep it, each decided under one lock:
+//! Held bytes do not change, and the file is not truncated below them. Three rules ensure this, each checked under one
+//! lock:
 //!
-//! - a write by call that begins below `end` may only write the bytes that are there already (I8 asks for that);
-//! - a cut below `end`, or below the end of a window, is refused;
-//! - bytes that a write under way or a window may still change cannot be held: a window only writes at and above what
-//!   it has filled.
+//! - a write by call that begins below `end` may only write the bytes that are there already, as recovery does (I8);
+//! - a truncation below `end`, or below the end of a window, is refused;
+//! - bytes that a write under way or a window may still change cannot be held. A window writes only at and above the
+//!   position up to which it is filled.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -22,10 +23,10 @@ use crate::sync::atomic::Ordering;
 use crate::sync::explored::{AtomicU64, Mutex, MutexGuard};
 use crate::sync::{Arc, Weak};
 
-/// A registry is searched for files that nobody has any more when it has grown to this many.
+/// A registry that has grown to this many files is searched for files that are no longer in use.
 const PRUNED_AT: usize = 64;
 
-/// The accounts of the files that somebody has, by their identity.
+/// The accounts of the files in use, by their identity.
 pub(super) struct Registry<K>(LazyLock<crate::sync::Mutex<Accounts<K>>>);
 
 struct Accounts<K> {
@@ -38,7 +39,8 @@ impl<K: Eq + Hash> Registry<K> {
         Registry(LazyLock::new(|| crate::sync::Mutex::new(Accounts { files: HashMap::new(), pruned_at: PRUNED_AT })))
     }
 
-    /// The account of a file. An identity is not used again while somebody has the file: its account is gone before.
+    /// Returns the account of a file. An identity is not reused while the file is in use, and its account ends before
+    /// that.
     pub(super) fn of(&self, identity: K) -> Arc<Holds> {
         let mut accounts = self.0.lock();
         if accounts.files.len() >= accounts.pruned_at {
@@ -62,22 +64,22 @@ pub(crate) struct Holds {
 
 #[derive(Default)]
 struct State {
-    /// How many hold the bytes up to here.
+    /// The number of holds on the bytes up to each position.
     held: BTreeMap<u64, usize>,
     windows: Vec<Arc<Extent>>,
-    /// Where the writes under way begin.
+    /// The start of each write under way.
     writing: Vec<u64>,
 }
 
-/// What a window covers, and how far it is filled: it writes only at and above that.
+/// The range of a window and how far it is filled. The window writes only at and above that position.
 #[derive(Debug)]
 struct Extent {
     end: u64,
     filled: AtomicU64,
 }
 
-/// Holds the bytes of a file below some position: until it is dropped they do not change, and the file is not cut below
-/// them.
+/// Holds the bytes of a file below some position. Until it is dropped they do not change, and the file is not truncated
+/// below them.
 pub struct Hold(#[expect(dead_code, reason = "dropped, it gives the bytes back")] Box<dyn Send + Sync>);
 
 struct Held {
@@ -89,7 +91,7 @@ struct Held {
 pub(super) struct Writing<'h> {
     holds: &'h Holds,
     from: u64,
-    /// The bytes below this are held: what is written there must be there already.
+    /// The bytes below this are held. A write there must repeat the bytes that are there already.
     pub(super) same_below: u64,
 }
 
@@ -100,7 +102,7 @@ pub(super) struct WindowHold {
 }
 
 impl Holds {
-    /// One past the last byte that is held.
+    /// One past the last held byte.
     pub(super) fn end(&self) -> u64 {
         self.lock().end()
     }
@@ -108,7 +110,7 @@ impl Holds {
     /// Holds the bytes below `end`.
     ///
     /// # Errors
-    /// `ResourceBusy` where a write under way or a window may still change one of them.
+    /// `ResourceBusy` if a write under way or a window may still change one of them.
     pub(super) fn hold(self: &Arc<Self>, end: u64) -> io::Result<Hold> {
         let mut state = self.lock();
         if state.writing.iter().any(|from| *from < end) || state.windows.iter().any(|extent| extent.is_open_below(end))
@@ -129,7 +131,7 @@ impl Holds {
     /// Changes the length of a file by `cut`.
     ///
     /// # Errors
-    /// `ResourceBusy` where it would end below held bytes or inside a window.
+    /// `ResourceBusy` if the file would end below held bytes or inside a window.
     pub(super) fn cut(&self, len: u64, cut: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let state = self.lock();
         if len < state.end() || state.windows.iter().any(|extent| len < extent.end) {
@@ -138,10 +140,10 @@ impl Holds {
         cut()
     }
 
-    /// Registers a window, which is to be filled from its start on.
+    /// Registers a window that is filled from its start on.
     ///
     /// # Errors
-    /// `ResourceBusy` where bytes of it are held, or lie in another window that is not full.
+    /// `ResourceBusy` if some of its bytes are held, or lie in another window that is not full.
     pub(super) fn window(self: &Arc<Self>, part: Range<u64>) -> io::Result<WindowHold> {
         let mut state = self.lock();
         let overlaps = |extent: &Arc<Extent>| part.start < extent.end && extent.is_open_below(extent.end);
@@ -172,10 +174,10 @@ impl State {
 }
 
 impl Writing<'_> {
-    /// Fails unless the bytes that are held are those that `buf` has at `position`, as `read` finds them.
+    /// Fails unless the held bytes, as found by `read`, equal the bytes of `buf` for `position`.
     ///
     /// # Errors
-    /// `ResourceBusy` where one differs.
+    /// `ResourceBusy` if one differs.
     pub(super) fn check(
         &self,
         buf: &[u8],
@@ -203,17 +205,17 @@ impl Drop for Writing<'_> {
 }
 
 impl WindowHold {
-    /// Where the next write may begin.
+    /// The lowest position of the next write.
     #[inline]
     pub(super) fn filled(&self) -> u64 {
         // Only the window's owner stores to it.
         self.extent.filled.load(Ordering::Relaxed)
     }
 
-    /// Everything below `position` is written.
+    /// Records that everything below `position` is written.
     #[inline]
     pub(super) fn fill(&self, position: u64) {
-        // Whoever holds the bytes after this sees them written.
+        // A thread that holds the bytes after this sees them written.
         self.extent.filled.store(position, Ordering::Release);
     }
 }
@@ -225,7 +227,7 @@ impl Drop for WindowHold {
 }
 
 impl Hold {
-    /// A hold that ends when `guard` is dropped: for a storage of one's own.
+    /// A hold that ends when `guard` is dropped, for custom storages.
     pub fn new(guard: impl Send + Sync + 'static) -> Hold {
         Hold(Box::new(guard))
     }

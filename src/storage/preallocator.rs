@@ -1,17 +1,18 @@
-//! The queue of a log's preallocating thread: new pages cost an append more than all the rest of it.
+//! The queue of a log's preallocating thread. It exists because new pages would cost an append more than all the rest
+//! of it.
 
 use std::collections::VecDeque;
 use std::fmt;
 
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
-/// What the preallocating thread does, a piece at a time.
+/// Work for the preallocating thread, done one piece at a time.
 pub(crate) trait Work: Send + Sync {
-    /// Does the next piece; whether there is another one.
+    /// Does the next piece. Returns whether there is another one.
     fn run(&self) -> bool;
 }
 
-/// The work that waits, of all partitions of a log.
+/// The queued work of all partitions of a log.
 #[derive(Default)]
 pub(crate) struct Preallocator {
     queue: Mutex<Queue>,
@@ -25,7 +26,7 @@ struct Queue {
 }
 
 impl Preallocator {
-    /// Puts work in the queue, which does not keep it; `false` once it is closed.
+    /// Queues work, which the queue does not keep alive. Returns `false` once the queue is closed.
     pub(crate) fn push(&self, work: Weak<dyn Work>) -> bool {
         let mut queue = self.lock();
         if queue.closed {
@@ -37,20 +38,20 @@ impl Preallocator {
         true
     }
 
-    /// Does what is asked for, until the queue is closed.
+    /// Runs queued work until the queue is closed.
     pub(crate) fn serve(&self) {
         while let Some(work) = self.wait() {
             self.carry_out(&work);
         }
     }
 
-    /// Does one piece, for an owner that runs no threads; whether there was one.
+    /// Runs one piece, for an owner that runs no threads. Returns whether there was one.
     pub(crate) fn run_one(&self) -> bool {
         let work = self.lock().pop();
         work.map(|work| self.carry_out(&work)).is_some()
     }
 
-    /// Ends [`serve`](Self::serve). Work that was not begun is never done.
+    /// Ends [`serve`](Self::serve). Work that was not begun is dropped.
     pub(crate) fn close(&self) {
         let mut queue = self.lock();
         queue.closed = true;
@@ -59,7 +60,7 @@ impl Preallocator {
         self.changed.notify_all();
     }
 
-    /// One piece, and then the others' turn.
+    /// Runs one piece and requeues the work, so that others get their turn.
     fn carry_out(&self, work: &Arc<dyn Work>) {
         if work.run() {
             self.push(Arc::downgrade(work));
@@ -83,7 +84,7 @@ impl Preallocator {
 }
 
 impl Queue {
-    /// The first of it that somebody still wants.
+    /// Takes the first work whose owner still exists.
     fn pop(&mut self) -> Option<Arc<dyn Work>> {
         while let Some(work) = self.work.pop_front() {
             if let Some(work) = work.upgrade() {

@@ -1,4 +1,4 @@
-//! Small files, read and written whole.
+//! Reads and writes small files whole.
 
 use std::io;
 use std::ops::Range;
@@ -7,10 +7,10 @@ use std::path::Path;
 use super::{File, OpenMode, Storage};
 use crate::error::{Error, Result};
 
-/// What is copied at a time: it stays in the cache of a processor until it is written.
+/// How much is copied at a time. A piece stays in the processor's cache until it is written.
 const COPIED_AT_ONCE: u64 = 256 << 10;
 
-/// The bytes of a file of at most `limit` bytes; `None` when there is none of that name.
+/// Reads a file of at most `limit` bytes. Returns `None` if there is no file of that name.
 pub(crate) fn read(storage: &dyn Storage, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     let at = |e| Error::io(e, path);
     let file = match storage.open(path, OpenMode::Read) {
@@ -24,11 +24,11 @@ pub(crate) fn read(storage: &dyn Storage, path: &Path, limit: u64) -> Result<Opt
     }
     let mut bytes = vec![0; len as usize];
     let read = file.read_at(&mut bytes, 0).map_err(at)?;
-    // Half of a file would be taken for a damaged one.
+    // A partly read file would be taken for a damaged one.
     if read < bytes.len() { Err(at(io::ErrorKind::UnexpectedEof.into())) } else { Ok(Some(bytes)) }
 }
 
-/// Writes a file that nobody relies on before its name is durable, and syncs it; an old one of that name goes first.
+/// Writes and syncs a file that nothing relies on before its name is durable. Removes an old one of that name first.
 pub(crate) fn write_new(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Result<()> {
     let at = |e| Error::io(e, path);
     remove(storage, path)?;
@@ -37,20 +37,20 @@ pub(crate) fn write_new(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Res
     file.sync().map_err(at)
 }
 
-/// The same for a file that somebody may list after a kill: it has its name once it is whole. The caller makes the name
-/// durable.
+/// The same for a file that may be listed after a kill: it gets its name only once it is whole. The caller makes the
+/// name durable.
 pub(crate) fn put(storage: &dyn Storage, path: &Path, temporary: &Path, bytes: &[u8]) -> Result<()> {
     write_new(storage, temporary, bytes)?;
     storage.rename(temporary, path).map_err(|e| Error::io(e, path))
 }
 
-/// Replaces a file in `dir` atomically: whatever happens there is the old one or the new one.
+/// Replaces a file in `dir` atomically: after a crash either the old one or the new one is there.
 pub(crate) fn replace(storage: &dyn Storage, dir: &Path, path: &Path, temporary: &Path, bytes: &[u8]) -> Result<()> {
     put(storage, path, temporary, bytes)?;
     storage.sync_dir(dir).map_err(|e| Error::io(e, dir))
 }
 
-/// Removes a file; it may be gone already.
+/// Removes a file, which may be gone already.
 pub(crate) fn remove(storage: &dyn Storage, path: &Path) -> Result<()> {
     match storage.remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(e, path)),
@@ -58,7 +58,7 @@ pub(crate) fn remove(storage: &dyn Storage, path: &Path) -> Result<()> {
     }
 }
 
-/// Hands the bytes in a range of a file to `write`, piece by piece, each with its position.
+/// Passes the bytes in a range of a file to `write`, piece by piece, each with its position.
 pub(crate) fn copy(
     file: &dyn File,
     range: Range<u64>,

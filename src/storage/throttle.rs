@@ -1,4 +1,4 @@
-//! Reading and writing at a bounded rate, and no further once somebody waits: how maintenance uses the disk.
+//! Reads and writes at a bounded rate, and stops once another thread waits. Maintenance uses the disk this way.
 
 use std::io;
 use std::ops::Range;
@@ -12,28 +12,28 @@ use super::{DirEntry, File, FileInfo, Hold, LockGuard, OpenMode, Reserve, Reserv
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Instant, Mutex, thread};
 
-/// What was not used of the rate is kept for so long, so that one large read or write after another goes on evenly.
+/// Unused rate is kept for this long, so that a series of large reads or writes proceeds evenly.
 const KEPT: Duration = Duration::from_millis(100);
-/// The longest sleep before a look at whether somebody waits.
+/// The longest sleep before checking for a waiting thread.
 const SLEEP: Duration = Duration::from_millis(5);
 
 /// A rate that all compactions of a log share.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     bytes_per_second: Option<u64>,
-    /// When everything that was asked for so far has passed at this rate.
+    /// When all bytes requested so far have passed at this rate.
     passed_at: Mutex<Option<Instant>>,
-    /// This and `cancel` are looked at again and again, and stand for themselves.
+    /// This flag and `cancel` are polled, and synchronize nothing else.
     stopped: AtomicBool,
 }
 
 impl Throttle {
-    /// A bound in bytes per second; `None` for none.
+    /// Sets a bound in bytes per second; `None` means no bound.
     pub(crate) fn new(bytes_per_second: Option<u64>) -> Throttle {
         Throttle { bytes_per_second, passed_at: Mutex::new(None), stopped: AtomicBool::new(false) }
     }
 
-    /// Interrupts all that goes on under it, now and ever after: the log is closed.
+    /// Interrupts everything that runs under it, now and later, because the log is being closed.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
     }
@@ -47,8 +47,8 @@ impl Throttle {
         self.is_stopped() || cancel.load(Ordering::Acquire) > 0
     }
 
-    /// Lets so many bytes pass: waits until the rate allows them. [`Interrupted`](io::ErrorKind::Interrupted) as soon
-    /// as somebody waits for it to stop.
+    /// Lets `bytes` bytes pass, waiting until the rate allows them. Fails with
+    /// [`Interrupted`](io::ErrorKind::Interrupted) as soon as another thread waits for it to stop.
     fn pass(&self, bytes: usize, cancel: &AtomicU64) -> io::Result<()> {
         let check = || match self.is_cancelled(cancel) {
             true => Err(io::Error::from(io::ErrorKind::Interrupted)),
@@ -67,7 +67,7 @@ impl Throttle {
         }
     }
 
-    /// When so many bytes more may pass.
+    /// Returns when `bytes` more bytes may pass.
     fn reserve(&self, bytes: usize, rate: u64) -> Instant {
         let takes = Duration::from_secs_f64(bytes as f64 / rate as f64);
         let now = Instant::now();
@@ -80,8 +80,8 @@ impl Throttle {
     }
 }
 
-/// A storage whose files are read and written at the rate of a [`Throttle`]. Once `cancel` is not zero everything that
-/// is read or written fails with [`Interrupted`](io::ErrorKind::Interrupted).
+/// A storage whose files are read and written at the rate of a [`Throttle`]. While `cancel` is not zero, every read and
+/// write fails with [`Interrupted`](io::ErrorKind::Interrupted).
 #[derive(Clone, Debug)]
 pub(crate) struct Throttled {
     storage: Arc<dyn Storage>,
@@ -94,12 +94,12 @@ impl Throttled {
         Throttled { storage, throttle, cancel }
     }
 
-    /// Whether somebody waits for this to end: nothing more is read or written.
+    /// Whether another thread waits for this to end. Then nothing more is read or written.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.throttle.is_cancelled(&self.cancel)
     }
 
-    /// A file that was opened elsewhere, read and written at this rate.
+    /// Wraps a file that was opened elsewhere, to be read and written at this rate.
     pub(crate) fn file(&self, file: &Arc<dyn File>) -> Arc<dyn File> {
         let (throttle, cancel) = (Arc::clone(&self.throttle), Arc::clone(&self.cancel));
         Arc::new(ThrottledFile { file: Arc::clone(file), throttle, cancel })
@@ -218,7 +218,7 @@ mod tests {
         for _ in 0..20 {
             throttle.pass(15_000, &cancel).unwrap();
         }
-        // What was kept of the rate passes at once.
+        // Unused rate that was kept passes at once.
         assert!(began.elapsed() >= Duration::from_millis(300) - KEPT, "{:?}", began.elapsed());
     }
 

@@ -1,4 +1,4 @@
-//! What a check of a partition works on, and what it reports.
+//! The input of a partition's verification, and its report.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::segment::Segment;
 use crate::segment::index::Sums;
 use crate::storage::{File, OpenMode, Storage, small_file};
 
-/// More findings are only counted.
+/// Findings beyond this number are only counted.
 const FINDINGS_MAX: usize = 1000;
 
 /// What [`Partition::verify`](crate::Partition::verify) checked and found.
@@ -22,23 +22,23 @@ const FINDINGS_MAX: usize = 1000;
 pub struct VerifyReport {
     /// Segments read.
     pub segments: usize,
-    /// Bytes of their batches.
+    /// Bytes of batches read.
     pub bytes: u64,
     /// Batches that are whole, with the right checksum.
     pub batches: u64,
     /// Records decoded.
     pub records: u64,
-    /// Batches whose records were not decoded, because this build leaves their codec out.
+    /// Batches whose records were not decoded, because this build leaves out their codec.
     pub undecoded: u64,
-    /// Entries of indexes of all kinds.
+    /// Index entries read, of all kinds of index.
     pub index_entries: u64,
     /// Producer snapshots decoded.
     pub snapshots: usize,
-    /// Files in the directory with names that are neither ours nor Kafka's.
+    /// Files in the directory whose names belong neither to this crate nor to Kafka.
     pub unknown_files: usize,
-    /// What is wrong, at most 1000.
+    /// What is wrong: at most 1000 findings.
     pub findings: Vec<Finding>,
-    /// How many more.
+    /// How many more findings there were.
     pub findings_left_off: u64,
 }
 
@@ -50,7 +50,7 @@ pub struct Finding {
     pub severity: Severity,
     /// The file.
     pub path: PathBuf,
-    /// The byte in it, where there is one.
+    /// The byte position in the file, if there is one.
     pub position: Option<u64>,
     /// What is wrong.
     pub what: String,
@@ -59,24 +59,24 @@ pub struct Finding {
 /// How bad a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Severity {
-    /// A file that is rebuilt when it is needed: nothing is lost.
+    /// The file is rebuilt when it is needed: nothing is lost.
     Cache,
-    /// Records are damaged or missing, or the file that says what there should be is.
+    /// Records are damaged or missing, or the file that lists what should exist is.
     Data,
 }
 
-/// A segment to be checked.
+/// A segment to check.
 pub(super) struct Subject {
     pub(super) base: Offset,
     pub(super) path: PathBuf,
     pub(super) file: Arc<dyn File>,
     /// Bytes to read.
     pub(super) len: u64,
-    /// Where it should end, if that is known.
+    /// Where the segment should end, if that is known.
     pub(super) end: Option<Offset>,
-    /// The published segment, when it is one.
+    /// The published segment, if the file belongs to one.
     pub(super) segment: Option<Arc<Segment>>,
-    /// What its index files hold, where that is on record.
+    /// What the index files should hold, if that is on record.
     pub(super) sums: Option<Sums>,
     pub(super) is_last: bool,
 }
@@ -86,7 +86,7 @@ pub(super) struct Check<'a> {
     pub(super) dir: &'a Path,
     pub(super) report: VerifyReport,
     pub(super) scratch: Scratch,
-    /// Of each segment its end, its length and the sum over its batch headers, by its base.
+    /// For each segment, by base offset: its end, its length and the checksum over its batch headers.
     pub(super) sums: BTreeMap<Offset, (Offset, u64, u32)>,
 }
 
@@ -109,7 +109,7 @@ impl<'a> Check<'a> {
         self.find(severity, path, error.position(), error.kind().to_string());
     }
 
-    /// The entries of an index file that are relied on: as many as are on record, all where there is no record.
+    /// Returns the entries of an index file that reads rely on: as many as are on record, or all if there is no record.
     pub(super) fn trusted<T>(
         &mut self,
         opened: Result<IndexEntries<T>>,

@@ -1,8 +1,8 @@
-//! LZ4 frames: a magic, a descriptor, blocks behind their lengths, an end mark. Little-endian, by their own
-//! specification.
+//! LZ4 frames: a magic, a descriptor, blocks each after its length, and an end mark. All fields are little-endian, by
+//! the LZ4 specification.
 //!
-//! The frames' own checksums are passed over: the checksum of the batch covers the same bytes, and old clients compute
-//! the one of the descriptor wrong.
+//! The frames' own checksums are ignored. The checksum of the batch covers the same bytes, and old clients compute the
+//! checksum of the descriptor wrongly.
 
 use byteorder::{ByteOrder, LittleEndian};
 use lz4_flex::block::{
@@ -16,18 +16,18 @@ const NAME: &str = "lz4";
 const BAD: FormatError = FormatError::Decompress(NAME);
 
 const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
-/// What librdkafka writes, and every client reads: independent blocks of 64 KiB, no checksums but the descriptor's
-/// own, the last byte.
+/// The header that librdkafka writes and every client reads: independent blocks of 64 KiB and no checksums but the
+/// descriptor's own, in the last byte.
 const HEADER: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];
 const BLOCK_LEN: usize = 64 << 10;
-/// The flag of a block that is stored as it is.
+/// The flag of a block that is stored uncompressed.
 const STORED: u32 = 1 << 31;
-/// A match reaches back no further.
+/// The greatest distance of a match.
 const WINDOW_LEN: usize = 64 << 10;
-/// No byte of a block can stand for more.
+/// No byte of a block can expand to more bytes than this.
 const MAX_RATIO: usize = 255;
 
-/// What the descriptor says.
+/// The settings in the descriptor.
 struct Frame {
     block_len_max: usize,
     linked: bool,
@@ -37,13 +37,13 @@ struct Frame {
 }
 
 impl Frame {
-    /// Takes magic and descriptor off the front.
+    /// Parses magic and descriptor off the front.
     fn parse(input: &mut &[u8]) -> Result<Frame, FormatError> {
         if take::<4>(input)? != MAGIC {
             return Err(BAD);
         }
         let [flags, block] = take(input)?;
-        // Version 1, and no dictionary, which Kafka has no way to name.
+        // Only version 1, and no dictionary, because Kafka has no way to name one.
         if flags >> 6 != 1 || flags & 1 != 0 {
             return Err(BAD);
         }
@@ -195,7 +195,7 @@ mod tests {
         frame.extend(block(&linked, 0));
         frame.extend([0; 4]);
         assert_eq!(decompressed(&frame), Ok(content));
-        // The same bytes as independent blocks reach back into nothing.
+        // Read as independent blocks, the same bytes refer to data before their block.
         frame[4] = 0x60;
         assert_eq!(decompressed(&frame), Err(BAD));
     }

@@ -1,8 +1,8 @@
-//! Where a batch is decompressed to.
+//! The output buffer for decompression.
 
 use crate::format::FormatError;
 
-/// Decompressed bytes, never more than a limit. The memory behind them is kept, and was filled with zeros once.
+/// Decompressed bytes, never more than a limit. Its memory is kept for reuse and was filled with zeros once.
 #[derive(Default)]
 pub(super) struct Output {
     bytes: Vec<u8>,
@@ -11,18 +11,18 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Empties it, and sets another limit.
+    /// Empties the buffer and sets another limit.
     pub(super) fn start(&mut self, limit: usize) {
         self.len = 0;
         self.limit = limit;
     }
 
-    /// What was decompressed.
+    /// The decompressed bytes.
     pub(super) fn as_slice(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    /// What was decompressed so far, and room for as many bytes more as are wanted, or up to the limit.
+    /// Returns the bytes decompressed so far, and room for up to `wanted` more within the limit.
     pub(super) fn split(&mut self, wanted: usize) -> (&[u8], &mut [u8]) {
         let end = self.len.saturating_add(wanted).min(self.limit);
         if end > self.bytes.len() {
@@ -32,19 +32,19 @@ impl Output {
         (done, room.get_mut(..end - self.len).unwrap_or_default())
     }
 
-    /// As many bytes of the room were written.
+    /// Records that `written` bytes of the room were filled.
     pub(super) fn advance(&mut self, written: usize) {
         self.len += written;
         assert!(self.len <= self.bytes.len(), "what was written had room");
     }
 
-    /// How many bytes may still come.
+    /// The number of bytes that may still come.
     #[cfg(any(feature = "gzip", feature = "snappy", feature = "lz4"))]
     pub(super) fn left(&self) -> usize {
         self.limit - self.len
     }
 
-    /// The error when more come than that.
+    /// The error if more bytes come.
     pub(super) fn too_large(&self) -> FormatError {
         FormatError::TooLarge { limit: self.limit }
     }
@@ -53,7 +53,7 @@ impl Output {
         self.bytes.capacity()
     }
 
-    /// Empties it, and lets go of memory beyond so many bytes.
+    /// Empties the buffer and frees its memory beyond `bytes`.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         self.len = 0;
         self.bytes.truncate(bytes);

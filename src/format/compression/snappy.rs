@@ -1,5 +1,5 @@
-//! Snappy, raw or in the framing of the Java library ("xerial"): a magic, two versions, then blocks, each behind its
-//! length. The framing that the snap crate calls its frame format is a third one, which no Kafka client reads.
+//! Snappy, raw or in the framing of the Java library ("xerial"): a magic, two versions, then blocks, each after its
+//! length. The frame format of the snap crate is a third one, which no Kafka client reads.
 
 use byteorder::{BigEndian, ByteOrder};
 use snap::raw::{Decoder, Encoder, decompress_len, max_compress_len};
@@ -14,7 +14,7 @@ const MAGIC: &[u8] = b"\x82SNAPPY\0";
 /// Magic, version 1, and the oldest version that can read it: 1.
 const HEADER: &[u8] = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 const BLOCK_LEN: usize = 32 << 10;
-/// Three bytes can stand for at most 64, so a block that claims to grow more than this lies.
+/// Three bytes can expand to at most 64, so a block cannot expand by more than this.
 const MAX_RATIO: usize = 22;
 
 pub(super) fn decompress(input: &[u8], out: &mut Output) -> Result<(), FormatError> {
@@ -46,7 +46,7 @@ pub(super) fn compress(input: &[u8], out: &mut Vec<u8>) -> Result<(), FormatErro
     Ok(())
 }
 
-/// Adds a decompressed block. The length that it claims is only believed as far as its bytes could make it true.
+/// Adds a decompressed block. Its claimed length is trusted only as far as its bytes make it possible.
 fn decompress_block(block: &[u8], out: &mut Output) -> Result<(), FormatError> {
     let length = decompress_len(block).map_err(|_| BAD)?;
     if length > block.len().saturating_mul(MAX_RATIO) {

@@ -1,4 +1,4 @@
-//! zstd frames. Contexts are kept, since making one costs more than most batches.
+//! zstd frames. Contexts are kept, because creating one costs more than most batches.
 
 use zstd::zstd_safe::{CCtx, CompressionLevel, DCtx, compress_bound, get_error_name};
 
@@ -6,7 +6,7 @@ use super::output::Output;
 use crate::format::FormatError;
 
 const NAME: &str = "zstd";
-/// What zstd says when the output buffer is too small. Its codes have no names in the bindings.
+/// The error text of zstd when the output buffer is too small. The bindings have no names for its codes.
 const TOO_SMALL: &str = "Destination buffer is too small";
 const FIRST_ROOM: usize = 16 << 10;
 
@@ -14,8 +14,8 @@ const FIRST_ROOM: usize = 16 << 10;
 pub(super) struct Decompressor(Option<DCtx<'static>>);
 
 impl Decompressor {
-    /// Decompresses in one go, so that the frame's window, a claim of up to 128 MiB, is never allocated. The content
-    /// size may be missing, and would be a claim as well: the room grows until the content fits.
+    /// Decompresses in one call, so that the frame's window, a claim of up to 128 MiB, is never allocated. The content
+    /// size may be missing, and would be only a claim as well, so the room grows until the content fits.
     pub(super) fn decompress(&mut self, input: &[u8], out: &mut Output) -> Result<(), FormatError> {
         let context = self.0.get_or_insert_with(DCtx::create);
         let mut wanted = out.capacity().max(input.len().saturating_mul(4)).max(FIRST_ROOM);

@@ -1,4 +1,4 @@
-//! What a digest says beside its entries.
+//! The annex of a digest: its contents besides the entries.
 
 use super::super::FormatError;
 use super::super::fields::Fields;
@@ -11,50 +11,50 @@ pub(super) const PRODUCER_LEN: usize = 9;
 const OPEN: u8 = 1;
 const LEADS: u8 = 2;
 
-/// From when on the tombstones may go that lie below an offset, and not below that of the horizon before.
+/// When the tombstones in a range of offsets may be removed. The range starts where the previous horizon ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Horizon {
-    /// One past the last offset that it is for.
+    /// One past the last offset of its range.
     pub end: Offset,
-    /// From then on they may go.
+    /// The tombstones may be removed from this time on.
     pub at: Timestamp,
 }
 
-/// From when on markers of transactions of which nothing is left may go: it is stamped into each of them.
+/// When markers without any remaining batches may be removed. The time is stamped into each of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct MarkerHorizon {
-    /// From then on they may go.
+    /// The markers may be removed from this time on.
     pub at: Timestamp,
-    /// The offset of the first one.
+    /// The offset of the first of them.
     pub first: Offset,
 }
 
-/// A producer that has batches of transactions in a segment, or ended one there.
+/// A producer that has transactional batches in a segment, or ended a transaction there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentProducer {
     /// Its id.
     pub id: i64,
-    /// Whether its last batch in the segment is one of a transaction, and not the marker that ends it.
+    /// Whether its last batch in the segment belongs to a transaction, and is not the marker that ends it.
     pub open: bool,
-    /// Whether what comes first of it is a marker without a horizon: that of a transaction with batches in segments
-    /// below, or with none.
+    /// Whether its first batch here is a marker without a horizon. The marker's transaction then has its batches in
+    /// segments below, or has none.
     pub leads: bool,
 }
 
-/// What a digest says beside its entries.
+/// The contents of a digest besides its entries.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DigestAnnex {
-    /// For a segment that compaction has put together: until when the tombstones in its parts were promised to stay.
-    /// In offset order, none twice.
+    /// For a segment that compaction merged from others: until when the tombstones in its parts must stay. In offset
+    /// order, without duplicates.
     pub horizons: Vec<Horizon>,
-    /// The horizons of its markers, in ascending order. Of more than are worth it the latest are one.
+    /// The horizons of its markers, in ascending order. Beyond a limit the latest ones are combined into one.
     pub markers: Vec<MarkerHorizon>,
     /// The producers of its transactions.
     pub producers: Vec<SegmentProducer>,
 }
 
 impl DigestAnnex {
-    /// The bytes as on disk.
+    /// Encodes the annex as on disk.
     pub fn encode(&self) -> Vec<u8> {
         let horizons = self.horizons.len() + self.markers.len();
         let mut out = Vec::with_capacity(horizons * HORIZON_LEN + self.producers.len() * PRODUCER_LEN);
@@ -74,7 +74,7 @@ impl DigestAnnex {
         out
     }
 
-    /// Reads the annex that `footer` tells of.
+    /// Decodes the annex that `footer` describes.
     pub fn decode(footer: &DigestFooter, bytes: &[u8]) -> Result<DigestAnnex, FormatError> {
         let computed = crc32fast::hash(bytes);
         if computed != footer.annex_crc {

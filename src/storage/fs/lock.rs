@@ -5,7 +5,7 @@ use std::io;
 
 use crate::storage::LockGuard;
 
-/// A lock file that is locked, until dropped.
+/// A locked lock file. Dropping it releases the lock.
 #[derive(Debug)]
 pub(super) struct FsLock {
     file: fs::File,
@@ -25,8 +25,8 @@ impl FsLock {
 
 impl Drop for FsLock {
     fn drop(&mut self) {
-        // A child that was forked meanwhile has the lock as well, with the descriptor: closing ours would not end it.
-        // What the child drops is not its own.
+        // A child forked meanwhile shares the lock through its descriptor, so closing ours would not release it. The
+        // child itself must not release the lock, because it is not the child's.
         if std::process::id() == self.process {
             let _ = set_record_lock(&self.file, false);
             let _ = fs2::FileExt::unlock(&self.file);
@@ -34,8 +34,8 @@ impl Drop for FsLock {
     }
 }
 
-/// Takes or leaves an open-file-description lock: it conflicts with the record locks of a JVM, which `flock` does not,
-/// and unlike those it is not shared within a process.
+/// Takes or releases an open-file-description lock. Unlike `flock`, it conflicts with the record locks of a JVM. Unlike
+/// those record locks, it is not shared within a process.
 #[cfg(target_os = "linux")]
 fn set_record_lock(file: &fs::File, locked: bool) -> io::Result<()> {
     use std::os::fd::AsRawFd;
@@ -74,7 +74,7 @@ mod tests {
         let path = dir.path().join("lock");
         let storage = FileSystem::new();
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
-        // What a forked child has is the same open file.
+        // A forked child has the same open file.
         let inherited = file.try_clone().unwrap();
         let lock = FsLock::take(file).unwrap();
         assert_eq!(storage.lock(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);

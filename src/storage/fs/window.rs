@@ -1,4 +1,4 @@
-//! Windows: reserved space of a file, mapped, so that a small write is a copy in memory.
+//! Windows: mapped reserved space of a file, so that a small write is a copy in memory.
 
 use std::fmt;
 
@@ -6,18 +6,18 @@ use memmap2::MmapMut;
 
 use crate::storage::holds::WindowHold;
 
-/// Small writes have the window fetched this far ahead of them: its zeros lie in the cache of the processor that wrote
-/// them, and each line would be waited for.
+/// Small writes prefetch the window this far ahead. Its zeros lie in the cache of the processor that wrote them, so
+/// without prefetching each line would cost a wait.
 const FETCHED_AHEAD: usize = 1 << 10;
 
-/// Reserved space behind the data of a file, mapped: small writes are copied into it.
+/// Mapped reserved space behind the data of a file. Small writes are copied into it.
 ///
-/// It is filled from its start on: nothing is written below what was written before. The file cannot be cut below its
-/// end while it lives.
+/// It is filled from its start, never below what is already written. The file cannot be truncated below its end while
+/// it lives.
 pub struct Window {
-    /// The position of the first mapped byte in the file: of a real mapping, the start of a page.
+    /// The position of the first mapped byte in the file. For a real mapping this is the start of a page.
     start: u64,
-    /// Before the bytes: once nothing of a file that was removed is mapped or open, another file may get its identity.
+    /// Dropped before the bytes: once nothing of a removed file is mapped or open, another file may get its identity.
     hold: WindowHold,
     bytes: Bytes,
 }
@@ -54,13 +54,13 @@ impl Window {
             }
     }
 
-    /// Nothing is written below `position` any more: what lies there was written by a call.
+    /// Forbids writes below `position`, because those bytes were written by a call.
     pub(crate) fn skip_to(&mut self, position: u64) {
         self.hold.fill(self.hold.filled().max(position.min(self.end())));
     }
 
-    /// Copies buffers, one behind the other, to a position of the file; `false`, and nothing done, when they do not lie
-    /// whole in the part of the window that is not filled.
+    /// Copies two consecutive buffers to a position of the file. Returns `false` and does nothing unless they fit whole
+    /// into the unfilled part of the window.
     #[inline]
     pub fn write(&mut self, parts: [&[u8]; 2], position: u64) -> bool {
         if position < self.hold.filled() {
@@ -90,7 +90,7 @@ fn copy(map: &mut MmapMut, start: usize, [first, second]: [&[u8]; 2]) -> bool {
     let (head, tail) = target.split_at_mut(first.len());
     head.copy_from_slice(first);
     tail.copy_from_slice(second);
-    // The processor sees by itself where a longer copy is going.
+    // For a longer copy the processor's own prefetcher does this.
     if size <= FETCHED_AHEAD
         && let Some(coming) = map.get(start + size + FETCHED_AHEAD..)
     {
@@ -99,14 +99,14 @@ fn copy(map: &mut MmapMut, start: usize, [first, second]: [&[u8]; 2]) -> bool {
     true
 }
 
-/// Prefetches all cache lines of some bytes at once instead of missing on each in turn. Pages that are not there stay
-/// away.
+/// Prefetches all cache lines of some bytes at once instead of missing on each in turn. Never faults, so missing pages
+/// stay out.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(crate) fn fetch_for_reading(bytes: &[u8]) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     for line in bytes.chunks(64) {
-        // SAFETY: it is borrowed; fetching it neither faults nor changes anything that a program can see.
+        // SAFETY: the line is borrowed. Prefetching it neither faults nor changes anything that a program can see.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
 }
@@ -120,7 +120,7 @@ pub(crate) fn fetch_for_reading(_bytes: &[u8]) {}
 fn fetch_for_writing(bytes: &[u8]) {
     use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
     for line in bytes.chunks(64) {
-        // SAFETY: it is part of a live mapping, and fetching it changes nothing that a program can see.
+        // SAFETY: the line is part of a live mapping. Prefetching it changes nothing that a program can see.
         unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) };
     }
 }
