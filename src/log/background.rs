@@ -53,14 +53,14 @@ impl LogInner {
 /// ends it.
 fn keep_up(log: &Weak<LogInner>, stop: &Stop, interval: Duration) {
     while !stop.wait(interval) {
-        let Some((all, clock)) = log.upgrade().map(|log| (log.begin_upkeep(), Arc::clone(&log.config.clock))) else {
+        let Some((all, clock)) = log.upgrade().map(|log| (log.begin_round(), Arc::clone(&log.config.clock))) else {
             return;
         };
         for core in all.iter() {
             if stop.is_stopped() {
                 return;
             }
-            maintenance::upkeep(core, clock.now());
+            maintenance::run(core, clock.now());
         }
         stop.tick();
     }

@@ -38,8 +38,8 @@ impl LogInner {
             }
             while self.resources.preallocator.run_one() {}
         }
-        let all = self.begin_upkeep();
-        let mut passes: Vec<PassReport> = all.iter().map(|core| maintenance::upkeep(core, now)).collect();
+        let all = self.begin_round();
+        let mut passes: Vec<PassReport> = all.iter().map(|core| maintenance::run(core, now)).collect();
         let mut done = vec![false; all.len()];
         let place = |core: &PartitionCore| all.iter().position(|other| std::ptr::eq(&**other, core));
         let (mut unfinished, mut done_one) = (false, false);
@@ -85,7 +85,7 @@ impl LogInner {
     }
 
     /// Begins a round of maintenance: frees the buffers that no read uses, and returns the partitions to visit.
-    pub(super) fn begin_upkeep(&self) -> Arc<[Arc<PartitionCore>]> {
+    pub(super) fn begin_round(&self) -> Arc<[Arc<PartitionCore>]> {
         self.resources.file_cache.buffers().clear();
         self.maintained()
     }

@@ -477,7 +477,7 @@ impl Pass<'_> {
                 0
             }
         };
-        core.bury(olds.to_vec());
+        core.retire_segments(olds.to_vec());
         core.lock_compaction_state().replaced(olds, output.segment.base, output.segment.end);
         Ok(lost)
     }

@@ -89,7 +89,7 @@ pub(crate) enum Outcome {
 
 /// Everything but compaction. No part of it depends on another one's success. Where a compaction has the partition,
 /// what needs it alone is done at the compaction's next stop. Called without a lock, as [`turn`] is.
-pub(crate) fn upkeep(core: &PartitionCore, now: Timestamp) -> PassReport {
+pub(crate) fn run(core: &PartitionCore, now: Timestamp) -> PassReport {
     let mut report = PassReport::default();
     if core.check_writable().is_err() || core.is_paused() {
         return report;
@@ -116,7 +116,7 @@ fn tidy(core: &PartitionCore, now: Timestamp, report: &mut PassReport) -> Retain
         return Retained::default();
     }
     let retained = report.note(retention::run(core, now));
-    report.note(core.reap());
+    report.note(core.remove_retired());
     core.counters.segments_removed.add(retained.removed as u64);
     retained
 }
@@ -127,7 +127,7 @@ pub(crate) fn retain(core: &PartitionCore, now: Timestamp) -> Result<usize> {
     core.check_writable()?;
     let removed = retention::run(core, now)?.removed;
     core.counters.segments_removed.add(removed as u64);
-    core.reap()?;
+    core.remove_retired()?;
     Ok(removed)
 }
 
@@ -149,11 +149,11 @@ pub(crate) fn due(core: &PartitionCore, now: Timestamp) -> Option<Option<Timesta
         return None;
     }
     let retry_at = {
-        let upkeep = core.lock_maintenance_state();
-        if upkeep.busy || upkeep.not_before.is_some_and(|at| at > Instant::now()) {
+        let state = core.lock_maintenance_state();
+        if state.busy || state.not_before.is_some_and(|at| at > Instant::now()) {
             return None;
         }
-        upkeep.failed.as_ref().map(|failed| failed.retry_at)
+        state.failed.as_ref().map(|failed| failed.retry_at)
     };
     match eligibility::standing(core, now) {
         Standing::Due(since) if retry_at.is_none_or(|at| at <= now) => Some(since),
@@ -192,7 +192,7 @@ pub(crate) fn turn(core: &PartitionCore, now: Timestamp, is_over: &dyn Fn(Durati
     (outcome, report)
 }
 
-/// Compacts a partition until nothing is left to do, or somebody else asks for it. Where upkeep waits it has its turn
+/// Compacts a partition until nothing is left to do, or somebody else asks for it. Where maintenance waits it has its turn
 /// now and then, at most half of the time; the caller holds the maintenance lock.
 pub(crate) fn compact_all(
     core: &PartitionCore,
@@ -225,18 +225,18 @@ fn compact(
     let memory = Memory::new(core.resources.compaction_memory, core.resources.compaction_files);
     let order = Order { hasher, memory: &memory, now, mode, is_over, between };
     let done = compact::compact(core, &order);
-    let mut upkeep = core.lock_maintenance_state();
+    let mut state = core.lock_maintenance_state();
     match &done {
         Ok(report) => {
-            upkeep.failed = None;
-            upkeep.last = Some(Box::new(LastPass { at: now, took: began.elapsed(), report: report.clone() }));
+            state.failed = None;
+            state.last = Some(Box::new(LastPass { at: now, took: began.elapsed(), report: report.clone() }));
         }
         // A mistake of the caller's, or an end: nothing to try again.
         Err(error) if matches!(error.kind(), ErrorKind::InvalidConfig(_) | ErrorKind::Closed) => {}
         Err(error) => {
-            let failures = upkeep.failed.as_ref().map_or(0, |failed| failed.failures) + 1;
+            let failures = state.failed.as_ref().map_or(0, |failed| failed.failures) + 1;
             let retry_at = now.plus_millis(retry_after(failures).as_millis() as i64);
-            upkeep.failed = Some(FailedPass { error: error.clone(), failures, retry_at });
+            state.failed = Some(FailedPass { error: error.clone(), failures, retry_at });
         }
     }
     done
@@ -258,8 +258,8 @@ pub(crate) fn compaction_stats(core: &PartitionCore, now: Timestamp) -> Compacti
     };
     let (counted, new) = view.sealed().split_at(view.sealed().partition_point(|segment| segment.end() <= counted_to));
     let (last_pass, failed) = {
-        let upkeep = core.lock_maintenance_state();
-        (upkeep.last.as_deref().cloned(), upkeep.failed.clone())
+        let state = core.lock_maintenance_state();
+        (state.last.as_deref().cloned(), state.failed.clone())
     };
     let next_deadline = match (&failed, eligibility::standing(core, now)) {
         (Some(failed), _) => Some(failed.retry_at),
@@ -316,7 +316,7 @@ mod tests {
         for _ in 0..3 {
             assert!(!report.note_roll(&old, now));
             old.release_idle(now).unwrap();
-            report.note(old.reap().map(|_| ()));
+            report.note(old.remove_retired().map(|_| ()));
             assert!(retain(&old, now).is_err());
         }
         assert!(report.errors.is_empty(), "{:?}", report.errors);

@@ -171,10 +171,10 @@ fn drop_head(core: &PartitionCore) -> Result<usize> {
         Some(SegmentList::new(view.segments()[count..].to_vec()))
     });
     for segment in &dropped {
-        replace::bury(segment)?;
+        replace::mark_deleted(segment)?;
     }
     let count = dropped.len();
-    core.bury(dropped);
+    core.retire_segments(dropped);
     Ok(count)
 }
 

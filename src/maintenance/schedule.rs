@@ -60,9 +60,9 @@ impl Schedule {
         let (_, core) =
             waiting.filter_map(|core| place(core).map(|place| (place, core))).min_by_key(|(place, _)| *place)?;
         *turns += 1;
-        let mut upkeep = core.lock_maintenance_state();
-        (upkeep.busy, upkeep.last_turn, upkeep.not_before) = (true, *turns, None);
-        drop(upkeep);
+        let mut state = core.lock_maintenance_state();
+        (state.busy, state.last_turn, state.not_before) = (true, *turns, None);
+        drop(state);
         Some(Turn { schedule: Arc::clone(self), core: Arc::clone(core), all: Arc::clone(all) })
     }
 }
@@ -77,10 +77,10 @@ enum Place {
 
 impl Place {
     fn of(core: &PartitionCore, since: Option<Timestamp>) -> Place {
-        let upkeep = core.lock_maintenance_state();
+        let state = core.lock_maintenance_state();
         match since {
-            Some(since) if !upkeep.unfinished => Place::Overdue(since),
-            _ => Place::After(upkeep.last_turn),
+            Some(since) if !state.unfinished => Place::Overdue(since),
+            _ => Place::After(state.last_turn),
         }
     }
 }

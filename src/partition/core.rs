@@ -70,7 +70,7 @@ pub(crate) struct PartitionCore {
     pub(super) config: RwLock<Arc<TopicConfig>>,
     pub(super) epochs: Mutex<LeaderEpochs>,
     pub(super) counted: Mutex<CompactionState>,
-    pub(super) upkeep: Mutex<MaintenanceState>,
+    pub(super) maintenance_state: Mutex<MaintenanceState>,
     pub(super) retired: Mutex<Vec<Arc<Segment>>>,
 
     pub(crate) counters: Counters,
@@ -111,7 +111,7 @@ impl PartitionCore {
 
     /// Locks the state that maintenance keeps between passes.
     pub(crate) fn lock_maintenance_state(&self) -> MutexGuard<'_, MaintenanceState> {
-        self.upkeep.lock()
+        self.maintenance_state.lock()
     }
 
     /// Waits for a truncation under way: it holds the appender's lock until it ends.

@@ -71,7 +71,7 @@ impl PartitionCore {
             maintenance: Mutex::new(()),
             cancel: Arc::default(),
             pauses: AtomicUsize::new(0),
-            upkeep: Mutex::new(MaintenanceState::default()),
+            maintenance_state: Mutex::new(MaintenanceState::default()),
             cuts: Cuts::new(),
             config_cache: ConfigCache::new(&parts.config),
             config: RwLock::new(parts.config),
@@ -191,6 +191,6 @@ impl PartitionCore {
         }
         self.store_epochs()?;
         self.sync_state()?;
-        self.reap().map(|_| ())
+        self.remove_retired().map(|_| ())
     }
 }

@@ -63,18 +63,18 @@ impl PartitionCore {
     }
 
     /// Keeps retired segments, which have left the segment list, until no reader uses them.
-    pub(crate) fn bury(&self, segments: Vec<Arc<Segment>>) {
+    pub(crate) fn retire_segments(&self, segments: Vec<Arc<Segment>>) {
         self.lock_retired().extend(segments);
     }
 
     /// Removes the files of retired segments that no reader uses any more. Returns how many are left.
-    pub(crate) fn reap(&self) -> Result<usize> {
+    pub(crate) fn remove_retired(&self) -> Result<usize> {
         let mut retired = self.lock_retired();
         let mut failed = None;
         retired.retain(|segment| {
             // Only a holder of a reference can make another one, and this is the last.
             let held = Arc::strong_count(segment) > 1;
-            let removed = if held { Ok(()) } else { replace::remove_buried(segment) };
+            let removed = if held { Ok(()) } else { replace::remove_deleted_files(segment) };
             let stays = held || removed.is_err();
             failed = failed.take().or(removed.err());
             stays

@@ -159,9 +159,9 @@ impl Tail {
         let torn = matches!(walk.stop, Stop::Bad(_));
         let goes_on = !torn && next.is_some_and(|next| next.base == walk.end || opening.request.adopt);
         if torn {
-            self.no_room = opening.cut(&*file, &log, &walk, next.is_some())?;
+            self.no_room = opening.keep_torn_tail(&*file, &log, &walk, next.is_some())?;
         }
-        self.settle(opening, rewriter, &mut log, position..walk.position, goes_on)?;
+        self.truncate_and_sync(opening, rewriter, &mut log, position..walk.position, goes_on)?;
         let sealed = goes_on;
         if sealed && !opening.request.read_only {
             self.keep_producers(&dir, walk.end)?;
@@ -199,7 +199,7 @@ impl Tail {
 
     /// Makes the scanned part of a segment durable, and nothing else. If this process still holds bytes of the part
     /// that is cut off, the rest moves to another file. Does nothing if there was no room to keep torn bytes aside.
-    fn settle(
+    fn truncate_and_sync(
         &mut self,
         opening: &Opening,
         rewriter: Rewriter<'_>,
@@ -318,7 +318,13 @@ impl Opening {
 
     /// Keeps the bytes from the first bad batch on aside and cuts them off, if a crash can have left them. A read-only
     /// open only reports them. Returns the error of a full disk if there is no room to keep them.
-    fn cut(&mut self, file: &dyn File, log: &LogFile, walk: &Walk, more_files: bool) -> Result<Option<Error>> {
+    fn keep_torn_tail(
+        &mut self,
+        file: &dyn File,
+        log: &LogFile,
+        walk: &Walk,
+        more_files: bool,
+    ) -> Result<Option<Error>> {
         let dir = Arc::clone(&self.request.dir);
         let path = dir.segment_path(log.base, SegmentFileKind::Log, log.suffix);
         let Stop::Bad(why) = &walk.stop else { return Ok(None) };

@@ -52,7 +52,7 @@ pub(crate) fn replace(dir: &Arc<PartitionDir>, olds: &[Arc<Segment>], output: &R
     // The commit: from here on recovery finishes what a crash interrupts.
     dir.sync_dir()?;
     for old in olds {
-        bury(old)?;
+        mark_deleted(old)?;
     }
     dir.sync_dir()?;
     for kind in WITH_LOG.into_iter().chain([SegmentFileKind::Log]) {
@@ -117,13 +117,13 @@ pub(crate) fn remove_segment_files(dir: &PartitionDir, base: Offset) -> Result<(
 }
 
 /// Gives a segment that has left the list `.deleted` names. It is removed when the last reader drops it.
-pub(crate) fn bury(segment: &Segment) -> Result<()> {
+pub(crate) fn mark_deleted(segment: &Segment) -> Result<()> {
     let dir = Arc::clone(segment.dir());
     segment.rename(Suffix::Deleted, || retire(&dir, segment.base()))
 }
 
 /// Removes the files of a retired segment.
-pub(crate) fn remove_buried(segment: &Segment) -> Result<()> {
+pub(crate) fn remove_deleted_files(segment: &Segment) -> Result<()> {
     let dir = segment.dir();
     for kind in SegmentFileKind::ALL {
         small_file::remove(&*dir.storage, &dir.segment_path(segment.base(), kind, Suffix::Deleted))?;
