@@ -11,10 +11,11 @@ fn backup(log: &Log, to: &Path) -> Result<usize> {
     let options = FetchOptions { isolation: Isolation::Durable, check_crc: true, ..FetchOptions::default() };
     let mut bytes = 0;
     for topic in log.topics() {
+        let config = topic.config()?;
         for from in topic.partitions() {
             let into = match copy.partition(topic.name(), from.id()) {
                 Some(partition) => partition,
-                None => copy.create_partition(topic.name(), from.id(), topic.config()?)?,
+                None => copy.create_partition(topic.name(), from.id(), config.clone())?,
             };
             // What was deleted since the last backup is not asked for.
             if into.offsets().end < from.offsets().start {
@@ -31,6 +32,10 @@ fn backup(log: &Log, to: &Path) -> Result<usize> {
                 }
             }
         }
+    }
+    // Keys are routed by the declared number of partitions.
+    for (topic, count) in log.topics().iter().filter_map(|topic| Some((topic, topic.partition_count()?))) {
+        copy.topic(topic.name()).map_or(Ok(()), |copied| copied.declare_partitions(count))?;
     }
     copy.close()?;
     Ok(bytes)

@@ -14,6 +14,22 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// An error with its [`kind`](Error::kind) and, where a file is concerned, its [`path`](Error::path) and the
 /// [`position`](Error::position) in it. One word wide.
+///
+/// ```
+/// # use stratalog::{ErrorKind, Log, LogConfig, Offset, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// let error = events.reader(Offset::new(7)).unwrap_err();
+/// match error.kind() {
+///     ErrorKind::OffsetOutOfRange { end, .. } => assert_eq!(end.get(), 0),
+///     ErrorKind::Closed => println!("somebody closed the log"),
+///     _ => return Err(error),
+/// }
+/// # log.close()
+/// # }
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {

@@ -3,6 +3,30 @@
 //! [`plan`] says what would happen, and touches nothing; [`run`] does it, through the same recovery that opens a log,
 //! in [`RecoveryMode::Salvage`]. No byte is deleted that held records: what is in the way is put aside under names that
 //! end in `.broken`, in the same directory.
+//!
+//! ```
+//! # use stratalog::{Log, LogConfig, TopicConfig, repair};
+//! # fn main() -> stratalog::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let log = Log::open(dir.path(), LogConfig::new())?;
+//! # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+//! # events.append_records(["one"])?;
+//! # events.append_records(["two"])?;
+//! # log.close()?;
+//! # let path = dir.path().join("events-0/00000000000000000000.log");
+//! # let mut bytes = std::fs::read(&path).unwrap();
+//! # *bytes.last_mut().unwrap() ^= 1;
+//! # std::fs::write(&path, bytes).unwrap();
+//! // The second of two batches is damaged.
+//! let plan = repair::plan(dir.path(), &repair::Options::default())?;
+//! plan.steps.iter().for_each(|step| println!("{step}"));
+//! assert!(!plan.is_empty());
+//! let report = repair::run(&plan, LogConfig::new())?;
+//! assert_eq!(report.partitions[0].end.get(), 1);
+//! assert!(repair::plan(dir.path(), &repair::Options::default())?.is_empty());
+//! # Ok(())
+//! # }
+//! ```
 
 use std::fmt;
 use std::ops::Range;

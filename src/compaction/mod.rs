@@ -1,12 +1,12 @@
 //! Compaction keeps only the latest record of each key. Its cost follows the garbage, not the size of the log.
 //!
 //! 1. Each sealed segment below the cleaning bound gets a [digest](crate::format::digest), once. This takes one
-//! sequential read of its log, and the hashes of its keys are [sorted](sort) in fixed memory.
+//!    sequential read of its log, and the hashes of its keys are [sorted](sort) in fixed memory.
 //! 2. A [merge](mod@merge) of the digests finds the latest record of every key, and [counts](count) the dead records of
-//! each segment. No log data is read.
+//!    each segment. No log data is read.
 //! 3. A [plan](mod@plan), a pure function of these counts, chooses what to rewrite. It leaves everything else alone.
 //! 4. A second merge finds the [survivors](mod@survivors) of the chosen segments: their offsets, for the rewrite, and
-//! their entries, which become the digests of its output.
+//!    their entries, which become the digests of its output.
 //! 5. The chosen segments are read once more and written without their dead records.
 //!
 //! So log data is read at most twice and written at most once, however many keys there are. Data that does not fit the

@@ -31,6 +31,24 @@ impl Clock for SystemClock {
 }
 
 /// A clock that is set by hand, for tests.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use std::time::Duration;
+/// # use stratalog::{Log, LogConfig, ManualClock, Offset, Timestamp, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
+/// let log = Log::open(dir.path(), LogConfig::new().clock(clock.clone()))?;
+/// let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// clock.advance(Duration::from_secs(1));
+/// events.append_records(["one"])?;
+/// let mut reader = events.reader(Offset::ZERO)?;
+/// let record = reader.next_record()?.unwrap();
+/// assert_eq!(record.timestamp, Timestamp::from_millis(2_000));
+/// # log.close()
+/// # }
+/// ```
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicI64);
 

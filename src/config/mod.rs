@@ -15,6 +15,26 @@ use crate::storage::Storage;
 pub use self::clock::{Clock, ManualClock, SystemClock};
 
 /// What recovery may do to bytes that are not whole, valid batches.
+///
+/// ```
+/// # use std::io::Write;
+/// # use stratalog::{Log, LogConfig, RecoveryMode, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// events.append_records(["one"])?;
+/// log.close()?;
+/// let path = dir.path().join("events-0/00000000000000000000.log");
+/// let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
+/// file.write_all(b"half a batch").unwrap();
+/// let log = Log::open(dir.path(), LogConfig::new().recovery(RecoveryMode::CutTornTail))?;
+/// let report = &log.recovery_report().partitions[0];
+/// assert_eq!(report.cut.as_ref().unwrap().bytes, 12);
+/// assert_eq!(report.end.get(), 1);
+/// # log.close()
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum RecoveryMode {
     /// Nothing is cut: even a torn tail is an error, and the partition then takes no writes.
@@ -29,6 +49,23 @@ pub enum RecoveryMode {
 }
 
 /// What an append does when too many bytes wait for a sync.
+///
+/// ```
+/// # use stratalog::{Backpressure, ErrorKind, Log, LogConfig, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// // No thread syncs here, and one byte may wait for a sync.
+/// let config = LogConfig::new().sync_threads(0).max_unsynced_bytes(1).backpressure(Backpressure::Fail);
+/// let log = Log::open(dir.path(), config)?;
+/// let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// events.append_records(["one"])?;
+/// let error = events.append_records(["two"]).unwrap_err();
+/// assert!(matches!(error.kind(), ErrorKind::Backpressure { limit: 1, .. }));
+/// events.flush()?;
+/// events.append_records(["two"])?;
+/// # log.close()
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backpressure {
     /// Waits at most this long, then fails with [`ErrorKind::Backpressure`].
@@ -38,6 +75,19 @@ pub enum Backpressure {
 }
 
 /// When an append is acknowledged.
+///
+/// ```
+/// # use stratalog::{Durability, Log, LogConfig, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// let config = TopicConfig::new().durability(Durability::Sync);
+/// let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+/// let appended = events.append_records(["one"])?;
+/// assert_eq!(events.offsets().durable, appended.next_offset);
+/// # log.close()
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Durability {
     /// As soon as it is in the page cache. A killed process loses nothing. A power cut loses everything appended since
@@ -53,6 +103,24 @@ pub enum Durability {
 }
 
 /// How old records are removed. Kafka's `cleanup.policy`.
+///
+/// ```
+/// # use stratalog::{Cleanup, CompactMode, Log, LogConfig, Start, Timestamp, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// let config = TopicConfig::new().cleanup(Cleanup::Compact);
+/// let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+/// events.append_records([("ada", "London"), ("ada", "Paris")])?;
+/// events.roll()?; // the active segment is never compacted
+/// events.flush()?;
+/// events.compact(Timestamp::now(), CompactMode::Full)?;
+/// let records = events.reader(Start::Earliest)?.records().collect::<Result<Vec<_>, _>>()?;
+/// assert_eq!(records.len(), 1);
+/// assert_eq!(records[0].value.as_deref(), Some(&b"Paris"[..]));
+/// # log.close()
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Cleanup {
     /// Whole segments are deleted, by age and by size.
@@ -65,6 +133,21 @@ pub enum Cleanup {
 }
 
 /// Who sets the high watermark: how far a partition is replicated.
+///
+/// ```
+/// # use stratalog::{Isolation, Log, LogConfig, Offset, TopicConfig, WatermarkMode};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// let config = TopicConfig::new().watermark(WatermarkMode::Managed);
+/// let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+/// events.append_records(["one", "two"])?;
+/// assert_eq!(events.offsets().visible(Isolation::HighWatermark).get(), 0);
+/// events.set_high_watermark(Offset::new(1))?; // the first record is replicated
+/// assert_eq!(events.offsets().visible(Isolation::HighWatermark).get(), 1);
+/// # log.close()
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum WatermarkMode {
     /// Nobody: the high watermark is always the log end.
@@ -87,6 +170,22 @@ macro_rules! setters {
 }
 
 /// Configuration of a log, checked once when the log is opened.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use stratalog::{ErrorKind, Log, LogConfig, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let config = LogConfig::new().max_unsynced_bytes(16 << 20).maintenance_interval(Some(Duration::from_secs(60)));
+/// let log = Log::open(dir.path(), config)?;
+/// let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// events.append_records(["one"])?;
+///
+/// let refused = LogConfig::new().open_threads(Some(0)).validate().unwrap_err();
+/// assert!(matches!(refused.kind(), ErrorKind::InvalidConfig(_)));
+/// # log.close()
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogConfig {
@@ -231,6 +330,20 @@ impl LogConfig {
 
 /// Configuration of a topic, checked when it is set. It is stored on disk with the topic, with times in whole
 /// milliseconds.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use stratalog::{Log, LogConfig, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// let config = TopicConfig::new().segment_bytes(64 << 20).retention_age(Some(Duration::from_secs(24 * 3600)));
+/// let topic = log.topic_or_create("events", 1, config)?;
+/// assert_eq!(topic.config()?.segment_bytes, 64 << 20);
+/// assert_eq!(topic.config()?.retention_bytes, None); // the default
+/// # log.close()
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct TopicConfig {

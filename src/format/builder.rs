@@ -17,6 +17,22 @@ const FIRST_CAPACITY: usize = 512;
 ///
 /// By default a batch is uncompressed, has [`TimestampType::CreateTime`] and no producer, base offset 0 and leader
 /// epoch -1. The log assigns offsets and epoch on append.
+///
+/// ```
+/// # use stratalog::{BatchBuilder, Log, LogConfig, Record, Timestamp, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// let mut builder = BatchBuilder::new();
+/// builder.push(&Record::new("ada", "London"), Timestamp::now())?;
+/// builder.push(&Record::new("bob", "Paris"), Timestamp::now())?;
+/// let batch = builder.build()?;
+/// let appended = events.append(&batch)?;
+/// assert_eq!(appended.next_offset.get(), 2);
+/// # log.close()
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct BatchBuilder {
     /// Room for the header, then the encoded records, then room for more.

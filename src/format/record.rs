@@ -9,6 +9,24 @@ use crate::offset::{Offset, Timestamp};
 const RECORD_OVERHEAD: usize = 8;
 
 /// A record to append. It borrows all its data.
+///
+/// ```
+/// # use stratalog::{Header, Log, LogConfig, Offset, Record, Timestamp, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// let headers = [Header::new("trace", "42")];
+/// let record = Record::new("ada", "London").at(Timestamp::from_millis(1_000)).with_headers(&headers);
+/// events.append_records([record, Record::keyless("no key"), Record::tombstone("ada")])?;
+/// let mut reader = events.reader(Offset::ZERO)?;
+/// let read = reader.next_record()?.unwrap();
+/// assert_eq!(read.key, Some(&b"ada"[..]));
+/// assert_eq!(read.timestamp, Timestamp::from_millis(1_000));
+/// assert_eq!(read.headers().next(), Some(headers[0]));
+/// # log.close()
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Record<'a> {
     /// The key, used by compaction and routing.
@@ -148,6 +166,21 @@ impl<'a> RecordView<'a> {
 
 /// An owned record. If its batch is not compressed, the record shares the bytes that were read and copies nothing. The
 /// bytes of everything fetched with it then live as long as the record.
+///
+/// ```
+/// # use stratalog::{Log, LogConfig, OwnedRecord, Record, Start, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// events.append_records([Record::new("ada", "London"), Record::tombstone("ada")])?;
+/// let records: Vec<OwnedRecord> = events.reader(Start::Earliest)?.records().collect::<Result<_, _>>()?;
+/// log.close()?; // the records stay
+/// assert_eq!(records[0].value.as_deref(), Some(&b"London"[..]));
+/// assert!(records[1].is_tombstone());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct OwnedRecord {

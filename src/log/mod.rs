@@ -49,6 +49,21 @@ use self::signals::Stop;
 ///
 /// A forked child must not use the log, because its threads do not exist there. In the child, dropping the log does
 /// nothing, and closing it returns [`ErrorKind::Closed`]. The child may call nothing else.
+///
+/// ```
+/// # use stratalog::{ErrorKind, Log, LogConfig, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let log = Log::open(dir.path(), LogConfig::new())?;
+/// let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// events.append_records(["one", "two"])?;
+/// let clone = log.clone(); // the same log
+/// assert_eq!(clone.partition("events", 0).unwrap().offsets().end.get(), 2);
+/// log.close()?;
+/// assert_eq!(*events.append_records(["three"]).unwrap_err().kind(), ErrorKind::Closed);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Log {
     inner: Arc<LogInner>,
@@ -67,6 +82,20 @@ impl Log {
     /// Damage in a partition is no error of this call. The partition then takes no writes and can be read up to the
     /// damage, and [`recovery_report`](Self::recovery_report) lists it.
     ///
+    /// ```
+    /// # use stratalog::{ErrorKind, Log, LogConfig, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let second = Log::open(dir.path(), LogConfig::new());
+    /// assert_eq!(*second.unwrap_err().kind(), ErrorKind::Locked);
+    /// log.close()?;
+    /// let log = Log::open(dir.path(), LogConfig::new())?;
+    /// assert!(log.recovery_report().partitions.iter().all(|partition| partition.error.is_none()));
+    /// # log.close()
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ErrorKind::Locked`] if the directory is in use, [`ErrorKind::NotALog`] if it holds something else (it is not
     /// touched), [`ErrorKind::UnsupportedVersion`] if a newer version wrote it, [`ErrorKind::InvalidConfig`].
@@ -78,6 +107,21 @@ impl Log {
     /// running owner, and on a read-only medium. The log shows the whole, valid batches that exist at the open. A read
     /// of data that the owner has removed or replaced since then fails with [`ErrorKind::Outdated`]: open the log
     /// again.
+    ///
+    /// ```
+    /// # use stratalog::{ErrorKind, Log, LogConfig, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records(["one"])?;
+    /// let beside = Log::open_read_only(dir.path())?; // the owner goes on
+    /// let seen = beside.partition("events", 0).unwrap();
+    /// assert_eq!(seen.offsets().end.get(), 1);
+    /// assert_eq!(*seen.append_records(["two"]).unwrap_err().kind(), ErrorKind::ReadOnly);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Log> {
         Log::open_read_only_with(dir, LogConfig::default())
     }
@@ -132,6 +176,19 @@ impl Log {
     /// Creates a topic with partitions `0..partitions`, at most a million. This count is also the declared number of
     /// partitions, which routes the keys. The topic is durable when this returns.
     ///
+    /// ```
+    /// # use stratalog::{ErrorKind, Log, LogConfig, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let topic = log.create_topic("events", 3, TopicConfig::new())?;
+    /// assert_eq!(topic.partition_count(), Some(3));
+    /// let again = log.create_topic("events", 3, TopicConfig::new());
+    /// assert_eq!(*again.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    /// # log.close()
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`], [`ErrorKind::InvalidName`], [`ErrorKind::InvalidConfig`].
     pub fn create_topic(&self, name: &str, partitions: u32, config: TopicConfig) -> Result<Topic> {
@@ -179,6 +236,20 @@ impl Log {
     /// This does not declare how many partitions the topic has. Keys are routed only after
     /// [`Topic::declare_partitions`].
     ///
+    /// ```
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let events = log.create_partition("events", 1, TopicConfig::new())?; // partition 0 is on another broker
+    /// events.append_records(["one"])?;
+    /// let topic = log.topic("events").unwrap();
+    /// assert_eq!(topic.partitions().len(), 1);
+    /// assert_eq!(topic.partition_count(), None);
+    /// # log.close()
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`], [`ErrorKind::InvalidName`]; [`ErrorKind::InvalidConfig`] if `id` is not below the
     /// declared number of partitions.
@@ -203,6 +274,19 @@ impl Log {
     }
 
     /// Deletes a topic. Once this returns, no crash brings it back, and its handles return [`ErrorKind::Closed`].
+    ///
+    /// ```
+    /// # use stratalog::{ErrorKind, Log, LogConfig, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// log.delete_topic("events")?;
+    /// assert!(log.topic("events").is_none());
+    /// assert_eq!(*events.append_records(["one"]).unwrap_err().kind(), ErrorKind::Closed);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         self.inner.delete(name)
     }
@@ -210,6 +294,21 @@ impl Log {
     /// Deletes one partition of a topic, for example when a broker hands it to another. Once this returns, no crash
     /// brings it back, and its handles return [`ErrorKind::Closed`]. The declared number of partitions stays, so keys
     /// are routed as before. Deleting the last partition deletes the topic too.
+    ///
+    /// ```
+    /// # use stratalog::{ErrorKind, Log, LogConfig, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let topic = log.topic_or_create("events", 2, TopicConfig::new())?;
+    /// log.delete_partition("events", 1)?;
+    /// assert!(topic.partition(1).is_none());
+    /// assert_eq!(topic.partition_count(), Some(2));
+    /// // The key belongs to partition 1 as before, which is not here any more.
+    /// assert_eq!(*topic.partition_for(b"ada").unwrap_err().kind(), ErrorKind::NotFound);
+    /// # log.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if this log does not have the partition.
@@ -221,6 +320,23 @@ impl Log {
     /// nobody reads any more. Then it compacts one partition after the other, those with a passed deadline first. A
     /// call with a budget resumes where the last call stopped, skipping no partition. For owners with their own
     /// scheduler; otherwise the log's threads do this.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use stratalog::{Budget, Log, LogConfig, Timestamp, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let log = Log::open(dir.path(), LogConfig::new().sync_threads(0).maintenance_interval(None))?;
+    /// let config = TopicConfig::new().segment_age(Duration::from_secs(60));
+    /// let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+    /// events.append_records(["one"])?;
+    /// let later = Timestamp::now().plus(Duration::from_secs(90));
+    /// let report = log.maintain(later, Budget::default())?;
+    /// assert!(report.passes[0].2.rolled);
+    /// assert_eq!(events.offsets().durable, events.offsets().end);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn maintain(&self, now: Timestamp, budget: Budget) -> Result<MaintenanceReport> {
         self.inner.check_open()?;
         Ok(self.inner.maintain(now, budget))
@@ -229,12 +345,40 @@ impl Log {
     /// Makes one of the space reservations that appends have requested in advance. Returns whether there was one. For
     /// owners that run no threads (`sync_threads(0)`): [`maintain`](Self::maintain) makes all of them, this call one at
     /// a time. An append that needs the space earlier reserves it itself.
+    ///
+    /// ```
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let log = Log::open(dir.path(), LogConfig::new().sync_threads(0))?;
+    /// let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records(["one"])?;
+    /// while log.preallocate() {} // until nothing is requested any more
+    /// assert!(!log.preallocate());
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn preallocate(&self) -> bool {
         self.inner.check_open().is_ok() && self.inner.resources.preallocator.run_one()
     }
 
     /// Waits until at least one of the partitions has the record at its offset, at most for `timeout`. Returns the
     /// indexes in `what` of the partitions that have it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use stratalog::{Log, LogConfig, Offset, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let topic = log.topic_or_create("events", 2, TopicConfig::new())?;
+    /// let what = [0, 1].map(|id| (topic.partition(id).unwrap(), Offset::ZERO));
+    /// assert!(log.wait_any(&what, Duration::from_millis(1))?.is_empty());
+    /// topic.partition(1).unwrap().append_records(["one"])?;
+    /// assert_eq!(log.wait_any(&what, Duration::from_secs(60))?, [1]);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn wait_any(&self, what: &[(Partition, Offset)], timeout: Duration) -> Result<Vec<usize>> {
         self.inner.check_open()?;
         let look = || {
@@ -278,6 +422,21 @@ impl Log {
 
     /// Makes everything durable and leaves nothing to recover. Kafka can open the directory afterwards. All clones,
     /// topics and partitions then return [`ErrorKind::Closed`]. Bytes already fetched stay valid.
+    ///
+    /// ```
+    /// # use stratalog::{ErrorKind, Log, LogConfig, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records(["one"])?;
+    /// log.close()?;
+    /// assert_eq!(*events.append_records(["two"]).unwrap_err().kind(), ErrorKind::Closed);
+    /// let log = Log::open(dir.path(), LogConfig::new())?;
+    /// assert_eq!(log.recovery_report().partitions[0].scanned_bytes, 0); // nothing to recover
+    /// # log.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The first error of a partition that could not be closed cleanly. The other partitions are still closed.

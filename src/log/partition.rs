@@ -64,6 +64,24 @@ impl Partition {
     /// [`Durability::Sync`](crate::Durability::Sync) it survives a power cut as well. Otherwise it does so after the
     /// configured interval at most, or after [`flush`](Self::flush).
     ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::{Offset, Record, RecordBatch, Timestamp};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// let mut batch = RecordBatch::builder();
+    /// batch.push(&Record::new("ada", "London"), Timestamp::now())?;
+    /// batch.push(&Record::new("bob", "Paris"), Timestamp::now())?;
+    /// let appended = events.append(&batch.build()?)?;
+    /// assert_eq!(appended.base_offset, Offset::ZERO);
+    /// assert_eq!(appended.next_offset, Offset::new(2));
+    /// # log.close()
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// After an error nothing was appended, with one exception: under [`Durability::Sync`](crate::Durability::Sync) a
     /// sync error ([`ErrorKind::Poisoned`], [`ErrorKind::DiskFull`]) comes after the write. The batch is then in the
@@ -74,6 +92,23 @@ impl Partition {
 
     /// Appends records as one batch, compressed as the topic configures it. A record without a timestamp gets the time
     /// of the append.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::{Offset, Record};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// // A record may be a text, a key with a value, or a `Record`.
+    /// events.append_records(["text"])?;
+    /// events.append_records([("ada", "London"), ("bob", "Paris")])?;
+    /// let appended = events.append_records([Record::tombstone("ada")])?;
+    /// assert_eq!(appended.base_offset, Offset::new(3));
+    /// # log.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::BatchTooLarge`] if the records do not fit into one batch; nothing is written then.
@@ -107,6 +142,26 @@ impl Partition {
     /// Appends one batch only if the log ends at `expected_end`: optimistic concurrency for a writer that decides by
     /// what it has read.
     ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::{ErrorKind, Record, RecordBatch, Timestamp};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// let mut batch = RecordBatch::builder();
+    /// batch.push(&Record::keyless("the only first record"), Timestamp::now())?;
+    /// let batch = batch.build()?;
+    /// let seen = events.offsets().end;
+    /// let end = events.append_if(seen, &batch)?.next_offset;
+    /// // The log has grown since `seen`, so the second append changes nothing.
+    /// let refused = events.append_if(seen, &batch).unwrap_err();
+    /// assert_eq!(*refused.kind(), ErrorKind::UnexpectedOffset { given: seen, end });
+    /// # log.close()
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ErrorKind::UnexpectedOffset`] with the actual end, if the log ends elsewhere.
     pub fn append_if(&self, expected_end: Offset, batch: &RecordBatch) -> Result<Appended> {
@@ -115,6 +170,26 @@ impl Partition {
 
     /// Appends batches that already have their offsets, as a replica does. The offsets must not go backwards, but may
     /// leave gaps. Everything is checked before anything is written.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::{FetchOptions, Offset};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let topic = log.topic_or_create("events", 2, TopicConfig::new())?;
+    /// # let (leader, follower) = (topic.partition(0).unwrap(), topic.partition(1).unwrap());
+    /// leader.reset_to(Offset::new(100))?;
+    /// leader.append_records(["event"])?;
+    /// let fetch = leader.fetch(Offset::new(100), FetchOptions::default())?;
+    /// for batches in fetch.chunks() {
+    ///     follower.append_at(batches)?;
+    /// }
+    /// assert_eq!(follower.offsets().end, Offset::new(101));
+    /// # log.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::UnexpectedOffset`] for offsets below the log end or out of order, [`ErrorKind::InvalidBatch`] for
@@ -125,12 +200,45 @@ impl Partition {
     }
 
     /// Makes everything appended so far durable. Returns the durable end.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// let appended = events.append_records(["event"])?;
+    /// let durable = events.flush()?;
+    /// assert_eq!(durable, appended.next_offset);
+    /// assert_eq!(events.offsets().durable, durable);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn flush(&self) -> Result<Offset> {
         self.core.check_open()?;
         self.core.sync_to(self.core.end())
     }
 
     /// Returns whole batches as they are on disk, starting with the one that holds `from`.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::{FetchOptions, Offset};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records(["one", "two"])?;
+    /// let fetch = events.fetch(Offset::new(1), FetchOptions::default())?;
+    /// // Both records are in one batch, and a fetch returns the whole batch.
+    /// let batch = fetch.batches().next().expect("there is one")?;
+    /// assert_eq!(batch.header().base_offset, Offset::ZERO);
+    /// assert_eq!(fetch.next_offset, Offset::new(2));
+    /// # drop(fetch);
+    /// # log.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::OffsetOutOfRange`] if `from` is below the log start or beyond the end.
@@ -141,6 +249,26 @@ impl Partition {
 
     /// Returns a reader that begins at `start` (usually an [`Offset`]) and sees everything appended.
     ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::Offset;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records(["one", "two", "three"])?;
+    /// let mut reader = events.reader(Offset::new(1))?;
+    /// let mut values = Vec::new();
+    /// while let Some(record) = reader.next_record()? {
+    ///     values.push(record.value.unwrap_or_default().to_vec());
+    /// }
+    /// assert_eq!(values, [&b"two"[..], b"three"]);
+    /// # drop(reader);
+    /// # log.close()
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ErrorKind::OffsetOutOfRange`] for an offset below the log start or beyond the end.
     pub fn reader(&self, start: impl Into<Start>) -> Result<Reader> {
@@ -148,6 +276,25 @@ impl Partition {
     }
 
     /// Returns a [`reader`](Self::reader) with other options.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig, WatermarkMode};
+    /// use stratalog::{FetchOptions, Isolation, Offset, Start};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let config = TopicConfig::new().watermark(WatermarkMode::Managed);
+    /// # let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+    /// events.append_records(["replicated"])?;
+    /// events.set_high_watermark(Offset::new(1))?;
+    /// events.append_records(["not replicated yet"])?;
+    /// let options = FetchOptions { isolation: Isolation::HighWatermark, ..FetchOptions::default() };
+    /// assert_eq!(events.reader_with(Start::Earliest, options)?.records().count(), 1);
+    /// assert_eq!(events.reader(Start::Earliest)?.records().count(), 2);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn reader_with(&self, start: impl Into<Start>, options: FetchOptions) -> Result<Reader> {
         self.core.check_open()?;
         let start = start.into();
@@ -203,27 +350,121 @@ impl Partition {
     }
 
     /// Returns the offset of the first record with a timestamp at or after `at`; `None` if there is none.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::{Offset, Record, Timestamp};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// for second in 0..3 {
+    ///     events.append_records([Record::keyless("event").at(Timestamp::from_millis(second * 1000))])?;
+    /// }
+    /// assert_eq!(events.offset_for(Timestamp::from_millis(1500))?, Some(Offset::new(2)));
+    /// assert_eq!(events.offset_for(Timestamp::from_millis(2001))?, None);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn offset_for(&self, at: Timestamp) -> Result<Option<Offset>> {
         self.core.check_open()?;
         read::offset_for(&self.core, at)
     }
 
     /// Waits until the record at `offset` is appended, at most for `timeout`.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use std::{thread, time::Duration};
+    /// use stratalog::{Offset, WaitOutcome};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// let writer = events.clone();
+    /// let writer = thread::spawn(move || writer.append_records(["event"]));
+    /// let outcome = events.wait_for(Offset::ZERO, Duration::from_secs(60))?;
+    /// assert_eq!(outcome, WaitOutcome::Reached(Offset::new(1)));
+    /// writer.join().unwrap()?;
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn wait_for(&self, offset: Offset, timeout: Duration) -> Result<WaitOutcome> {
         self.core.wait(Isolation::End, offset + 1, Some(timeout))
     }
 
     /// Resolves once the record at `offset` is appended. Works with any async runtime.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use std::{pin::pin, task::{Context, Poll, Waker}};
+    /// use stratalog::Offset;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// let mut future = pin!(events.reached(Offset::ZERO));
+    /// // An async runtime would do these polls.
+    /// let mut poll = || future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    /// assert!(poll().is_pending());
+    /// events.append_records(["event"])?;
+    /// assert!(matches!(poll(), Poll::Ready(Ok(end)) if end == Offset::new(1)));
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn reached(&self, offset: Offset) -> impl Future<Output = Result<Offset>> + Send + 'static {
         self.core.future(Isolation::End, offset + 1)
     }
 
     /// Waits until the record at `offset` is visible to readers of this isolation, at most for `timeout`.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig, WatermarkMode};
+    /// use std::time::Duration;
+    /// use stratalog::{Isolation, Offset, WaitOutcome};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let config = TopicConfig::new().watermark(WatermarkMode::Managed);
+    /// # let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+    /// events.append_records(["event"])?;
+    /// let wait = || events.wait_visible(Offset::ZERO, Isolation::HighWatermark, Duration::from_millis(1));
+    /// assert_eq!(wait()?, WaitOutcome::TimedOut(Offset::ZERO));
+    /// events.set_high_watermark(Offset::new(1))?;
+    /// assert_eq!(wait()?, WaitOutcome::Reached(Offset::new(1)));
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn wait_visible(&self, offset: Offset, isolation: Isolation, timeout: Duration) -> Result<WaitOutcome> {
         self.core.wait(isolation, offset + 1, Some(timeout))
     }
 
     /// Resolves once the record at `offset` is visible to readers of this isolation.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig, WatermarkMode};
+    /// use std::{pin::pin, task::{Context, Poll, Waker}};
+    /// use stratalog::{Isolation, Offset};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let config = TopicConfig::new().watermark(WatermarkMode::Managed);
+    /// # let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+    /// events.append_records(["event"])?;
+    /// let mut future = pin!(events.visible(Offset::ZERO, Isolation::HighWatermark));
+    /// // An async runtime would do these polls.
+    /// let mut poll = || future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    /// assert!(poll().is_pending());
+    /// events.set_high_watermark(Offset::new(1))?;
+    /// assert!(matches!(poll(), Poll::Ready(Ok(end)) if end == Offset::new(1)));
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn visible(
         &self,
         offset: Offset,
@@ -233,16 +474,67 @@ impl Partition {
     }
 
     /// Waits until everything below `offset` is durable, at most for `timeout`.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use std::time::Duration;
+    /// use stratalog::WaitOutcome;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// let end = events.append_records(["event"])?.next_offset;
+    /// // A thread of the log syncs within a second, by default.
+    /// let outcome = events.wait_durable(end, Duration::from_secs(60))?;
+    /// assert_eq!(outcome, WaitOutcome::Reached(end));
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn wait_durable(&self, offset: Offset, timeout: Duration) -> Result<WaitOutcome> {
         self.core.wait(Isolation::Durable, offset, Some(timeout))
     }
 
     /// Resolves once everything below `offset` is durable.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use std::{pin::pin, task::{Context, Poll, Waker}};
+    /// use stratalog::Offset;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new().sync_threads(0).maintenance_interval(None))?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records(["event"])?;
+    /// let mut future = pin!(events.durable(Offset::new(1)));
+    /// // An async runtime would do these polls.
+    /// let mut poll = || future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    /// assert!(poll().is_pending());
+    /// events.flush()?;
+    /// assert!(matches!(poll(), Poll::Ready(Ok(end)) if end == Offset::new(1)));
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn durable(&self, offset: Offset) -> impl Future<Output = Result<Offset>> + Send + 'static {
         self.core.future(Isolation::Durable, offset)
     }
 
     /// Rolls: seals the active segment and begins a new one. An empty active segment stays.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records(["in the first segment"])?;
+    /// events.roll()?;
+    /// events.append_records(["in the second segment"])?;
+    /// assert_eq!(events.stats().segments, 2);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn roll(&self) -> Result<()> {
         let now = self.clock.now();
         let mut active = self.core.lock_active();
@@ -257,6 +549,25 @@ impl Partition {
     /// `to` if `to` is inside a batch. Damaged batches above `to` are removed like any others.
     ///
     /// A crash leaves the log as it was, or truncated: the next open completes a truncation that had begun.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::{Offset, Start};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records(["one"])?;
+    /// events.append_records(["two"])?;
+    /// events.append_records(["three"])?;
+    /// assert_eq!(events.truncate(Offset::new(1))?, Offset::new(1));
+    /// assert_eq!(events.reader(Start::Earliest)?.records().count(), 1);
+    /// // The next append continues at the new end.
+    /// assert_eq!(events.append_records(["four"])?.base_offset, Offset::new(1));
+    /// # log.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`], with path and position, if a batch below `to` is damaged in the segment that is cut, or
@@ -273,17 +584,71 @@ impl Partition {
     /// Like [`truncate`](Self::truncate), but also truncates below records that compaction relied on, and does not fail
     /// on damage. At damage the log is cut at the last good batch before it, and the returned end is there. For
     /// replicas that fetch the records again: nothing that is cut off is kept.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Cleanup, Log, LogConfig, TopicConfig};
+    /// use stratalog::{CompactMode, Offset, Timestamp};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new().maintenance_interval(None))?;
+    /// # let config = TopicConfig::new().cleanup(Cleanup::Compact).min_cleanable_dirty_ratio(0.0);
+    /// # let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+    /// for record in [("ada", "London"), ("bob", "Paris"), ("ada", "Rome")] {
+    ///     events.append_records([record])?;
+    /// }
+    /// events.flush()?;
+    /// // The compaction removes London, because Rome is newer. So `truncate` refuses to remove Rome.
+    /// events.compact(Timestamp::now(), CompactMode::Full)?;
+    /// assert!(events.truncate(Offset::new(2)).is_err());
+    /// assert_eq!(events.truncate_lossy(Offset::new(2))?, Offset::new(2));
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn truncate_lossy(&self, to: Offset) -> Result<Offset> {
         truncate::truncate(&self.core, to, true)
     }
 
     /// Deletes everything and continues at `offset`, durably. The offset may be below, within or beyond the log.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::Offset;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// // A replica is so far behind that its leader has already deleted the next records.
+    /// events.append_records(["old event"])?;
+    /// events.reset_to(Offset::new(1000))?;
+    /// assert_eq!(events.offsets().start, Offset::new(1000));
+    /// assert_eq!(events.append_records(["event"])?.base_offset, Offset::new(1000));
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn reset_to(&self, offset: Offset) -> Result<()> {
         truncate::reset(&self.core, offset)
     }
 
     /// Moves the log start to `offset`, durably: all records below it are gone. The next maintenance pass removes their
     /// bytes, segment by segment.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::{Offset, Start};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records(["one", "two", "three"])?;
+    /// events.delete_before(Offset::new(2))?;
+    /// assert_eq!(events.offsets().start, Offset::new(2));
+    /// assert_eq!(events.reader(Start::Earliest)?.records().count(), 1);
+    /// # log.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::OffsetOutOfRange`] if `offset` is above the high watermark.
@@ -293,6 +658,26 @@ impl Partition {
 
     /// Applies retention now, in this thread, as a maintenance pass does: by age, by size, and below the log start.
     /// Returns how many segments it removed. It rolls no segment for its age and compacts nothing.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use std::time::Duration;
+    /// use stratalog::{Offset, Timestamp};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new().sync_threads(0).maintenance_interval(None))?;
+    /// let hour = Duration::from_secs(3600);
+    /// let config = TopicConfig::new().retention_age(Some(hour));
+    /// let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+    /// events.append_records(["event"])?;
+    /// events.roll()?;
+    /// assert_eq!(events.retain(Timestamp::now())?, 0);
+    /// assert_eq!(events.retain(Timestamp::now().plus(2 * hour))?, 1);
+    /// assert_eq!(events.offsets().start, Offset::new(1));
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn retain(&self, now: Timestamp) -> Result<usize> {
         self.core.check_writable()?;
         let pass = self.core.lock_maintenance();
@@ -305,6 +690,23 @@ impl Partition {
     /// Sets the high watermark of a topic with [`WatermarkMode::Managed`], forward or back. Checkpoints store it: after
     /// a crash it may be lower, never higher. If it is set back below markers that decided transactions, the log is
     /// read again from the segment before the new watermark on. Appends wait meanwhile.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::{Offset, WatermarkMode};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let config = TopicConfig::new().watermark(WatermarkMode::Managed);
+    /// let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+    /// events.append_records(["one", "two"])?;
+    /// assert_eq!(events.offsets().high_watermark, Offset::ZERO);
+    /// events.set_high_watermark(Offset::new(2))?;
+    /// assert_eq!(events.offsets().high_watermark, Offset::new(2));
+    /// # log.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::OffsetOutOfRange`] if `offset` is beyond the log end.
@@ -330,6 +732,22 @@ impl Partition {
     }
 
     /// Sets the leader epoch of all appends from now on. It never goes back.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::Offset;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.set_leader_epoch(5)?;
+    /// events.append_records(["event"])?;
+    /// assert_eq!(events.end_offset_for_epoch(5), Some((5, Offset::new(1))));
+    /// assert!(events.set_leader_epoch(4).is_err());
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn set_leader_epoch(&self, epoch: i32) -> Result<()> {
         self.core.check_writable()?;
         let mut active = self.core.lock_active();
@@ -343,18 +761,80 @@ impl Partition {
 
     /// Returns the largest leader epoch that is not above `epoch`, and the offset at which it ends; `None` if there is
     /// none.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::Offset;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.set_leader_epoch(1)?;
+    /// events.append_records(["one", "two"])?;
+    /// events.set_leader_epoch(3)?;
+    /// events.append_records(["three"])?;
+    /// // No record has epoch 2. The largest epoch below it is 1, and epoch 1 ends at offset 2.
+    /// assert_eq!(events.end_offset_for_epoch(2), Some((1, Offset::new(2))));
+    /// assert_eq!(events.end_offset_for_epoch(3), Some((3, Offset::new(3))));
+    /// assert_eq!(events.end_offset_for_epoch(4), None);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn end_offset_for_epoch(&self, epoch: i32) -> Option<(i32, Offset)> {
         self.core.lock_leader_epochs().end_offset_for(epoch, self.core.end())
     }
 
     /// Keeps everything at and above `offset` from being compacted until the pin is dropped. For snapshots and
     /// replicas.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Cleanup, Log, LogConfig, TopicConfig};
+    /// use stratalog::{CompactMode, Offset, Start, Timestamp};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new().maintenance_interval(None))?;
+    /// # let config = TopicConfig::new().cleanup(Cleanup::Compact).min_cleanable_dirty_ratio(0.0);
+    /// # let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+    /// events.append_records([("ada", "London"), ("ada", "Paris")])?;
+    /// events.flush()?;
+    /// let pin = events.pin(Offset::ZERO);
+    /// events.compact(Timestamp::now(), CompactMode::Full)?;
+    /// assert_eq!(events.reader(Start::Earliest)?.records().count(), 2);
+    /// drop(pin);
+    /// events.compact(Timestamp::now(), CompactMode::Full)?;
+    /// assert_eq!(events.reader(Start::Earliest)?.records().count(), 1);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn pin(&self, offset: Offset) -> Pin {
         self.core.pins.pin(offset)
     }
 
     /// Registers or moves the named position of a consumer. Tombstones above it are kept for the consumer, for at most
     /// `reader_hold_max`.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Cleanup, Log, LogConfig, TopicConfig};
+    /// use stratalog::{CompactMode, Offset, Record, Timestamp};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new().maintenance_interval(None))?;
+    /// # let config = TopicConfig::new().cleanup(Cleanup::Compact).min_cleanable_dirty_ratio(0.0);
+    /// # let config = config.delete_retention(std::time::Duration::ZERO);
+    /// # let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+    /// // The consumer has read London, but not the tombstone. The topic's `delete_retention` is zero.
+    /// events.append_records([Record::new("ada", "London"), Record::tombstone("ada")])?;
+    /// events.flush()?;
+    /// events.register_position("consumer", Offset::new(1))?;
+    /// assert_eq!(events.compact(Timestamp::now(), CompactMode::Full)?.tombstones_removed, 0);
+    /// events.register_position("consumer", Offset::new(2))?;
+    /// assert_eq!(events.compact(Timestamp::now(), CompactMode::Full)?.tombstones_removed, 1);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn register_position(&self, name: &str, offset: Offset) -> Result<()> {
         self.core.check_open()?;
         self.core.pins.register_position(name, offset)
@@ -373,6 +853,24 @@ impl Partition {
     /// crash at any point leaves the old segments or the new one. Readers continue on the segments they started with.
     ///
     /// [`truncate`]: Self::truncate
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// use stratalog::{Cleanup, CompactMode, Start, Timestamp};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let config = TopicConfig::new().cleanup(Cleanup::Compact);
+    /// let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+    /// events.append_records([("ada", "London"), ("ada", "Paris"), ("ada", "Rome")])?;
+    /// events.flush()?; // only durable records are compacted
+    /// events.compact(Timestamp::now(), CompactMode::Full)?;
+    /// let record = events.reader(Start::Earliest)?.records().next().expect("the latest is left")?;
+    /// assert_eq!(record.value.as_deref(), Some(&b"Rome"[..]));
+    /// # log.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] if the topic is not compacted; [`ErrorKind::DiskFull`] if there is no room for the
@@ -393,6 +891,21 @@ impl Partition {
     /// returns. Guards nest: maintenance resumes when the last one is dropped. Explicit calls such as
     /// [`compact`](Self::compact) and [`truncate`](Self::truncate) still run, and so do appends with the rolls they
     /// cause.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// let guard = events.pause_maintenance();
+    /// // A backup copies the files here: no maintenance replaces or removes a sealed segment.
+    /// assert!(events.stats().compaction.paused);
+    /// drop(guard);
+    /// assert!(!events.stats().compaction.paused);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn pause_maintenance(&self) -> PauseGuard {
         PauseGuard::new(&self.core)
     }
@@ -402,6 +915,20 @@ impl Partition {
     ///
     /// If the partition is degraded, or its log was opened read-only, the files in its directory are checked. Damage is
     /// no error of this call: the report lists it. Memory is bounded by the largest batch.
+    ///
+    /// ```
+    /// # fn main() -> stratalog::Result<()> {
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records(["one", "two"])?;
+    /// let report = events.verify()?;
+    /// assert_eq!(report.records, 2);
+    /// assert!(report.findings.is_empty(), "there is no damage");
+    /// # log.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::Truncated`] if the partition was truncated meanwhile; [`ErrorKind::Closed`]; an error of the

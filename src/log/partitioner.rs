@@ -4,6 +4,14 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Returns the partition of a key, among `partitions`: `(murmur2(key) & 0x7fffffff) % partitions`.
 ///
+/// ```
+/// use stratalog::partition_for_key;
+///
+/// // The partitions that Kafka's clients choose for these keys.
+/// assert_eq!(partition_for_key(b"ada", 4), 1);
+/// assert_eq!(partition_for_key(b"bob", 4), 2);
+/// ```
+///
 /// # Panics
 /// If `partitions` is 0.
 pub fn partition_for_key(key: &[u8], partitions: u32) -> u32 {

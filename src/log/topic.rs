@@ -12,6 +12,20 @@ use super::partitioner::partition_for_key;
 use super::topic_state::TopicInner;
 
 /// A named group of partitions. Cloning is cheap, and all clones are the same topic.
+///
+/// ```
+/// # use stratalog::{Log, LogConfig, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// let topic = log.topic_or_create("events", 4, TopicConfig::new())?;
+/// let (partition, _) = topic.append(("ada", "London"))?;
+/// let (again, appended) = topic.append(("ada", "Paris"))?;
+/// assert_eq!(again, partition); // one key, one partition
+/// assert_eq!(appended.base_offset.get(), 1);
+/// # log.close()
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Topic {
     inner: Arc<TopicInner>,
@@ -49,6 +63,21 @@ impl Topic {
     /// Declares how many partitions the topic has, in this log or elsewhere. Keys are routed by this number. Creates no
     /// partition. Durable when this returns. A key may be routed to a different partition from then on, as in Kafka.
     ///
+    /// ```
+    /// # use stratalog::{ErrorKind, Log, LogConfig, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// log.create_partition("events", 1, TopicConfig::new())?;
+    /// let topic = log.topic("events").unwrap();
+    /// let error = topic.partition_for(b"ada").unwrap_err();
+    /// assert!(matches!(error.kind(), ErrorKind::InvalidConfig(_)));
+    /// topic.declare_partitions(2)?;
+    /// assert_eq!(topic.partition_for(b"ada")?.id(), 1);
+    /// # log.close()
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] if `count` is below the number declared before, or not above the highest partition
     /// number in this log.
@@ -58,6 +87,20 @@ impl Topic {
 
     /// Returns the partition for records with this key. Routes by Kafka's default partitioner over the
     /// [declared number](Self::partition_count) of partitions, never over the partitions that happen to be in this log.
+    ///
+    /// ```
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let topic = log.topic_or_create("events", 4, TopicConfig::new())?;
+    /// let partition = topic.partition_for(b"ada")?;
+    /// let (id, _) = topic.append(("ada", "London"))?;
+    /// assert_eq!(id, partition.id());
+    /// assert_eq!(partition.offsets().end.get(), 1);
+    /// # log.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if this log does not have that partition; [`ErrorKind::InvalidConfig`] if the number of
@@ -71,6 +114,22 @@ impl Topic {
 
     /// Appends a record to the partition of its key, as [`partition_for`](Self::partition_for) returns it. Records
     /// without a key go to the partitions of this log in turn.
+    ///
+    /// ```
+    /// # use stratalog::{Log, LogConfig, Record, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let topic = log.topic_or_create("events", 2, TopicConfig::new())?;
+    /// let (london, _) = topic.append(("ada", "London"))?;
+    /// let (deleted, _) = topic.append(Record::tombstone("ada"))?;
+    /// assert_eq!(london, deleted); // the same key
+    /// let (one, _) = topic.append("no key")?;
+    /// let (two, _) = topic.append("no key")?;
+    /// assert_ne!(one, two); // in turn
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn append<'a>(&self, record: impl Into<Record<'a>>) -> Result<(u32, Appended)> {
         let record = record.into();
         let partition = match record.key {
@@ -87,12 +146,39 @@ impl Topic {
     }
 
     /// Changes the configuration for all partitions of the topic. Durable when this returns.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let topic = log.topic_or_create("events", 1, TopicConfig::new())?;
+    /// let day = Some(Duration::from_secs(24 * 3600));
+    /// topic.set_config(topic.config()?.retention_age(day))?;
+    /// assert_eq!(topic.partition(0).unwrap().config().retention_age, day);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn set_config(&self, config: TopicConfig) -> Result<()> {
         self.log()?.set_topic_config(self.name(), config)
     }
 
     /// Creates the missing partitions below `count`, at most a million, and declares `count` as the number of
     /// partitions. A key may be routed to a different partition from then on, as in Kafka.
+    ///
+    /// ```
+    /// # use stratalog::{Log, LogConfig, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// let topic = log.topic_or_create("events", 1, TopicConfig::new())?;
+    /// topic.add_partitions(3)?;
+    /// assert_eq!(topic.partitions().len(), 3);
+    /// assert_eq!(topic.partition_count(), Some(3));
+    /// # log.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] if `count` is below the current number.

@@ -3,6 +3,21 @@
 use crate::offset::Offset;
 
 /// How far a reader may see.
+///
+/// ```
+/// # use stratalog::{FetchOptions, Isolation, Log, LogConfig, Offset, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new().sync_threads(0).maintenance_interval(None))?;
+/// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// events.append_records(["one"])?;
+/// let options = FetchOptions { isolation: Isolation::Durable, ..FetchOptions::default() };
+/// assert!(events.fetch(Offset::ZERO, options)?.is_empty());
+/// events.flush()?;
+/// assert!(!events.fetch(Offset::ZERO, options)?.is_empty());
+/// # log.close()
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Isolation {
     /// Everything appended: up to the log end. A power cut may take back what is not durable yet.

@@ -334,6 +334,26 @@ impl<V> Drop for ReaderPin<V> {
 /// For an owner whose own state still refers to records by offset, such as a state machine with a snapshot of
 /// everything below. A pin is not stored: after each open of the log the owner must make it again before the first
 /// maintenance.
+///
+/// ```
+/// # use stratalog::{Cleanup, CompactMode, Log, LogConfig, Offset, Start, Timestamp, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// # let config = TopicConfig::new().cleanup(Cleanup::Compact);
+/// # let events = log.topic_or_create("events", 1, config)?.partition(0).unwrap();
+/// events.append_records([("ada", "London"), ("ada", "Paris")])?;
+/// events.roll()?;
+/// events.flush()?;
+/// let pin = events.pin(Offset::ZERO);
+/// events.compact(Timestamp::now(), CompactMode::Full)?;
+/// assert_eq!(events.reader(Start::Earliest)?.records().count(), 2); // both are kept
+/// drop(pin);
+/// events.compact(Timestamp::now(), CompactMode::Full)?;
+/// assert_eq!(events.reader(Start::Earliest)?.records().count(), 1);
+/// # log.close()
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Pin {
     registry: Arc<Mutex<Registry>>,

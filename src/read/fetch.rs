@@ -17,6 +17,23 @@ use crate::segment::{OpenData, Segment};
 use crate::storage::Hold;
 
 /// Options of a fetch.
+///
+/// ```
+/// # use stratalog::{FetchOptions, Log, LogConfig, Offset, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// events.append_records(["one"])?;
+/// events.append_records(["two"])?;
+/// let options = FetchOptions { max_bytes: 1, ..FetchOptions::default() };
+/// let fetch = events.fetch(Offset::ZERO, options)?;
+/// assert_eq!(fetch.batches().count(), 1); // one whole batch all the same
+/// let rest = events.fetch(fetch.next_offset, options)?;
+/// assert_eq!(rest.next_offset, events.offsets().end);
+/// # log.close()
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FetchOptions {
     /// About how many bytes to return. At least one batch is returned, whatever its size. Default 1 MiB. A
@@ -36,6 +53,25 @@ impl Default for FetchOptions {
 }
 
 /// Whole batches as they are on disk, and the offset of the next fetch.
+///
+/// ```
+/// # use stratalog::{FetchOptions, Log, LogConfig, Offset, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// events.append_records(["one", "two"])?;
+/// events.append_records(["three"])?;
+/// let fetch = events.fetch(Offset::ZERO, FetchOptions::default())?;
+/// let mut counts = Vec::new();
+/// for batch in fetch.batches() {
+///     counts.push(batch?.header().count);
+/// }
+/// assert_eq!(counts, [2, 1]);
+/// assert_eq!(fetch.next_offset.get(), 3);
+/// # log.close()
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Fetch {
     pub(super) first: Bytes,
@@ -52,6 +88,26 @@ pub struct Fetch {
 
 /// The position of a fetch's first batches in their file, for `sendfile`. While the region exists, the bytes do not
 /// change, and the file is neither cut below them nor removed.
+///
+/// ```
+/// # use std::fs::File;
+/// # use std::os::unix::fs::FileExt;
+/// # use stratalog::{FetchOptions, Log, LogConfig, Offset, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// events.append_records(["one"])?;
+/// let fetch = events.fetch(Offset::ZERO, FetchOptions::default())?;
+/// let region = fetch.region().unwrap();
+/// // A server gives the descriptor, the position and the length to `sendfile`. Here they are read.
+/// let file = File::from(region.descriptor().unwrap().try_clone_to_owned().unwrap());
+/// let mut bytes = vec![0; region.len() as usize];
+/// file.read_exact_at(&mut bytes, region.position()).unwrap();
+/// assert_eq!(&bytes, fetch.chunks().next().unwrap());
+/// # log.close()
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct FileRegion {
     /// Dropped before the file: once the file is removed and closed, another file may get its identity.

@@ -32,6 +32,22 @@ const FETCH_GROWTH: usize = 4;
 ///
 /// Errors are sticky: after an error every call returns it again, so that reading on never skips data.
 /// [`seek`](Reader::seek) clears the error.
+///
+/// ```
+/// # use stratalog::{Log, LogConfig, Offset, TopicConfig};
+/// # fn main() -> stratalog::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = Log::open(dir.path(), LogConfig::new())?;
+/// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+/// events.append_records(["one"])?;
+/// let mut reader = events.reader(Offset::ZERO)?;
+/// assert_eq!(reader.next_record()?.unwrap().value, Some(&b"one"[..]));
+/// assert!(reader.next_record()?.is_none()); // the end for now
+/// events.append_records(["two"])?;
+/// assert_eq!(reader.next_record()?.unwrap().value, Some(&b"two"[..]));
+/// # log.close()
+/// # }
+/// ```
 pub struct Reader {
     core: Arc<PartitionCore>,
     options: FetchOptions,
@@ -95,6 +111,21 @@ impl Reader {
     }
 
     /// Moves to another offset, and clears a sticky error.
+    ///
+    /// ```
+    /// # use stratalog::{Log, LogConfig, Offset, Start, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records(["one", "two"])?;
+    /// let mut reader = events.reader(Start::Latest)?;
+    /// assert!(reader.next_record()?.is_none());
+    /// reader.seek(Offset::new(1));
+    /// assert_eq!(reader.next_record()?.unwrap().value, Some(&b"two"[..]));
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn seek(&mut self, offset: Offset) {
         self.pin.restart(offset);
         self.ahead = FIRST_FETCH;
@@ -109,6 +140,24 @@ impl Reader {
     /// Returns the next batch, with its CRC checked, or `None` at the end for now. Control batches and aborted batches
     /// are included. The first batch may begin before the requested offset. For bulk reads this is the fastest path
     /// ([`BatchView::records`]).
+    ///
+    /// ```
+    /// # use stratalog::{Log, LogConfig, Offset, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records(["one", "two"])?;
+    /// events.append_records(["three"])?;
+    /// let mut reader = events.reader(Offset::ZERO)?;
+    /// let mut records = 0;
+    /// while let Some(batch) = reader.next_batch()? {
+    ///     records += batch.header().count;
+    /// }
+    /// assert_eq!(records, 3);
+    /// # log.close()
+    /// # }
+    /// ```
     pub fn next_batch(&mut self) -> Result<Option<BatchView<'_>>> {
         self.records = SuspendedRecords::default();
         let Some(header) = self.take_batch()? else { return Ok(None) };
@@ -118,6 +167,23 @@ impl Reader {
 
     /// Returns the next record, or `None` at the end for now. Leaves out control records, and under
     /// [`Isolation::Committed`](crate::Isolation::Committed) also records of aborted transactions.
+    ///
+    /// ```
+    /// # use stratalog::{Log, LogConfig, Offset, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// events.append_records([("ada", "London"), ("bob", "Paris")])?;
+    /// let mut reader = events.reader(Offset::ZERO)?;
+    /// let mut cities = Vec::new();
+    /// while let Some(record) = reader.next_record()? {
+    ///     cities.extend(record.value.map(<[u8]>::to_vec));
+    /// }
+    /// assert_eq!(cities, [&b"London"[..], &b"Paris"[..]]);
+    /// # log.close()
+    /// # }
+    /// ```
     #[inline]
     pub fn next_record(&mut self) -> Result<Option<RecordView<'_>>> {
         if self.pin.is_cut() {
@@ -142,6 +208,23 @@ impl Reader {
 
     /// Waits until there is something to read from [`offset`](Reader::offset) on, at most for `timeout`.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use stratalog::{Log, LogConfig, Offset, TopicConfig, WaitOutcome};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// let mut reader = events.reader(Offset::ZERO)?;
+    /// assert_eq!(reader.wait(Duration::from_millis(1))?, WaitOutcome::TimedOut(Offset::ZERO));
+    /// let writer = std::thread::spawn(move || events.append_records(["one"]));
+    /// assert_eq!(reader.wait(Duration::from_secs(60))?, WaitOutcome::Reached(Offset::new(1)));
+    /// assert_eq!(reader.next_record()?.unwrap().value, Some(&b"one"[..]));
+    /// writer.join().unwrap()?;
+    /// # log.close()
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) if a truncation removed the awaited offset or the reader's
     /// own position; or the reason why nothing more will come.
@@ -154,6 +237,25 @@ impl Reader {
     /// Resolves once there is something to read from [`offset`](Reader::offset) on: the same as [`wait`](Reader::wait),
     /// as a future for any async runtime. It waits beyond what the reader has already found empty: if the visible end
     /// is inside a batch, it waits for the rest of that batch. Dropping the future loses nothing.
+    ///
+    /// ```
+    /// # use std::pin::pin;
+    /// # use std::task::{Context, Waker};
+    /// # use stratalog::{Log, LogConfig, Offset, TopicConfig};
+    /// # fn main() -> stratalog::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = Log::open(dir.path(), LogConfig::new())?;
+    /// # let events = log.topic_or_create("events", 1, TopicConfig::new())?.partition(0).unwrap();
+    /// let mut reader = events.reader(Offset::ZERO)?;
+    /// let mut ready = pin!(reader.ready()); // a task would await it
+    /// let mut context = Context::from_waker(Waker::noop());
+    /// assert!(ready.as_mut().poll(&mut context).is_pending());
+    /// events.append_records(["one"])?;
+    /// assert!(ready.as_mut().poll(&mut context).is_ready());
+    /// assert_eq!(reader.next_record()?.unwrap().value, Some(&b"one"[..]));
+    /// # log.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The errors of [`wait`](Reader::wait).
