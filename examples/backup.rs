@@ -17,7 +17,7 @@ fn backup(log: &Log, to: &Path) -> Result<usize> {
                 Some(partition) => partition,
                 None => copy.create_partition(topic.name(), from.id(), config.clone())?,
             };
-            // What was deleted since the last backup is not asked for.
+            // The log has deleted everything that the copy holds: the copy starts where the log starts.
             if into.offsets().end < from.offsets().start {
                 into.reset_to(from.offsets().start)?;
             }

@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What `StreamExt::next` of a runtime's library does.
+/// The next item of the stream, as `StreamExt::next` of the crate `futures` gives it.
 async fn next(tail: &mut Tail) -> Option<stratalog::Result<stratalog::OwnedRecord>> {
     std::future::poll_fn(|context| Pin::new(&mut *tail).poll_next(context)).await
 }

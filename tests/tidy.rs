@@ -43,8 +43,7 @@ const LONG_FILES: &[(&str, usize)] = &[];
 /// Functions above the limit.
 const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
-/// Lines of code, without comments and blank lines.
-const FILE_LINES_MAX: usize = 450;
+const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 /// The one door to the disk, and the one to names.
 const DISK: &str = "storage/fs";
@@ -423,8 +422,7 @@ fn files_and_functions_stay_small() {
     let mut violations = Vec::new();
     for source in sources().iter().filter(|source| !source.is_tests()) {
         let allowed = LONG_FILES.iter().find(|(path, _)| *path == source.path).map(|(_, lines)| *lines);
-        // Docs and their examples make no file long.
-        let lines = source.code.iter().filter(|line| !line.trim().is_empty()).count();
+        let lines = source.code.len();
         if lines > allowed.unwrap_or(FILE_LINES_MAX) {
             violations.push(format!("{}: {lines} lines", source.path));
         }

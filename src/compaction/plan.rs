@@ -122,7 +122,7 @@ pub(crate) struct PlanRules {
     pub(crate) held_until: Option<Timestamp>,
 }
 
-/// What the markers of a segment are due for.
+/// How the transaction markers of a segment stand: removable now, held by a reader, or due later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct MarkersDue {
     /// Some may be removed now, or are to get a horizon.
