@@ -146,9 +146,7 @@ fn a_truncation_that_was_told_is_in_every_image_of_a_crash() {
                 move || {
                     for _ in 0..2 {
                         let is_told = told.load(std::sync::atomic::Ordering::SeqCst);
-                        let crash = Crash { order: Order::Strict, seed: draw(1 << 20) as u64 };
-                        let image = if draw(2) == 0 { storage.kill() } else { storage.crash(&crash) };
-                        let (left, partitions) = open_with(quiet(&image), small(), 1);
+                        let (left, partitions) = open_with(quiet(&image(&storage)), small(), 1);
                         let found = read(&partitions[0]);
                         let old = found.iter().filter(|(offset, name)| **offset >= 2 && name.starts_with("old"));
                         assert!(!is_told || old.count() == 0, "{found:?}");
@@ -194,9 +192,7 @@ fn a_start_that_was_told_is_in_every_image_of_a_crash() {
                 move || {
                     for _ in 0..3 {
                         let told = told.load(std::sync::atomic::Ordering::SeqCst);
-                        let crash = Crash { order: Order::Strict, seed: draw(1 << 20) as u64 };
-                        let image = if draw(2) == 0 { storage.kill() } else { storage.crash(&crash) };
-                        let (left, partitions) = open_with(quiet(&image), small(), 1);
+                        let (left, partitions) = open_with(quiet(&image(&storage)), small(), 1);
                         assert!(partitions[0].stats().error.is_none(), "{:?}", partitions[0].stats().error);
                         let start = partitions[0].offsets().start.get();
                         assert!(start >= told, "{start} instead of {told}");

@@ -92,6 +92,14 @@ pub fn open(storage: &SimStorage, topic: TopicConfig) -> (Log, Partition) {
     (log, partitions.pop().unwrap())
 }
 
+/// What a kill or a power cut at this moment leaves, as the schedule has it.
+pub fn image(storage: &SimStorage) -> SimStorage {
+    if draw(2) == 0 {
+        return storage.kill();
+    }
+    storage.crash(&Crash { order: Order::Strict, seed: draw(1 << 20) as u64 })
+}
+
 /// Values of about this size; two or three fit a segment.
 pub fn value(name: &str) -> String {
     format!("{name} {}", "-".repeat(300))
